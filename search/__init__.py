@@ -1,0 +1,1 @@
+"""How a study is run: commands, launcher, worker, objective, training, devices."""

@@ -1,0 +1,40 @@
+"""The `affinity-search` command. Human text goes to stderr, data to stdout."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the command; a person's mistake or an outside failure becomes one message, never a traceback."""
+    from search.cli.app import app
+    from search.training.errors import TrainingError
+    from studies.errors import AffinitySearchError
+
+    try:
+        app()
+    except (AffinitySearchError, TrainingError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        message = _storage_failure(error)
+        if message is None:
+            raise
+        _fail(message)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _storage_failure(error: Exception) -> str | None:
+    """What to say when the database went away in the middle of a command; None for every other error."""
+    if not type(error).__module__.startswith(("sqlalchemy.", "optuna.")):
+        return None
+    from storage.urls import explain_late
+
+    return explain_late(error)

@@ -1,0 +1,30 @@
+"""The commands, gathered. Each imports what it needs when it runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import typer
+
+from search.cli import dashboard, evaluate, export, launch, status, studies, worker
+
+app = typer.Typer(
+    name="affinity-search",
+    help="Search lambda, sigma and n_centers of the affinity loss on imbalanced image classes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(studies.app, name="studies")
+app.command()(launch.launch)
+app.command()(worker.worker)
+app.command()(status.status)
+app.command()(evaluate.evaluate)
+app.command()(export.export)
+app.command()(dashboard.dashboard)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed
+
+    typer.echo(installed("affinity-search"))

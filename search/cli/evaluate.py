@@ -1,0 +1,54 @@
+"""`affinity-search evaluate`: the only reader of the test set."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE, AsJson, DataDir, Storage, StudyName, console, opened
+
+if TYPE_CHECKING:
+    from storage.study import StoredStudy
+
+
+def evaluate(
+    study: StudyName,
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Evaluate the K best trials.")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", metavar="S", min=1, help="Retrain each with S fresh seeds.")] = 5,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default all.")] = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Retrain the best trials with fresh seeds, choose the epoch on validation images, score the test set once each."""
+    from search.accelerators import plan
+    from search.evaluation import evaluate_best
+    from search.worker import WorkerOptions
+    from storage.study import load_study
+
+    stored = load_study(opened(storage), study)
+    device = plan("auto", None)[0].device if device == "auto" else device
+    results = evaluate_best(stored, WorkerOptions(device, threads, data_dir), top=top, seeds=seeds)
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+    else:
+        _show(stored, results)
+
+
+def _show(stored: StoredStudy, results: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    from search.view import params_text
+
+    table = Table(box=None, header_style="dim", title=f"test macro F1 ({stored.spec.protocol})", title_justify="left")
+    for column in ("trial", "parameters", "search", "mean", "least", "greatest", "seeds"):
+        table.add_column(column)
+    for result in results:
+        test = result["test"]
+        scores = [test[f"macro_f1_{which}"] for which in ("mean", "least", "greatest")]
+        shown = [f"{score:.4f}" for score in (result["macro_f1"], *scores)]
+        table.add_row(str(result["trial"]), params_text(result["params"]), *shown, str(len(test["seeds"])))
+    console().print(table)

@@ -1,0 +1,48 @@
+"""`affinity-search export`: the best parameters as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE, Storage, StudyName, opened, say
+
+
+def export(
+    study: StudyName,
+    top: Annotated[int | None, typer.Option("--top", metavar="K", min=1, help="Add a list of the K best.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of stdout.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the export instead.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Print the best trial as one JSON object: parameters, scores, seed, versions, and its test score if evaluated."""
+    from storage.export import export as export_best
+    from storage.export import schema_text, to_json
+    from storage.study import load_study
+
+    text = schema_text() if schema else to_json(export_best(load_study(opened(storage), study), top)) + "\n"
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_atomically(output, text)
+        say(f"wrote {output}")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one: a reader never sees half of it."""
+    import os
+    import tempfile
+
+    from storage.errors import StorageError
+
+    try:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error

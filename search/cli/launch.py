@@ -1,0 +1,57 @@
+"""`affinity-search launch`: workers on this machine, watched until the study's places are used."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE, DataDir, Overrides, Rename, Storage, StudySource, Trials, opened, say
+
+if TYPE_CHECKING:
+    from storage.study import StoredStudy
+
+
+def launch(
+    study: StudySource,
+    workers: Annotated[int | None, typer.Option("--workers", metavar="W", min=1, help="CPU workers.")] = None,
+    devices: Annotated[str, typer.Option("--devices", help="auto, cpu, gpu, gpu:0,2 or tpu.")] = "auto",
+    trials: Trials = None,
+    data_dir: DataDir = None,
+    storage: Storage = DEFAULT_STORAGE,
+    name: Rename = None,
+    overrides: Overrides = None,
+) -> None:
+    """Create or continue a study and run workers on this machine until its places are used."""
+    from search.accelerators import plan
+    from search.definition import open_study
+    from search.launcher import Launcher
+    from search.progress import progress_for
+
+    slots = plan(devices, workers)
+    stored, notes = open_study(opened(storage, create=True), study, name=name, overrides=overrides or (), trials=trials)
+    for note in notes:
+        say(note)
+    started = time.monotonic()
+    with progress_for(stored) as progress:
+        launcher = Launcher(stored, slots, data_dir, show=progress.show, say=progress.say)
+        progress.say(f"{len(slots)} workers on {', '.join(slot.label for slot in slots)}; logs in {launcher.logs}")
+        finished = launcher.run()
+    _summarise(stored, time.monotonic() - started, finished)
+
+
+def _summarise(stored: StoredStudy, seconds: float, finished: bool) -> None:
+    from search.snapshot import take
+    from search.view import best_text, counts_text, duration_text
+
+    snapshot = take(stored.refreshed())
+    say(f"{counts_text(snapshot)}; {snapshot.attempts} attempts; this launch took {duration_text(seconds)}")
+    say(f"best {best_text(snapshot.best, snapshot.protocol)}")
+    if not finished and snapshot.counts.running:
+        say(f"{snapshot.counts.running} places are held by workers elsewhere; see: affinity-search status")
+    if snapshot.best:
+        quoted = shlex.quote(stored.name)
+        say(f"next: affinity-search evaluate {quoted}   (score it on the test set)")
+        say(f"      affinity-search export {quoted} -o best.json")

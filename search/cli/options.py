@@ -1,0 +1,71 @@
+"""Options that several commands share, and how they open the storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from storage.backend import Backend
+
+Storage = Annotated[
+    str,
+    typer.Option(
+        "--storage",
+        metavar="URL",
+        envvar="AFFINITY_SEARCH_STORAGE",
+        help="sqlite:///FILE.db or postgresql://USER@HOST/DATABASE; keep passwords in the environment variable.",
+    ),
+]
+StudyName = Annotated[str, typer.Argument(metavar="STUDY", help="Name of a stored study.")]
+StudySource = Annotated[
+    str, typer.Argument(metavar="STUDY", help="A study file (.toml), a bundled study, or a stored study's name.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Folder with cifar-10-batches-py or mnist.npz; without it Keras downloads them.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the study file, e.g. training.epochs=2."),
+]
+Rename = Annotated[str | None, typer.Option("--name", metavar="S", help="Store the study under this name.")]
+Trials = Annotated[int | None, typer.Option("--trials", metavar="N", min=1, help="Total number of places.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+
+DEFAULT_STORAGE = "sqlite:///affinity-search.db"
+
+
+def console() -> Console:
+    """For human text: stderr."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=not _is_terminal())
+
+
+def _is_terminal() -> bool:
+    import sys
+
+    return sys.stderr.isatty()
+
+
+def say(message: str) -> None:
+    """A line for the person."""
+    typer.echo(message, err=True)
+
+
+def opened(url: str, *, create: bool = False) -> Backend:
+    """Open the storage; only commands that may create a study create its tables."""
+    from storage.backend import open_backend
+
+    return open_backend(url, create=create)

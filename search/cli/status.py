@@ -1,0 +1,102 @@
+"""`affinity-search status`: how a search stands."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, console, opened
+
+if TYPE_CHECKING:
+    from search.snapshot import Snapshot
+    from storage.backend import Backend
+    from storage.study import StoredStudy
+
+
+def status(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study; all without.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until the places are used.")] = False,
+    as_json: AsJson = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Show the stored studies, or one of them: budget, best trial, workers, history."""
+    backend = opened(storage)
+    if study is None:
+        _show_all(backend, as_json)
+        return
+    from storage.study import load_study
+
+    stored = load_study(backend, study)
+    if watch and not as_json:
+        _watch(stored)
+    _show_one(stored, as_json)
+
+
+def _show_all(backend: Backend, as_json: bool) -> None:
+    from search.snapshot import take
+    from storage.study import load_study, study_names
+
+    snapshots = [take(load_study(backend, name)) for name in study_names(backend)]
+    if as_json:
+        typer.echo(json.dumps([snapshot.to_dict() for snapshot in snapshots], indent=2))
+    else:
+        console().print(_table(snapshots))
+
+
+def _table(snapshots: list[Snapshot]) -> object:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, header_style="dim", title_justify="left")
+    for column in ("study", "data", "protocol", "used", "running", "best macro F1"):
+        table.add_column(column, overflow="fold")
+    for one in snapshots:
+        best = f"{one.best.macro_f1:.4f}" if one.best else "-"
+        table.add_row(
+            escape(one.study),
+            f"{one.dataset}, n = {one.minority}",
+            one.protocol,
+            f"{one.counts.used}/{one.counts.total}",
+            str(one.counts.running),
+            best,
+        )
+    return table
+
+
+def _show_one(stored: StoredStudy, as_json: bool) -> None:
+    from search.snapshot import take
+    from search.view import panel
+    from storage.evaluations import openings
+    from storage.study import history
+
+    snapshot = take(stored)
+    if as_json:
+        extra = {"history": history(stored), "test_openings": openings(stored), "definition": stored.spec.to_dict()}
+        typer.echo(json.dumps(snapshot.to_dict() | extra, indent=2))
+        return
+    out = console()
+    out.print(panel(snapshot))
+    for event in history(stored):
+        out.print(f"{_when(event['at'])}  {event['kind']}: {event['text']}", markup=False)
+    for opening in openings(stored):
+        what = f"test set opened for trial {opening['trial']} by {opening['opened_by']}"
+        end = "" if opening["finished"] else " (not finished)"
+        out.print(f"{_when(opening['opened_at'])}  {what}{end}", markup=False)
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _watch(stored: StoredStudy) -> None:
+    from search.progress import REFRESH_S, progress_for
+    from storage.places import Places
+
+    places = Places(stored.backend, stored.token)
+    with progress_for(stored, hint="Ctrl-C leaves; the search goes on") as progress:
+        while (counts := places.counts()).used < counts.total:
+            progress.show(stored.refreshed())
+            time.sleep(REFRESH_S)

@@ -1,0 +1,187 @@
+"""The launcher: worker processes on this machine's devices, restarted when they die, watched until the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from search.accelerators import Slot
+from search.signals import StopSignals
+from search.worker import new_worker_id
+from storage.backend import Backend
+from storage.places import Places
+from storage.study import StoredStudy
+from studies.errors import AffinitySearchError
+
+POLL_S = 0.5
+DEATHS_BEFORE_FIRST_CLAIM = 3
+GRACE_S = 10.0
+
+
+class WorkersDieError(AffinitySearchError):
+    """Workers die before they can begin: the launcher stops with the last line of the last one's log."""
+
+
+@dataclass
+class Running:
+    """A slot with the process that fills it at present."""
+
+    slot: Slot
+    logs: Path
+    process: subprocess.Popen[bytes] | None = None
+    worker_id: str = ""
+    early_deaths: int = 0
+    starts: int = field(default=0)
+
+    @property
+    def log(self) -> Path:
+        return self.logs / f"{self.worker_id}.log"
+
+    def last_line(self) -> str:
+        """The last words of the worker, for the person who wonders why it died."""
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        return lines[-1] if lines else "(its log is empty)"
+
+
+class Launcher:
+    """Runs `slots` workers on a stored study until its places are used or somebody asks to stop."""
+
+    def __init__(
+        self,
+        study: StoredStudy,
+        slots: Sequence[Slot],
+        data_dir: Path | None,
+        *,
+        show: Callable[[StoredStudy], None],
+        say: Callable[[str], None],
+        logs: Path | None = None,
+    ) -> None:
+        self._study = study
+        self._data_dir = data_dir
+        self._places = Places(study.backend, study.token)
+        self._show = show
+        self._say = say
+        self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
+        self.workers = [Running(slot, self.logs) for slot in slots]
+
+    def run(self) -> bool:
+        """Returns whether every place is used.
+
+        Raises:
+            WorkersDieError: three workers in a row died before a first claim.
+        """
+        with StopSignals(self._pass_on) as signals:
+            try:
+                for worker in self.workers:
+                    self._start(worker)
+                while self._step(signals):
+                    self._show(self._study)
+                    time.sleep(POLL_S)
+            finally:
+                self._end_all()
+        self._show(self._study)
+        counts = self._places.counts()
+        return counts.used == counts.total
+
+    def _step(self, signals: StopSignals) -> bool:
+        """Look after every worker once; false when there is nothing left to wait for."""
+        for worker in self.workers:
+            code = worker.process.poll() if worker.process else None
+            if code is not None:
+                worker.process = None
+                self._ended(worker, code, signals.draining)
+        if not signals.draining:
+            self._refill()
+        return any(worker.process for worker in self.workers)
+
+    def _refill(self) -> None:
+        """Places can come back after a worker has left: one that died later, or one given back elsewhere."""
+        idle = [worker for worker in self.workers if worker.process is None]
+        free = self._places.counts().free if idle else 0
+        for worker in idle[:free]:
+            self._start(worker)
+
+    def _start(self, worker: Running) -> None:
+        worker.worker_id = f"{new_worker_id()}-{worker.slot.label.replace(':', '')}"
+        command = [sys.executable, "-m", "search", "worker", "--device", worker.slot.device]
+        command += ["--worker-id", worker.worker_id]
+        command += ["--threads", str(worker.slot.threads)] if worker.slot.threads else []
+        command += ["--data-dir", str(self._data_dir)] if self._data_dir else []
+        with worker.log.open("wb") as log:
+            worker.process = subprocess.Popen(
+                [*command, "--", self._study.name],
+                env=os.environ | worker.slot.environment | worker_environment(self._study.backend),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Its own process group: Ctrl-C in the terminal reaches the launcher alone, which passes it on.
+                start_new_session=True,
+            )
+        worker.starts += 1
+
+    def _ended(self, worker: Running, code: int, draining: bool) -> None:
+        if code == 0:
+            return
+        claimed = self._places.was_claimed_by(worker.worker_id)
+        self._release(worker, f"its worker died ({_exit_text(code)})")
+        if draining:
+            return
+        self._say(f"worker {worker.worker_id} died ({_exit_text(code)}): {worker.last_line()}; log: {worker.log}")
+        worker.early_deaths = 0 if claimed else worker.early_deaths + 1
+        if worker.early_deaths >= DEATHS_BEFORE_FIRST_CLAIM:
+            raise WorkersDieError(
+                f"{worker.early_deaths} workers in a row died on {worker.slot.label} before their first trial: "
+                f"{worker.last_line()} (whole log: {worker.log})"
+            )
+
+    def _release(self, worker: Running, reason: str) -> None:
+        for number in self._places.release_worker(worker.worker_id, reason):
+            self._study.optuna.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+
+    def _pass_on(self, signals: StopSignals) -> None:
+        self._say("stopping now: running trials are given back" if signals.stopping else DRAINING)
+        for worker in self.workers:
+            if worker.process:
+                worker.process.send_signal(signal.SIGTERM if signals.stopping else signal.SIGINT)
+
+    def _end_all(self) -> None:
+        """Whatever way the launcher leaves, no worker stays behind and no place stays held by one."""
+        alive = [worker for worker in self.workers if worker.process]
+        for worker in alive:
+            assert worker.process is not None
+            worker.process.terminate()
+        deadline = time.monotonic() + GRACE_S
+        for worker in alive:
+            self._wait_or_kill(worker, deadline)
+
+    def _wait_or_kill(self, worker: Running, deadline: float) -> None:
+        assert worker.process is not None
+        try:
+            worker.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            worker.process.wait()
+        self._release(worker, "its worker was stopped with the launcher")
+
+
+DRAINING = "finishing the running trials, no new ones; Ctrl-C again gives them back and stops now"
+
+
+def worker_environment(backend: Backend) -> dict[str, str]:
+    """The URL goes to workers by environment: arguments can be read by every user of the machine."""
+    return {"AFFINITY_SEARCH_STORAGE": backend.secret_url, "PYTHONUNBUFFERED": "1"}
+
+
+def _exit_text(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    return f"killed by {signal.Signals(-code).name}"

@@ -1,0 +1,99 @@
+"""One trial: parameters in, a score per epoch out, 1 − macro F1 at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from studies.spec import StudySpec
+
+if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everything that names an objective
+    from search.training.datasets import Split
+    from search.training.fit import EpochScore, Trainer, TrainingResult
+
+Precision = Literal["float32", "mixed_bfloat16"]
+Params = dict[str, float | int]
+
+
+class Objective:
+    """Trains trials of one study, one after the other, with one compiled trainer."""
+
+    def __init__(
+        self, spec: StudySpec, precision: str, data_dir: Path | None, *, with_test: bool = False
+    ) -> None:
+        """Load the data; `with_test` also reads the test set, which only `evaluate` does.
+
+        Raises:
+            DataError: the data set is not there, cannot be read, or has too few images.
+        """
+        from search.training import datasets
+
+        data = spec.data
+        self._spec = spec
+        self._precision = precision
+        self._train, self._evaluation = datasets.search_splits(
+            data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir
+        )
+        self._test: Split | None = datasets.test_split(data.set, data.minority, data_dir) if with_test else None
+        self._trainer: Trainer | None = None
+        self._max_centers = 0
+
+    def run(
+        self,
+        params: Params,
+        seed: int,
+        on_epoch: Callable[[EpochScore], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        *,
+        max_centers: int | None = None,
+        restore_best: bool = False,
+    ) -> TrainingResult:
+        """Train once. `max_centers` is the space's present largest m: beyond the built one, the trainer is rebuilt.
+
+        Raises:
+            DivergedError: the loss became NaN or infinite.
+            TrainingInterrupted: `should_stop` said so.
+        """
+        from search.training.fit import AffinityParams
+
+        trainer = self._fitting_trainer(max(max_centers or 1, int(params.get("n_centers", 1))))
+        affinity = (
+            AffinityParams(float(params["lambda"]), float(params["sigma"]), int(params["n_centers"]))
+            if params
+            else None
+        )
+        return trainer.run(affinity, seed, on_epoch, should_stop, restore_best=restore_best)
+
+    def score_test(self) -> dict[str, Any]:
+        """Score the test set with the weights of the last run's best epoch (`restore_best`)."""
+        assert self._trainer is not None, "run first"
+        return self._trainer.score_test().to_dict()
+
+    def _fitting_trainer(self, max_centers: int) -> Trainer:
+        if self._trainer is None or max_centers > self._max_centers:
+            self._trainer, self._max_centers = self._build(max_centers), max_centers
+        return self._trainer
+
+    def _build(self, max_centers: int) -> Trainer:
+        from search.training.datasets import FACTS
+        from search.training.fit import Trainer, TrainingConfig
+        from search.training.networks import NetworkConfig
+
+        network, training = self._spec.network, self._spec.training
+        return Trainer(
+            self._train,
+            self._evaluation,
+            FACTS[self._spec.data.set],
+            NetworkConfig(tuple(network.widths), network.depth, network.batch_norm_momentum, network.head),
+            TrainingConfig(
+                training.epochs,
+                training.batch,
+                training.learning_rate,
+                tuple(training.drops),
+                training.augment,
+                cast(Precision, self._precision),  # the study file's check admits no other
+            ),
+            max_centers=max_centers,
+            test=self._test,
+        )

@@ -1,0 +1,105 @@
+"""From a study file's [sampler], [pruner] and [space] to Optuna's objects."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
+
+from studies.errors import StudyFileError
+from studies.spec import Choice, Constant, IntegerRange, Parameter, PrunerSpec, RealRange, SamplerSpec, SpaceSpec
+
+T = TypeVar("T")
+
+SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"tpe": TPESampler, "random": RandomSampler}
+PRUNERS: dict[str, Callable[..., BasePruner]] = {
+    "median": MedianPruner,
+    "hyperband": HyperbandPruner,
+    "halving": SuccessiveHalvingPruner,
+    "none": NopPruner,
+}
+
+
+def make_sampler(spec: SamplerSpec, seed: int, fixed: Mapping[str, Any] | None = None) -> BaseSampler:
+    """Optuna's sampler for one place, or one that gives `fixed` again for a later attempt.
+
+    Raises:
+        StudyFileError: Optuna's class does not take the options.
+    """
+    if fixed is not None:
+        return PartialFixedSampler(dict(fixed), RandomSampler(seed=seed))
+    return _build("sampler", SAMPLERS[spec.kind], dict(spec.options) | {"seed": seed})
+
+
+def make_pruner(spec: PrunerSpec, epochs: int) -> BasePruner:
+    """Optuna's pruner; Hyperband is told the number of epochs, which it would otherwise guess from the first trial.
+
+    Raises:
+        StudyFileError: Optuna's class does not take the options.
+    """
+    options = dict(spec.options)
+    if spec.kind == "hyperband":
+        options.setdefault("max_resource", epochs)
+    return _build("pruner", PRUNERS[spec.kind], options)
+
+
+def _build(section: str, factory: Callable[..., T], options: dict[str, Any]) -> T:
+    try:
+        with warnings.catch_warnings():
+            # The options were chosen in the study file; that some are experimental is said in Optuna's documentation.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return factory(**options)
+    except (TypeError, ValueError) as error:
+        name = getattr(factory, "__name__", section)
+        reason = str(error).replace(f"{name}.__init__() ", "")
+        line = f"{section}: Optuna's {name} does not take these options: {reason}"
+        raise StudyFileError("the study", [line]) from None
+
+
+def check_options(sampler: SamplerSpec, pruner: PrunerSpec, epochs: int) -> None:
+    """Build both once, so that a mistake in their options is told before a study is stored.
+
+    Raises:
+        StudyFileError: as `make_sampler` and `make_pruner`.
+    """
+    make_sampler(sampler, seed=0)
+    make_pruner(pruner, epochs)
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """Optuna's distribution; a constant becomes a range of one point: the dashboard shows it, and it can widen."""
+    match parameter:
+        case RealRange(low=low, high=high, log=log):
+            return FloatDistribution(low, high, log=log)
+        case IntegerRange(low=low, high=high, log=log):
+            return IntDistribution(low, high, log=log)
+        case Choice(values=values):
+            return CategoricalDistribution(values)
+        case Constant(value=int() as value):
+            return IntDistribution(value, value)
+        case Constant(value=value):
+            return FloatDistribution(value, value)
+    raise TypeError(f"no distribution for {parameter!r}")
+
+
+def suggest(trial: optuna.Trial, space: SpaceSpec | None) -> dict[str, float | int]:
+    """Ask the trial for every parameter of the space; empty for the softmax head.
+
+    A choice of integers comes back as an integer whatever the database made of it.
+    """
+    chosen: dict[str, float | int] = {}
+    for name, parameter in space.items() if space else ():
+        match distribution(parameter):
+            case FloatDistribution(low=low, high=high, log=log):
+                chosen[name] = trial.suggest_float(name, low, high, log=log)
+            case IntDistribution(low=low, high=high, log=log):
+                chosen[name] = trial.suggest_int(name, low, high, log=log)
+            case CategoricalDistribution(choices=choices):
+                value = trial.suggest_categorical(name, choices)
+                chosen[name] = int(value) if name == "n_centers" else float(value)  # type: ignore[arg-type]
+    return chosen

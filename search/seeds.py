@@ -1,0 +1,26 @@
+"""Seeds, all drawn from the study's: the same place trains and samples alike on every attempt and machine."""
+
+from __future__ import annotations
+
+import hashlib
+
+
+def derive_seed(study_seed: int, purpose: str, number: int) -> int:
+    """A 31-bit seed for (study's seed, purpose, number): stable over versions, far apart for neighbours."""
+    digest = hashlib.sha256(f"affinity-search/{study_seed}/{purpose}/{number}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") & 0x7FFFFFFF
+
+
+def trial_seed(study_seed: int, place: int) -> int:
+    """Weights, batches and augmentation of a place, the same for every attempt."""
+    return derive_seed(study_seed, "trial", place)
+
+
+def sampler_seed(study_seed: int, place: int) -> int:
+    """The sampler's, by place: workers with one seed between them would propose the same points."""
+    return derive_seed(study_seed, "sampler", place)
+
+
+def evaluation_seed(study_seed: int, number: int) -> int:
+    """A seed for retraining before the test set is opened, never one that the search used."""
+    return derive_seed(study_seed, "evaluation", number)

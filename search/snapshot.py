@@ -1,0 +1,127 @@
+"""What a search looks like now, read from the database: for the live view, `status` and plain lines."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from storage.errors import NothingToExportError
+from storage.export import best_trials
+from storage.places import Counts, Places
+from storage.study import StoredStudy
+from storage.tables import PlaceState
+
+
+@dataclass(frozen=True)
+class Running:
+    """A held place and the trial that is trained at it."""
+
+    worker: str
+    device: str
+    host: str
+    place: int
+    attempt: int
+    trial: int | None
+    epoch: int | None  # the last finished one, from 0
+    score: float | None  # macro F1 of that epoch
+    since_s: float
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best finished trial."""
+
+    trial: int
+    value: float
+    params: dict[str, float | int]
+    epoch: int
+
+    @property
+    def macro_f1(self) -> float:
+        return 1.0 - self.value
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study at one moment."""
+
+    study: str
+    protocol: str
+    dataset: str
+    minority: int
+    epochs: int
+    counts: Counts
+    best: Best | None
+    running: tuple[Running, ...]
+    attempts: int  # Optuna trials begun, whatever became of them
+    left_s: float | None  # None before the first place is used
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        best = self.best and {
+            "trial": self.best.trial,
+            "value": self.best.value,
+            "macro_f1": self.best.macro_f1,
+            "params": self.best.params,
+            "epoch": self.best.epoch,
+        }
+        own = {key: getattr(self, key) for key in ("study", "protocol", "dataset", "minority", "epochs", "attempts")}
+        running = [vars(one) for one in self.running]
+        return own | {"counts": self.counts.to_dict(), "best": best, "running": running, "left_s": self.left_s}
+
+
+def take(study: StoredStudy) -> Snapshot:
+    """Read the study's present state."""
+    places = Places(study.backend, study.token)
+    now = study.backend.time()
+    held = places.rows(PlaceState.HELD)
+    counts = places.counts()
+    trials = {t.number: t for t in study.optuna.get_trials(deepcopy=False)}
+    spec = study.spec
+    return Snapshot(
+        study=spec.name,
+        protocol=spec.protocol,
+        dataset=spec.data.set,
+        minority=spec.data.minority,
+        epochs=spec.training.epochs,
+        counts=counts,
+        best=_best(study),
+        running=tuple(_running(row, trials.get(row["trial"]), now) for row in held),
+        attempts=len(trials),
+        left_s=_left_s(places.mean_duration_s(), counts),
+    )
+
+
+def _best(study: StoredStudy) -> Best | None:
+    with contextlib.suppress(NothingToExportError, IndexError):
+        trial, row = best_trials(study)[0]
+        return Best(trial.number, row["value"], row["params"], trial.user_attrs["epoch"])
+    return None
+
+
+def _running(row: dict[str, Any], trial: FrozenTrial | None, now: float) -> Running:
+    scores = trial.intermediate_values if trial else {}
+    epoch = max(scores, default=None)
+    return Running(
+        worker=row["worker"],
+        device=row["device"],
+        host=row["host"],
+        place=row["number"],
+        attempt=row["attempt"],
+        trial=row["trial"],
+        epoch=epoch,
+        score=None if epoch is None else 1.0 - scores[epoch],
+        since_s=max(0.0, now - row["claimed_at"]),
+    )
+
+
+def _left_s(mean_s: float | None, counts: Counts) -> float | None:
+    """Mean time of a used place × places left / workers at it now; half of a running place is taken as done."""
+    if counts.used == counts.total:
+        return 0.0
+    if mean_s is None or not counts.running:
+        return None
+    return mean_s * (counts.free + counts.running / 2) / counts.running

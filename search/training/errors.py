@@ -1,0 +1,25 @@
+"""What can go wrong while training; each message is one sentence for people, with the value and the next step."""
+
+
+class TrainingError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class DataError(TrainingError):
+    """Data not found, unreadable, or too small for the imbalance asked for: the worker stops, no trial can succeed."""
+
+
+class DivergedError(TrainingError):
+    """The epoch's loss is NaN or infinite: these parameters failed, a retry would give the same."""
+
+    def __init__(self, epoch: int, loss: float) -> None:
+        super().__init__(
+            f"The loss became {loss} in epoch {epoch}: these parameters do not train; "
+            "lower the learning rate or narrow the search space if many trials end so."
+        )
+        self.epoch = epoch
+        self.loss = loss
+
+
+class TrainingInterrupted(TrainingError):  # noqa: N818 - named after what happened, as KeyboardInterrupt is
+    """`should_stop` said so: the trial is unfinished, not failed."""

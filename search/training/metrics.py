@@ -1,0 +1,57 @@
+"""Scores of one evaluation: macro F1 first, as the studies maximise it, and the minority's share of it."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores are fractions in [0, 1]; tuples are indexed by class, `confusion` by (true, predicted) class."""
+
+    macro_f1: float
+    accuracy: float
+    per_class_f1: tuple[float, ...]
+    support: tuple[int, ...]
+    minority_f1: float
+    majority_f1: float
+    confusion: tuple[tuple[int, ...], ...]
+
+    @property
+    def micro_f1(self) -> float:
+        """With one label an image, micro F1 is the accuracy."""
+        return self.accuracy
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain floats, integers and lists, ready for JSON."""
+        plain = asdict(self)
+        plain["per_class_f1"] = list(self.per_class_f1)
+        plain["support"] = list(self.support)
+        plain["confusion"] = [list(row) for row in self.confusion]
+        return {**plain, "micro_f1": self.micro_f1}
+
+
+def score(labels: NDArray[Any], predictions: NDArray[Any], n_classes: int) -> Scores:
+    """Score integer `predictions` (N,) against `labels` (N,) over all `n_classes` classes.
+
+    A class that is neither present nor predicted counts with F1 = 0, so that a forgotten class always costs.
+    Minority classes are the even-numbered ones. Raises ValueError if the lengths differ or N = 0.
+    """
+    if len(labels) != len(predictions) or len(labels) == 0:
+        raise ValueError(f"{len(labels)} labels but {len(predictions)} predictions; both must have one length above 0")
+    classes = np.arange(n_classes)
+    _, _, f1, support = precision_recall_fscore_support(labels, predictions, labels=classes, zero_division=0)
+    return Scores(
+        macro_f1=float(np.mean(f1)),
+        accuracy=float(np.mean(np.asarray(labels) == np.asarray(predictions))),
+        per_class_f1=tuple(float(value) for value in f1),
+        support=tuple(int(count) for count in support),
+        minority_f1=float(np.mean(f1[::2])),
+        majority_f1=float(np.mean(f1[1::2])),
+        confusion=tuple(
+            tuple(int(count) for count in row) for row in confusion_matrix(labels, predictions, labels=classes)
+        ),
+    )

@@ -1,0 +1,124 @@
+"""The networks of the article and its follow-up, from one parametrised builder.
+
+    index → image table → augmentation → pixels / 255
+      → for each width: depth × (Conv 3×3 same → batch norm → ReLU), average pooling by 2 between widths
+      → global average pooling → batch norm → affinity head,  or → softmax head without that batch norm
+
+MNIST is widths (32, 64, 128), depth 1; CIFAR-10 is widths (64, 128, 256), depth 3.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from search.training.affinity import AffinityHead
+from search.training.images import Augmentation, ImageTable, Scale
+
+HEADS = ("affinity", "softmax")
+Precision = Literal["float32", "mixed_bfloat16"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The architecture: `head` is "affinity" or "softmax".
+
+    `batch_norm_momentum`: Keras' default 0.99 keeps evaluation meaningless for the first several hundred steps, as
+    moving variances start at 1 while real ones are about 0.01; 0.9 makes early scores fit for a pruner.
+    """
+
+    widths: tuple[int, ...]
+    depth: int
+    batch_norm_momentum: float
+    head: str
+
+    def __post_init__(self) -> None:
+        if not self.widths or min(self.widths) < 1 or self.depth < 1 or not 0 <= self.batch_norm_momentum < 1:
+            raise ValueError(f"widths and depth must be positive and batch_norm_momentum in [0, 1): {self}")
+        if self.head not in HEADS:
+            raise ValueError(f"head is {self.head!r}; the heads are {', '.join(HEADS)}")
+
+
+def build_network(
+    config: NetworkConfig,
+    images: NDArray[np.uint8],
+    n_classes: int,
+    max_centers: int = 1,
+    augmentation: tuple[int, bool] | None = None,
+    precision: Precision = "float32",
+) -> Any:
+    """A Keras model from int32 indices (N,) into `images` (T, H, W, channels) to class scores (N, C).
+
+    Scores are affinities, or logits for the softmax head. `augmentation` is (shift in pixels, flip). The layer
+    "head" is the head. Pooled features and the head are float32 in either precision.
+    Raises ValueError if the images are too small to be pooled between all widths.
+    """
+    if min(images.shape[1:3]) < 2 ** (len(config.widths) - 1):
+        raise ValueError(f"images of {images.shape[1:3]} pixels are too small for {len(config.widths)} widths")
+    indices = keras.Input(shape=(), dtype="int32", name="index")
+    x = ImageTable(images, name="images")(indices)
+    if augmentation is not None:
+        x = Augmentation(*augmentation, name="augmentation")(x)
+    x = _convolutions(Scale(dtype=precision, name="scale")(x), config, precision)
+    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
+    return keras.Model(indices, _head(x, config, n_classes, max_centers))
+
+
+def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
+    for block, width in enumerate(config.widths):
+        if block > 0:
+            x = keras.layers.AveragePooling2D(2, dtype=precision)(x)
+        for _ in range(config.depth):
+            # No bias: the batch norm right behind it would subtract it.
+            x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, dtype=precision)(x)
+            x = keras.layers.BatchNormalization(momentum=config.batch_norm_momentum, dtype=precision)(x)
+            x = keras.layers.ReLU(dtype=precision)(x)
+    return x
+
+
+def _head(x: Any, config: NetworkConfig, n_classes: int, max_centers: int) -> Any:
+    if config.head == "softmax":
+        return keras.layers.Dense(n_classes, dtype="float32", name="head")(x)
+    x = keras.layers.BatchNormalization(momentum=config.batch_norm_momentum, dtype="float32", name="head_norm")(x)
+    return AffinityHead(n_classes, max_centers, name="head")(x)
+
+
+def reset_network(model: Any, seed: int) -> None:
+    """Give every layer the weights a fresh Keras model would draw from `seed`; the image table stays.
+
+    The affinity head is not touched: its `begin` needs the trial's parameters.
+    """
+    for layer, layer_seed in zip(model.layers, layer_seeds(model, seed), strict=True):
+        if isinstance(layer, keras.layers.BatchNormalization):
+            _assign(layer, gamma="ones", beta="zeros", moving_mean="zeros", moving_variance="ones")
+        elif isinstance(layer, Augmentation):
+            layer.begin(layer_seed)
+        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            layer.kernel.assign(keras.initializers.GlorotUniform(seed=layer_seed)(layer.kernel.shape, dtype="float32"))
+            if layer.use_bias:
+                layer.bias.assign(np.zeros(layer.bias.shape, "float32"))
+
+
+def layer_seeds(model: Any, seed: int) -> list[int]:
+    """One independent seed of 31 bits for each layer of `model`."""
+    drawn = np.random.SeedSequence(seed).generate_state(len(model.layers))
+    return [int(value) >> 1 for value in drawn]
+
+
+def _assign(layer: Any, **initializers: str) -> None:
+    for name, initializer in initializers.items():
+        variable = getattr(layer, name)
+        variable.assign(getattr(np, initializer)(variable.shape, "float32"))
+
+
+def trainable_state(model: Any) -> list[Any]:
+    """The variables that make up the state of training, optimiser and random state included, the table excluded.
+
+    What a checkpoint holds; the images are not part of it.
+    """
+    tables = {id(layer.table) for layer in model.layers if isinstance(layer, ImageTable)}
+    weights = [variable for variable in model.variables if id(variable) not in tables]
+    optimizer = getattr(model, "optimizer", None)
+    return weights + (list(optimizer.variables) if optimizer is not None else [])

@@ -1,0 +1,68 @@
+"""What goes into a training run and what comes out: plain numbers."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from search.training.metrics import Scores
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. `drops` are shares of the epochs, each in [0, 1], from which the rate is divided by 5.
+
+    The article's schedule is 100 epochs with drops (0.5, 0.8). `augment` turns on the data set's shifts and flips.
+    """
+
+    epochs: int
+    batch: int
+    learning_rate: float
+    drops: tuple[float, ...] = ()
+    augment: bool = False
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1 or not self.learning_rate > 0:
+            raise ValueError(f"epochs, batch and learning_rate must be positive: {self}")
+        if self.precision not in ("float32", "mixed_bfloat16"):
+            raise ValueError(f"precision is {self.precision!r}; use float32 or mixed_bfloat16")
+
+
+@dataclass(frozen=True)
+class AffinityParams:
+    """A trial's parameters: margin λ, width σ, and m centres per class."""
+
+    lambda_: float
+    sigma: float
+    n_centers: int
+
+
+@dataclass(frozen=True)
+class EpochScore:
+    """One epoch, counted from 0: mean training loss, evaluation scores, seconds for training and evaluation.
+
+    `hinge` and `diversity` are the loss's two terms, eq. (4) and (6); None for the softmax head.
+    """
+
+    epoch: int
+    loss: float
+    scores: Scores
+    duration_s: float
+    hinge: float | None = None
+    diversity: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """All epochs of one run, in order; at least one."""
+
+    epochs: tuple[EpochScore, ...]
+
+    @property
+    def best(self) -> EpochScore:
+        """The epoch of greatest macro F1, the earliest of equals."""
+        return max(self.epochs, key=lambda epoch: epoch.scores.macro_f1)
+
+    @property
+    def value(self) -> float:
+        """What the search minimises: 1 − the best macro F1."""
+        return 1.0 - self.best.scores.macro_f1

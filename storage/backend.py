@@ -1,0 +1,205 @@
+"""URL → an open database: engine options, creation under a lock, and one clear sentence for every failure."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+import optuna
+from optuna.storages import RDBStorage
+from sqlalchemy import ColumnElement, Engine, Float, create_engine, func, inspect, literal_column, select, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from storage import tables
+from storage.errors import StorageError
+from storage.urls import explain, parse_url, redact
+
+SQLITE_BUSY_TIMEOUT_S = 60.0
+CREATION_TIMEOUT_S = 120.0
+# Any 64-bit number will do, as long as every version of this program uses the same.
+POSTGRES_LOCK_KEY = 0x0AFF1217
+
+
+class _Connection(sqlite3.Connection):
+    """A SQLite connection that waits for others instead of failing.
+
+    As a connection factory it reaches Optuna's engine and ours alike, which an event listener would not: Optuna
+    opens its first connections inside its constructor.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY_TIMEOUT_S * 1000)}")
+        # The write-ahead log lets readers and the one writer work side by side; with it NORMAL loses no commit to a
+        # killed process, only the last ones to a power cut.
+        self.execute("PRAGMA journal_mode = WAL")
+        self.execute("PRAGMA synchronous = NORMAL")
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An open database: our engine, Optuna's storage, and the URL they share."""
+
+    url: URL
+    engine: Engine
+    optuna: RDBStorage
+
+    @property
+    def secret_url(self) -> str:
+        """The URL with its password, for the environment of our own workers only."""
+        return self.url.render_as_string(hide_password=False)
+
+    def __str__(self) -> str:
+        return redact(self.url)
+
+    def now(self) -> ColumnElement[float]:
+        """SQL for the database's own clock, in seconds since 1970: machines' clocks differ, this one is shared."""
+        if self.engine.dialect.name == "sqlite":
+            return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
+        return func.extract("epoch", func.clock_timestamp()).cast(Float)
+
+    def time(self) -> float:
+        """The database's clock, read once."""
+        with self.engine.connect() as connection:
+            return float(connection.execute(select(self.now())).scalar_one())
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the database's creation lock: at most one process creates or changes tables or studies."""
+        with _exclusive(self.url, self.engine):
+            yield
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
+        self.optuna.engine.dispose()
+
+
+def open_backend(url: str, *, create: bool) -> Backend:
+    """Open the database at `url`, creating and migrating its tables under a lock when `create` is true.
+
+    Raises:
+        StorageError: the URL is no URL, its driver is missing, the server refuses, the database does not exist (and
+            `create` is false), or its schema is of a newer version. The message never contains the password.
+    """
+    parsed = parse_url(url)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        engine = create_engine(parsed, **_engine_options(parsed))
+        if create:
+            _create(parsed, engine)
+        else:
+            _require_tables(parsed, engine)
+        return Backend(parsed, engine, _optuna_storage(parsed, skip_table_creation=True))
+    except StorageError:
+        raise
+    except (SQLAlchemyError, ImportError, OSError, RuntimeError, ValueError, filelock.Timeout) as error:
+        raise explain(parsed, error) from error
+
+
+def _engine_options(url: URL) -> dict[str, Any]:
+    if url.get_backend_name() == "sqlite":
+        return {"connect_args": {"timeout": SQLITE_BUSY_TIMEOUT_S, "factory": _Connection}}
+    # A worker needs one connection for its writes and one for whatever reads beside it; many workers share one server.
+    return {
+        "pool_pre_ping": True,
+        "pool_size": 2,
+        "max_overflow": 2,
+        "connect_args": {"connect_timeout": 10, "application_name": "affinity-search"},
+    }
+
+
+def _optuna_storage(url: URL, *, skip_table_creation: bool, check: bool = True) -> RDBStorage:
+    secret = url.render_as_string(hide_password=False)
+    # Optuna runs str.format over the URL: braces in a password would raise KeyError.
+    return RDBStorage(
+        secret.replace("{", "{{").replace("}", "}}"),
+        engine_kwargs=_engine_options(url),
+        skip_table_creation=skip_table_creation,
+        skip_compatibility_check=not check,
+    )
+
+
+@contextmanager
+def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
+    if url.get_backend_name() == "sqlite":
+        # A sidecar file, because Optuna writes through its own connections while the lock is held. It holds no state.
+        with filelock.FileLock(f"{url.database}.lock", timeout=CREATION_TIMEOUT_S):
+            yield
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"SET lock_timeout = '{int(CREATION_TIMEOUT_S)}s'"))
+        connection.execute(text(f"SELECT pg_advisory_lock({POSTGRES_LOCK_KEY})"))
+        try:
+            yield
+        finally:
+            connection.execute(text(f"SELECT pg_advisory_unlock({POSTGRES_LOCK_KEY})"))
+            connection.execute(text("RESET lock_timeout"))
+
+
+def _create(url: URL, engine: Engine) -> None:
+    if url.get_backend_name() == "sqlite":
+        _check_sqlite_folder(url)
+    if _is_current(engine):
+        return
+    with _exclusive(url, engine):
+        if _is_current(engine):
+            return
+        storage = _optuna_storage(url, skip_table_creation=False, check=False)
+        if storage.get_current_version() != storage.get_head_version():
+            storage.upgrade()
+        storage.engine.dispose()
+        tables.metadata.create_all(engine)
+        _stamp(engine)
+
+
+def _stamp(engine: Engine) -> None:
+    """Write the schema's version last: whoever sees it sees finished tables."""
+    with engine.begin() as connection:
+        if connection.execute(select(tables.schema.c.version)).first() is None:
+            try:
+                connection.execute(tables.schema.insert().values(version=tables.SCHEMA_VERSION))
+            except IntegrityError:  # pragma: no cover - the lock excludes it
+                raise StorageError("two processes created the tables at once; start again") from None
+
+
+def _is_current(engine: Engine) -> bool:
+    if not inspect(engine).has_table(tables.schema.name):
+        return False
+    with engine.connect() as connection:
+        version = connection.execute(select(func.max(tables.schema.c.version))).scalar_one()
+    if version is not None and version > tables.SCHEMA_VERSION:
+        raise StorageError(
+            f"the database has schema version {version}, this program knows {tables.SCHEMA_VERSION}: "
+            "update affinity-search on this machine"
+        )
+    return bool(version == tables.SCHEMA_VERSION)
+
+
+def _check_sqlite_folder(url: URL) -> None:
+    if not url.database or url.database == ":memory:":
+        raise StorageError("an in-memory SQLite database cannot be shared by workers; use sqlite:///FILE.db")
+    folder = Path(url.database).absolute().parent
+    if not folder.is_dir():
+        raise StorageError(f"the folder {folder} of {redact(url)} does not exist; create it with: mkdir -p {folder}")
+
+
+def _require_tables(url: URL, engine: Engine) -> None:
+    """Refuse to read where nothing is, instead of leaving an empty SQLite file behind."""
+    if url.get_backend_name() == "sqlite":
+        _check_sqlite_folder(url)
+        if not Path(str(url.database)).is_file():
+            raise StorageError(
+                f"no database at {redact(url)}; `affinity-search launch STUDY` creates it, "
+                "and --storage or AFFINITY_SEARCH_STORAGE names another"
+            )
+    if not _is_current(engine):
+        raise StorageError(
+            f"{redact(url)} holds no studies of affinity-search; start one with `affinity-search launch`"
+        )

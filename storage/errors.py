@@ -1,0 +1,23 @@
+"""What can go wrong between a command and the database. Every message names the cause and the next step."""
+
+from studies.errors import AffinitySearchError
+
+
+class StorageError(AffinitySearchError):
+    """The database cannot be used as asked: the command ends with this message."""
+
+
+class StudyNotFoundError(StorageError):
+    """No study of that name is stored: the command ends with the names that are."""
+
+
+class StudyMismatchError(StorageError):
+    """The given definition would change what the stored scores mean: the command ends with the differing lines."""
+
+
+class LostPlaceError(StorageError):
+    """Somebody else holds the place now: the worker drops the trial quietly and takes another place."""
+
+
+class NothingToExportError(StorageError):
+    """The study has no finished trial: the command ends with exit code 1."""

@@ -1,0 +1,161 @@
+"""The best parameters as JSON: one object for the best trial, with all that is needed to trust and repeat it."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage.errors import NothingToExportError
+from storage.evaluations import latest_test
+from storage.places import Places
+from storage.study import StoredStudy
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class ExportedParams(_Model):
+    """Settings of the affinity loss."""
+
+    lambda_: float = Field(alias="lambda", description="margin between classes, in affinity units")
+    sigma: float = Field(description="width of the Gaussian affinity")
+    n_centers: int = Field(description="centres per class")
+
+
+class ExportedCounts(_Model):
+    """Places of the study; used = complete + pruned + failed."""
+
+    total: int
+    used: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+
+
+class ExportedTest(_Model):
+    """Scores on the test set, one a seed; under `article` the epoch was chosen on the test set too."""
+
+    protocol: Literal["holdout", "article"]
+    macro_f1_mean: float
+    macro_f1_least: float
+    macro_f1_greatest: float
+    macro_f1: list[float]
+    micro_f1: list[float]
+    per_class_f1: list[list[float]]
+    epochs: list[int]
+    seeds: list[int]
+    opened_at: float = Field(description="seconds since 1970, by the database's clock")
+    opened_by: str
+
+
+class ExportedTrial(_Model):
+    """One finished trial."""
+
+    schema_version: Literal[1] = 1
+    study: str
+    protocol: Literal["holdout", "article"]
+    dataset: Literal["digits", "mnist", "cifar10"]
+    minority: int = Field(description="test images per minority class")
+    value: float = Field(description="1 - macro F1 of the best epoch; on validation images, or test under `article`")
+    macro_f1: float
+    micro_f1: float = Field(description="equals accuracy: one label an image")
+    per_class_f1: list[float]
+    params: ExportedParams | None = Field(description="null for the softmax head")
+    trial: int = Field(description="number of the Optuna trial")
+    place: int
+    attempt: int
+    epoch: int = Field(description="the best epoch, from 0")
+    seed: int
+    duration_s: float
+    worker: str
+    device: str
+    versions: dict[str, str]
+    fingerprint: str = Field(description="hash of what the score means")
+    counts: ExportedCounts
+    test: ExportedTest | None = Field(description="null until evaluated")
+
+
+class Export(ExportedTrial):
+    """The best trial; with `--top K`, also the K best."""
+
+    top: list[ExportedTrial] | None = None
+
+
+def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, dict[str, Any]]]:
+    """The `top` best finished trials with their places' rows, least value first, ties to the earlier trial.
+
+    Raises:
+        NothingToExportError: no trial has finished.
+    """
+    rows = Places(study.backend, study.token).best_rows(top)
+    if not rows:
+        raise NothingToExportError(f"study {study.name!r} has no finished trial yet; see `affinity-search status`")
+    trials = _by_number(study.optuna)
+    missing = [row["trial"] for row in rows if row["trial"] not in trials]
+    if missing:
+        raise NothingToExportError(
+            f"study {study.name!r}: trials {missing} are not finished in Optuna's tables yet, although their places "
+            "are; their worker is writing them this moment, or died just then: try again"
+        )
+    return [(trials[row["trial"]], row) for row in rows]
+
+
+def _by_number(study: optuna.Study) -> dict[int, FrozenTrial]:
+    return {t.number: t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
+
+
+def export(study: StoredStudy, top: int | None = None) -> Export:
+    """The best trial as a JSON-ready model; with `top`, also the list of the `top` best.
+
+    Raises:
+        NothingToExportError: no trial has finished.
+    """
+    counts = Places(study.backend, study.token).counts().to_dict()
+    trials = [_exported(study, trial, row, counts) for trial, row in best_trials(study, top or 1)]
+    return Export.model_validate(trials[0] | ({"top": trials} if top else {}))
+
+
+def to_json(exported: Export) -> str:
+    """Indented JSON whose floats read back exactly; `top` only where it was asked for."""
+    leave_out = {"top"} if exported.top is None else None
+    return json.dumps(exported.model_dump(mode="json", by_alias=True, exclude=leave_out), indent=2)
+
+
+def _exported(study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:
+    spec, attrs = study.spec, trial.user_attrs
+    kept = ("macro_f1", "micro_f1", "per_class_f1", "epoch", "seed", "duration_s", "worker", "device", "versions")
+    return {
+        "schema_version": 1,
+        "study": spec.name,
+        "protocol": spec.protocol,
+        "dataset": spec.data.set,
+        "minority": spec.data.minority,
+        "value": row["value"],
+        "params": row["params"] or None,
+        "trial": trial.number,
+        "place": row["number"],
+        "attempt": row["attempt"],
+        "fingerprint": study.fingerprint,
+        "counts": counts,
+        "test": latest_test(study, trial.number),
+        **{key: attrs[key] for key in kept},
+    }
+
+
+@cache
+def schema_text() -> str:
+    """The JSON schema that ships beside this file."""
+    return (Path(__file__).parent / "export.schema.json").read_text(encoding="utf-8")
+
+
+def make_schema() -> str:
+    """The schema as the models define it; `make schema` writes it, a test compares it with the shipped one."""
+    return json.dumps(Export.model_json_schema(by_alias=True), indent=2) + "\n"

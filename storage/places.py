@@ -1,0 +1,236 @@
+"""The budget: a study has N places, and a place's row decides who holds it and how it ended.
+
+Optuna's own queue cannot do this (claiming a WAITING trial is not atomic on SQLite, and `n_trials` is a count per
+process): a worker claims a place with one conditional update and only then creates its Optuna trial.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Select, Update, case, func, insert, select, update
+
+from storage import tables
+from storage.backend import Backend
+from storage.errors import LostPlaceError
+from storage.tables import USED, PlaceState
+
+DEFAULT_MAX_ATTEMPTS = 3
+Params = dict[str, float | int]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who claims: `worker` is unique for the life of a process."""
+
+    worker: str
+    host: str
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A place held by this process: `lease` proves it in every later write."""
+
+    number: int
+    attempt: int  # from 1
+    lease: str
+    params: Params | None  # those of an earlier attempt, to be trained again
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Places of a study by state; `used` is what the budget has spent."""
+
+    total: int
+    free: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+
+    @property
+    def used(self) -> int:
+        return self.complete + self.pruned + self.failed
+
+    def to_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("total", "used", "running", "complete", "pruned", "failed")}
+
+
+def add_places(connection: Connection, token: str, present: int, total: int) -> None:
+    """Append places `present` … `total` − 1 within the caller's transaction; the caller holds the creation lock."""
+    rows = [
+        {"token": token, "number": number, "state": PlaceState.FREE, "attempt": 0} for number in range(present, total)
+    ]
+    if rows:
+        connection.execute(insert(tables.places), rows)
+
+
+class Places:
+    """The places of one study. Every method is one transaction and may be called from any process at any time."""
+
+    def __init__(self, backend: Backend, token: str) -> None:
+        self._backend = backend
+        self._token = token
+
+    def claim(self, holder: Holder) -> Claim | None:
+        """Take the lowest free place, or None when none is free. No two callers ever get the same place."""
+        table = tables.places
+        lowest = (
+            select(table.c.number)
+            .where(table.c.token == self._token, table.c.state == PlaceState.FREE)
+            .order_by(table.c.number)
+            .limit(1)
+            .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time anyway
+            .scalar_subquery()
+        )
+        lease = secrets.token_hex(16)
+        statement = (
+            update(table)
+            .where(table.c.token == self._token, table.c.number == lowest, table.c.state == PlaceState.FREE)
+            .values(
+                state=PlaceState.HELD,
+                lease=lease,
+                attempt=table.c.attempt + 1,
+                worker=holder.worker,
+                host=holder.host,
+                pid=holder.pid,
+                device=holder.device,
+                claimed_at=self._backend.now(),
+                finished_at=None,
+                trial=None,
+                reason=None,
+            )
+            .returning(table.c.number, table.c.attempt, table.c.params)
+        )
+        with self._backend.engine.begin() as connection:
+            row = connection.execute(statement).one_or_none()
+        if row is None:
+            return None
+        return Claim(row.number, row.attempt, lease, json.loads(row.params) if row.params else None)
+
+    def begin(self, claim: Claim, trial: int, params: Mapping[str, float | int]) -> None:
+        """Record the attempt's Optuna trial and the place's parameters.
+
+        Raises:
+            LostPlaceError: somebody else holds the place.
+        """
+        self._held(claim, trial=trial, params=json.dumps(dict(params)))
+
+    def finish(self, claim: Claim, state: PlaceState, *, value: float | None = None, reason: str | None = None) -> None:
+        """Use the place up: COMPLETE with a value, PRUNED, or SPENT with a reason.
+
+        Raises:
+            LostPlaceError: somebody else holds the place; nothing was written.
+        """
+        self._held(claim, state=state, value=value, reason=reason, lease=None, finished_at=self._backend.now())
+
+    def give_back(self, claim: Claim, reason: str) -> None:
+        """Free a place on purpose: the attempt is not counted, its parameters stay.
+
+        Raises:
+            LostPlaceError: somebody else holds the place.
+        """
+        attempt = tables.places.c.attempt - 1
+        self._held(claim, state=PlaceState.FREE, lease=None, attempt=attempt, reason=reason)
+
+    def fail_attempt(self, claim: Claim, reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> PlaceState:
+        """Free the place after a failure that may pass, or use it up after its last attempt; returns which.
+
+        Raises:
+            LostPlaceError: somebody else holds the place.
+        """
+        spent = claim.attempt >= max_attempts
+        state = PlaceState.SPENT if spent else PlaceState.FREE
+        finished = self._backend.now() if spent else None
+        self._held(claim, state=state, lease=None, reason=reason, finished_at=finished)
+        return state
+
+    def release_worker(self, worker: str, reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> list[int]:
+        """Free (or use up, after the last attempt) what a dead worker held; returns its attempts' Optuna trials."""
+        table = tables.places
+        last = table.c.attempt >= max_attempts
+        statement = (
+            update(table)
+            .where(table.c.token == self._token, table.c.worker == worker, table.c.state == PlaceState.HELD)
+            .values(
+                state=case((last, str(PlaceState.SPENT)), else_=str(PlaceState.FREE)),
+                finished_at=case((last, self._backend.now())),
+                lease=None,
+                reason=reason,
+            )
+            .returning(table.c.trial)
+        )
+        with self._backend.engine.begin() as connection:
+            return [row.trial for row in connection.execute(statement) if row.trial is not None]
+
+    def was_claimed_by(self, worker: str) -> bool:
+        """Whether the worker is the last holder of any place."""
+        table = tables.places
+        query = select(func.count()).where(table.c.token == self._token, table.c.worker == worker)
+        with self._backend.engine.connect() as connection:
+            return bool(connection.execute(query).scalar_one())
+
+    def counts(self) -> Counts:
+        table = tables.places
+        query = select(table.c.state, func.count()).where(table.c.token == self._token).group_by(table.c.state)
+        with self._backend.engine.connect() as connection:
+            by_state = {row[0]: row[1] for row in connection.execute(query)}
+        return Counts(
+            total=sum(by_state.values()),
+            free=by_state.get(PlaceState.FREE, 0),
+            running=by_state.get(PlaceState.HELD, 0),
+            complete=by_state.get(PlaceState.COMPLETE, 0),
+            pruned=by_state.get(PlaceState.PRUNED, 0),
+            failed=by_state.get(PlaceState.SPENT, 0),
+        )
+
+    def rows(self, *states: PlaceState) -> list[dict[str, Any]]:
+        """Rows of the places in any of `states` (all without), by number, `params` decoded."""
+        table = tables.places
+        query = select(table).where(table.c.token == self._token).order_by(table.c.number)
+        if states:
+            query = query.where(table.c.state.in_(states))
+        with self._backend.engine.connect() as connection:
+            return [_decoded(row._asdict()) for row in connection.execute(query)]
+
+    def best_rows(self, top: int) -> list[dict[str, Any]]:
+        """Rows of the `top` complete places of least value, ties to the earlier trial."""
+        table = tables.places
+        query = self._complete().order_by(table.c.value, table.c.trial).limit(top)
+        with self._backend.engine.connect() as connection:
+            return [_decoded(row._asdict()) for row in connection.execute(query)]
+
+    def mean_duration_s(self) -> float | None:
+        """Mean time from claim to end of the used places; None before the first."""
+        table = tables.places
+        query = select(func.avg(table.c.finished_at - table.c.claimed_at)).where(
+            table.c.token == self._token, table.c.state.in_(USED)
+        )
+        with self._backend.engine.connect() as connection:
+            mean = connection.execute(query).scalar_one()
+        return None if mean is None else float(mean)
+
+    def _complete(self) -> Select[Any]:
+        table = tables.places
+        return select(table).where(table.c.token == self._token, table.c.state == PlaceState.COMPLETE)
+
+    def _held(self, claim: Claim, **values: Any) -> None:
+        with self._backend.engine.begin() as connection:
+            if connection.execute(self._conditional(claim).values(**values)).rowcount != 1:
+                raise LostPlaceError(f"place {claim.number} is held by another worker now; this attempt is dropped")
+
+    def _conditional(self, claim: Claim) -> Update:
+        table = tables.places
+        return update(table).where(
+            table.c.token == self._token, table.c.number == claim.number, table.c.lease == claim.lease
+        )
+
+
+def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(row) | {"params": json.loads(row["params"]) if row["params"] else None}

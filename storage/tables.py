@@ -1,0 +1,80 @@
+"""Our tables beside Optuna's, in the same database.
+
+Rows are keyed by the study's random token, never by Optuna's study id: SQLite uses ids again after a
+deletion, and rows of a deleted study must not be found by a later one of the same name.
+"""
+
+from enum import StrEnum
+
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
+
+SCHEMA_VERSION = 1
+
+metadata = MetaData()
+
+
+class PlaceState(StrEnum):
+    """What has become of one place of a study's budget."""
+
+    FREE = "free"  # nobody holds it
+    HELD = "held"  # a worker trains it
+    COMPLETE = "complete"  # its trial ended with a value
+    PRUNED = "pruned"  # its trial was stopped by the pruner
+    SPENT = "spent"  # used up without a value: a NaN, or its attempts are exhausted
+
+
+USED = (PlaceState.COMPLETE, PlaceState.PRUNED, PlaceState.SPENT)
+
+schema = Table("affinity_schema", metadata, Column("version", Integer, primary_key=True))
+
+studies = Table(
+    "affinity_studies",
+    metadata,
+    Column("token", String(32), primary_key=True),
+    Column("definition", Text, nullable=False),  # StudySpec.to_dict() as JSON
+    Column("precision", String(32)),  # settled by the first worker; null until then
+    Column("created_at", Float, nullable=False),  # seconds since 1970 by the database's clock, as every *_at
+)
+
+places = Table(
+    "affinity_places",
+    metadata,
+    Column("token", String(32), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False),  # attempts begun and counted
+    Column("lease", String(32)),  # random, new with every claim: who holds the place proves it with this
+    Column("worker", String(128)),  # the last holder
+    Column("host", String(255)),
+    Column("pid", Integer),
+    Column("device", String(255)),
+    Column("claimed_at", Float),
+    Column("finished_at", Float),
+    Column("trial", Integer),  # number of the last attempt's Optuna trial
+    Column("params", Text),  # JSON; every attempt of a place trains the same parameters
+    Column("value", Float),
+    Column("reason", Text),  # why it was spent or given back
+    Index("affinity_places_state", "token", "state", "number"),
+)
+
+events = Table(
+    "affinity_events",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("token", String(32), nullable=False, index=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("text", Text, nullable=False),
+)
+
+evaluations = Table(
+    "affinity_evaluations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("token", String(32), nullable=False, index=True),
+    Column("trial", Integer, nullable=False),
+    Column("opened_at", Float, nullable=False),  # when the test set was opened for it
+    Column("opened_by", String(255), nullable=False),  # user@host
+    Column("seeds", Text, nullable=False),  # JSON list of integers
+    Column("scores", Text),  # JSON list of score objects, one a seed; null while they are being trained
+)

@@ -1,0 +1,112 @@
+"""Study files: from a path, or the name of a bundled study, to the model."""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from studies import bundled
+from studies.errors import StudyFileError
+from studies.mistakes import show_text
+from studies.overrides import lay_over
+from studies.spec import StudySpec
+
+LIMIT_BYTES = 1024 * 1024
+# tomllib's time grows with the square of a dotted key's length; a study file has keys of three parts.
+MOST_DOTS = 128
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> StudySpec:
+    """The study of a file, or of a bundled study by its name, with `key.path=value` overrides laid over it.
+
+    Raises StudyFileError: for a file that cannot be read, for one that is no TOML, and for all mistakes in it at once.
+    """
+    is_bundled = _is_bundled(source)
+    raw = parse(bundled.text(source) if is_bundled else read(source), source)
+    malformed = lay_over(raw, overrides)
+    raw.setdefault("name", source if is_bundled else Path(source).stem)
+    try:
+        spec = StudySpec.from_dict(raw, source)
+    except StudyFileError as error:
+        raise StudyFileError(show_text(source), malformed + error.mistakes, error.left_out) from None
+    if malformed:
+        raise StudyFileError(show_text(source), malformed)
+    return spec
+
+
+def _is_bundled(source: str) -> bool:
+    return source in bundled.names()
+
+
+def parse(text: str, source: str) -> dict[str, Any]:
+    """The tables of a TOML text. Raises StudyFileError with the line of what is no TOML."""
+    _refuse_long_keys(text, source)
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason = show_text(str(error))
+    except RecursionError:
+        reason = "its tables or lists are nested too deeply"
+    except ValueError:
+        # Integers and dates are turned into Python's outside of tomllib's own error handling.
+        reason = "it holds a number with thousands of digits, or a date that does not exist"
+    raise StudyFileError(show_text(source), [f"not valid TOML: {reason}"])
+
+
+def _refuse_long_keys(text: str, source: str) -> None:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.count(".") > MOST_DOTS and not line.lstrip().startswith("#"):
+            reason = f"more than {MOST_DOTS} dots (at line {number}); break a long list into several lines"
+            raise StudyFileError(show_text(source), [reason])
+
+
+def read(source: str) -> str:
+    """The text of a study file. Raises StudyFileError for one that is absent, unreadable, too large or not UTF-8."""
+    try:
+        content = _content(source)
+    except FileNotFoundError:
+        raise StudyFileError(show_text(source), [_absent(source)]) from None
+    except OSError as error:
+        raise StudyFileError(show_text(source), [f"cannot be read: {error.strerror}"]) from None
+    except ValueError:
+        # A null byte, or half a surrogate pair.
+        raise StudyFileError(show_text(source), ["cannot be read: not a possible path"]) from None
+    return _decoded(content, source)
+
+
+def _content(source: str) -> bytes:
+    path = Path(source)
+    # Not opened before it is known to be a file: opening a pipe waits for its other end.
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise StudyFileError(show_text(source), ["cannot be read: not a regular file"])
+    _refuse_large(status.st_size, source)
+    with path.open("rb") as file:
+        # Files of /proc have no size, and others grow.
+        content = file.read(LIMIT_BYTES + 1)
+    _refuse_large(len(content), source)
+    return content
+
+
+def _refuse_large(size: int, source: str) -> None:
+    if size > LIMIT_BYTES:
+        raise StudyFileError(show_text(source), [f"too large: {size} bytes; allowed: up to {LIMIT_BYTES} bytes"])
+
+
+def _decoded(content: bytes, source: str) -> str:
+    try:
+        # Some editors begin a file with a byte order mark.
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise StudyFileError(show_text(source), [f"not UTF-8 text (at line {line})"]) from None
+
+
+def _absent(source: str) -> str:
+    near = get_close_matches(source[:200], bundled.names(), n=1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"no such file, and no bundled study{meant or '; bundled are ' + ', '.join(bundled.names())}"

@@ -1,0 +1,56 @@
+"""`--set key.path=value`: single values laid over a study file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from typing import Any
+
+from studies.mistakes import show
+
+FORM = "--set key.path=value, as in --set training.epochs=20"
+
+
+def lay_over(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Changes the tables of a file by the overrides, one after the other; returns a line for each malformed one."""
+    return [line for override in overrides for line in _lay_over(raw, override)]
+
+
+def _lay_over(raw: dict[str, Any], override: str) -> list[str]:
+    path, equals, text = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    # No key holds control characters, nor the half characters that a terminal's odd bytes become.
+    if not equals or not all(keys) or not path.isprintable():
+        return [f"--set {show(override)}: not understood; allowed: {FORM}"]
+    if keys == ["space"] and text.strip().strip("\"'") == "none":
+        raw.pop("space", None)
+    else:
+        _put(raw, keys, _name(text) if keys == ["name"] else _value(text))
+    return []
+
+
+def _put(table: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    *tables, last = keys
+    for key in tables:
+        below = table.get(key)
+        if not isinstance(below, dict):
+            # `space.n_centers.low=1` over a list or a bare value starts a range.
+            below = table[key] = {}
+        table = below
+    table[last] = value
+
+
+def _value(text: str) -> Any:
+    """The text as a TOML value; as it stands where it is none, so that `data.set=mnist` needs no quotes."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text.strip()
+    # A text of several lines may be a whole TOML file.
+    return parsed["value"] if parsed.keys() == {"value"} else text.strip()
+
+
+def _name(text: str) -> str:
+    """A name is text: `name=2024` is no number."""
+    value = _value(text)
+    return value if isinstance(value, str) else text.strip()

@@ -1,0 +1,114 @@
+"""The sections of a study file, each with what its keys may hold. A field's description is what a mistake says."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
+from pydantic_core import PydanticCustomError
+
+from studies.mistakes import CUSTOM, given
+
+# Side of a set's square images; each width after the first halves it.
+SIDES = {"digits": 8, "mnist": 28, "cifar10": 32}
+# Test images of the smallest minority class: more than these cannot be kept.
+MOST_MINORITY = {"digits": 30, "mnist": 900, "cifar10": 1000}
+# Optuna options are stored as JSON and in databases, which end at 64 bits.
+MOST_INTEGER = 2**63 - 1
+OPTION = "true or false, a finite number, printable text, or a list of such"
+
+
+class Section(BaseModel):
+    """A table of the study file: frozen, without unknown keys, without conversions but integer to float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataSpec(Section):
+    """Which images, and how few of the even classes."""
+
+    set: Literal["digits", "mnist", "cifar10"] = Field(description="digits, mnist or cifar10")
+    # Test images kept per minority class; how many there are, and so the upper limit, is a rule of its own.
+    minority: int = Field(ge=1, description="a whole number from 1, up to 30 (digits), 900 (mnist) or 1000 (cifar10)")
+    # None until the study resolves it by its protocol.
+    validation: float | None = Field(default=None, gt=0, le=0.5, description="a number above 0 and up to 0.5")
+
+
+class NetworkSpec(Section):
+    """The convolutional network: `depth` convolutions of each width, pooling between the widths."""
+
+    # How many widths an image has room for is a rule of its own.
+    widths: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
+        min_length=1, max_length=6, strict=False, description="a list of 1 to 6 whole numbers from 1 to 8192"
+    )
+    depth: int = Field(default=1, ge=1, le=32, description="a whole number from 1 to 32")
+    batch_norm_momentum: float = Field(default=0.9, ge=0, lt=1, description="a number from 0 and below 1")
+    head: Literal["affinity", "softmax"] = Field(default="affinity", description="affinity or softmax")
+
+
+class TrainingSpec(Section):
+    """One training run."""
+
+    epochs: int = Field(ge=1, le=1_000_000, description="a whole number from 1")
+    batch: int = Field(ge=1, le=1_000_000, description="a whole number from 1")
+    learning_rate: float = Field(gt=0, description="a number above 0")
+    drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.5, 0.8),
+        max_length=100,
+        strict=False,
+        description="a list of growing numbers between 0 and 1, or an empty one",
+    )
+    augment: bool = Field(default=False, description="true or false")
+    precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
+        default="auto", description="float32, mixed_bfloat16 or auto"
+    )
+
+    @field_validator("drops")
+    @classmethod
+    def _growing(cls, drops: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in pairwise(drops)):
+            raise ValueError("not growing")
+        return drops
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return abs(value) <= MOST_INTEGER
+    # Databases refuse null bytes and lone surrogates; no option of Optuna's holds control characters.
+    return value.isprintable() if isinstance(value, str) else isinstance(value, float) and math.isfinite(value)
+
+
+def _option(value: Any) -> Any:
+    if _is_scalar(value) or (isinstance(value, list) and all(map(_is_scalar, value))):
+        return value
+    raise PydanticCustomError(CUSTOM, "{text}", {"text": given(value, OPTION)})
+
+
+class _WithOptions(Section):
+    """A kind, and beside it in the same table the options of Optuna's class of that kind."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_option)]] = Field(init=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys of the table: keyword arguments for Optuna's class, which alone knows their names."""
+        return dict(self.__pydantic_extra__)
+
+
+class SamplerSpec(_WithOptions):
+    """What proposes parameters."""
+
+    kind: Literal["tpe", "random"] = Field(default="tpe", description="tpe or random")
+
+
+class PrunerSpec(_WithOptions):
+    """What ends trials without prospects early."""
+
+    kind: Literal["median", "hyperband", "halving", "none"] = Field(
+        default="median", description="median, hyperband, halving or none"
+    )

@@ -77,11 +77,15 @@ def backend() -> str:
     """The Keras backend this process uses or will use, without importing Keras: as Keras itself finds it."""
     if chosen := os.environ.get("KERAS_BACKEND"):
         return chosen
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
-        return str(json.loads((home / "keras.json").read_text()).get("backend", "tensorflow"))
+        return str(json.loads((keras_home() / "keras.json").read_text()).get("backend", "tensorflow"))
     except (OSError, ValueError, AttributeError):
         return "tensorflow"
+
+
+def keras_home() -> Path:
+    """Keras' own folder: its configuration, and its cache of data sets in `datasets`."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
 def _configure_tensorflow(wanted: _Configured) -> None:

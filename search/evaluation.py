@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from search.objective import Objective
 from search.seeds import evaluation_seed
 from search.worker import WorkerOptions, say
-from storage.evaluations import latest_test, opened_by, record_opening, record_scores
+from storage.evaluations import latest_test, record_opening, record_scores
 from storage.export import best_trials
-from storage.study import StoredStudy, log_event
+from storage.study import StoredStudy
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -40,7 +40,6 @@ def evaluate_best(study: StoredStudy, options: WorkerOptions, *, top: int, seeds
 def _evaluate(
     study: StoredStudy, objective: Objective, trial: FrozenTrial, row: dict[str, Any], seeds: list[int]
 ) -> dict[str, Any]:
-    log_event(study, "test", f"opened for trial {trial.number} with {len(seeds)} seeds by {opened_by()}")
     record = record_opening(study, trial.number, seeds)
     scores = [_score(study, objective, row["params"], trial.number, seed) for seed in seeds]
     record_scores(study, record, scores)

@@ -59,7 +59,8 @@ def panel(snapshot: Snapshot, hint: str = "") -> RenderableType:
         (snapshot.study, "bold"),
         f"  {snapshot.dataset}, n = {snapshot.minority}, {snapshot.epochs} epochs, protocol {snapshot.protocol}",
     )
-    bar = ProgressBar(total=counts.total, completed=counts.used, width=60)
+    bar = Table.grid()  # a bar of its own writes no end of line
+    bar.add_row(ProgressBar(total=counts.total, completed=counts.used, width=60))
     left = Text(f"time left  {duration_text(snapshot.left_s) if snapshot.left_s else '?'}")
     parts: list[RenderableType] = [
         head,

@@ -141,12 +141,6 @@ def history(study: StoredStudy) -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def log_event(study: StoredStudy, kind: str, text: str) -> None:
-    """Add a line to the study's history."""
-    with study.backend.engine.begin() as connection:
-        _log(connection, study.backend, study.token, kind, text)
-
-
 def _optuna_study(backend: Backend, name: str) -> optuna.Study | None:
     try:
         return optuna.load_study(study_name=name, storage=backend.optuna)

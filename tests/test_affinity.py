@@ -71,7 +71,7 @@ def problems(draw):
 def rounding(problem):
     """The matrix form's error in the exponent, as documented, for the largest norms at hand."""
     norms = [(problem[name] ** 2).sum(-1).max() for name in ("features", "centers")]
-    return 1e-6 + 4e-7 * sum(norms) / problem["sigma"]
+    return float(1e-6 + 4e-7 * sum(norms) / problem["sigma"])
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from search import devices
 from search.training.errors import DataError
 
 Part = Literal["train", "test"]
@@ -141,7 +142,7 @@ def read_keras_cache(name: str, part: Part) -> Arrays:
         with contextlib.redirect_stdout(sys.stderr):  # Keras prints its progress; stdout is for our data
             halves = loader.load_data()
     except Exception as error:  # Keras raises a bare Exception for a failed download
-        cache = Path(keras.config.keras_home()) / "datasets"
+        cache = devices.keras_home() / "datasets"
         raise DataError(
             f"{name} is not in the Keras cache {cache} and could not be downloaded ({error}); "
             "give the folder that holds it with --data-dir."

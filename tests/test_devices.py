@@ -1,0 +1,203 @@
+import contextlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+from search import devices
+from search.training.errors import TrainingError
+
+devices.configure("cpu", 2)
+
+
+def in_new_process(code, **environment):
+    """A device is settled once per process, so other choices need their own."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**kept, **environment}, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture
+def configured(monkeypatch):
+    """Pretend that another device was configured."""
+
+    def pretend(kind, **details):
+        monkeypatch.setattr(devices, "_configured", devices._Configured(kind, strategy=details.pop("strategy", None)))
+        monkeypatch.setattr(devices, "_gpu_details", lambda: details)
+
+    return pretend
+
+
+tensorflow_only = pytest.mark.skipif(devices.backend() != "tensorflow", reason="the backend is not TensorFlow")
+
+
+@tensorflow_only
+def test_cpu_settings_reach_tensorflow_quietly():
+    code = """
+from search import devices
+devices.configure("cpu", 1)
+import tensorflow as tf
+print(tf.config.threading.get_intra_op_parallelism_threads(), tf.config.threading.get_inter_op_parallelism_threads())
+print(tf.config.get_visible_devices("GPU"), devices.describe(), devices.replicas())
+tf.constant(1.0) + 1
+"""
+    done = in_new_process(code)
+    assert done.stdout == "1 1\n[] cpu, 1 thread 1\n"
+    assert done.stderr == ""
+
+
+@tensorflow_only
+def test_a_late_change_of_threads_is_an_error_and_the_same_again_is_not():
+    import tensorflow as tf
+
+    float(tf.constant(1.0) + 1)
+    devices.configure("cpu", 2)
+    with pytest.raises(devices.DeviceError, match="start a new process"):
+        devices.configure("cpu", 1)
+    assert devices.describe() == "cpu, 2 threads", "a refused change changes nothing"
+
+
+@tensorflow_only
+def test_an_absent_gpu_is_named():
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(devices.DeviceError, match=r"gpu:0 was asked for.* 0 GPUs"):
+        devices.configure("gpu:0")
+
+
+@tensorflow_only
+def test_an_absent_tpu_is_one_sentence():
+    code = """
+from search import devices
+try:
+    devices.configure("tpu")
+except devices.DeviceError as error:
+    print(error)
+"""
+    lines = in_new_process(code).stdout.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("No TPU answers")
+
+
+@pytest.mark.parametrize("device", ["", "gpu", "gpu:", "gpu:-1", "gpu:x", "cuda:0", "CPU"])
+def test_unknown_devices_are_refused(device):
+    with pytest.raises(devices.DeviceError, match="gpu:0"):
+        devices.configure(device)
+
+
+def test_threads_must_be_positive():
+    with pytest.raises(devices.DeviceError, match="threads is 0"):
+        devices.configure("cpu", 0)
+    assert issubclass(devices.DeviceError, TrainingError)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "expected"),
+    [
+        ("cpu", None, "float32"),
+        ("gpu", (7, 5), "float32"),
+        ("gpu", (8, 0), "mixed_bfloat16"),
+        ("gpu", (9, 0), "mixed_bfloat16"),
+        ("tpu", None, "mixed_bfloat16"),
+    ],
+)
+def test_auto_precision_follows_the_hardware(configured, kind, capability, expected):
+    configured(kind, **({"compute_capability": capability} if capability else {}))
+    assert devices.settle_precision("auto") == expected
+    assert devices.settle_precision("float32") == "float32"
+    assert devices.settle_precision("mixed_bfloat16") == "mixed_bfloat16"
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(devices.DeviceError, match="float16"):
+        devices.settle_precision("float16")
+
+
+@pytest.mark.parametrize(
+    ("kind", "backend", "expected"),
+    [
+        ("cpu", "tensorflow", False),
+        ("tpu", "tensorflow", False),
+        ("gpu", "tensorflow", "auto"),
+        ("cpu", "jax", True),
+    ],
+)
+def test_xla_only_where_it_helps(configured, monkeypatch, kind, backend, expected):
+    configured(kind)
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    assert devices.compile_options() == {"jit_compile": expected}
+
+
+def test_models_are_built_in_the_strategys_scope(configured):
+    entered = []
+
+    class Strategy:
+        num_replicas_in_sync = 8
+
+        def scope(self):
+            entered.append("scope")
+            return contextlib.nullcontext()
+
+    configured("tpu", strategy=Strategy())
+    with devices.scope():
+        assert entered == ["scope"]
+    assert devices.describe() == "tpu, 8 cores"
+    assert devices.replicas() == 8
+
+
+def test_a_gpu_is_described_by_its_name(configured):
+    configured("gpu", device_name="NVIDIA H200")
+    assert devices.describe() == "NVIDIA H200"
+
+
+def test_a_gpu_is_claimed_with_memory_growth():
+    calls = []
+    gpus = ["first", "second"]
+    config = types.SimpleNamespace(
+        list_physical_devices=lambda kind: gpus,
+        set_visible_devices=lambda chosen, kind: calls.append((chosen, kind)),
+        experimental=types.SimpleNamespace(set_memory_growth=lambda gpu, on: calls.append((gpu, on))),
+    )
+    devices._claim_gpu(types.SimpleNamespace(config=config), 1)
+    assert calls == [(["second"], "GPU"), ("second", True)]
+
+
+def test_jax_is_set_by_the_environment_without_tensorflow():
+    code = """
+import os, sys
+from search import devices
+devices.configure("cpu", 1)
+print(os.environ["JAX_PLATFORMS"], os.environ["XLA_FLAGS"], "tensorflow" in sys.modules, devices.backend())
+devices.configure("gpu:1")
+print(os.environ["JAX_PLATFORMS"], os.environ["CUDA_VISIBLE_DEVICES"])
+"""
+    done = in_new_process(code, KERAS_BACKEND="jax", XLA_FLAGS="--one", CUDA_VISIBLE_DEVICES="")
+    assert done.stdout.splitlines()[0] == "cpu --one --xla_cpu_multi_thread_eigen=false False jax"
+
+
+def test_versions_come_without_imports():
+    code = "import sys; from search import devices; print(sorted(devices.versions())); print('keras' in sys.modules)"
+    done = in_new_process(code)
+    names = ["affinity-search", "backend", "backend_version", "keras", "numpy", "optuna", "python", "scikit-learn"]
+    assert done.stdout == f"{names}\nFalse\n"
+    assert devices.versions()["numpy"] == importlib.metadata.version("numpy")
+
+
+def test_the_backend_is_found_as_keras_finds_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert devices.backend() == "tensorflow"
+    (tmp_path / "keras.json").write_text('{"backend": "jax"}')
+    assert devices.backend() == "jax"
+    (tmp_path / "keras.json").write_text("broken")
+    assert devices.backend() == "tensorflow"
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    assert devices.backend() == "torch"

@@ -1,0 +1,245 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from search import devices
+
+devices.configure("cpu", 2)
+
+from search.training import datasets, fit  # noqa: E402 - the device comes first
+from search.training.affinity import AffinityHead  # noqa: E402
+from search.training.datasets import FACTS, Split, search_splits  # noqa: E402
+from search.training.errors import DivergedError, TrainingInterrupted  # noqa: E402
+from search.training.fit import AffinityParams, EpochScore, Trainer, TrainingConfig, TrainingResult  # noqa: E402
+from search.training.metrics import score  # noqa: E402
+from search.training.networks import NetworkConfig, trainable_state  # noqa: E402
+
+NETWORK = NetworkConfig((16, 32), 1, 0.9, "affinity")
+TRAINING = TrainingConfig(epochs=4, batch=64, learning_rate=5e-3, drops=(0.75,))
+PARAMS = AffinityParams(0.75, 10.0, 1)
+SHORT = replace(TRAINING, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return *search_splits("digits", 20, 0.2, "holdout", 0, None), datasets.test_split("digits", 20, None)
+
+
+@pytest.fixture(scope="module")
+def trainer(splits):
+    train, evaluation, test = splits
+    return Trainer(train, evaluation, FACTS["digits"], NETWORK, TRAINING, max_centers=4, test=test)
+
+
+def few(split, n=40):
+    return split.take(np.arange(n))
+
+
+def small(splits, head="affinity", training=SHORT, **options):
+    train, evaluation, _ = splits
+    network = replace(NETWORK, widths=(4,), head=head)
+    return Trainer(few(train), few(evaluation), FACTS["digits"], network, training, **options)
+
+
+def outcome(result):
+    """All but the durations."""
+    return [(epoch.loss, epoch.hinge, epoch.diversity, epoch.scores) for epoch in result.epochs]
+
+
+def test_the_affinity_head_learns_digits(trainer):
+    seen = []
+    result = trainer.run(PARAMS, seed=1, on_epoch=seen.append)
+    assert tuple(seen) == result.epochs
+    assert [epoch.epoch for epoch in seen] == [0, 1, 2, 3]
+    assert result.best.scores.macro_f1 > 0.6, "chance is 0.1"
+    assert result.value == 1 - result.best.scores.macro_f1
+    assert result.epochs[-1].loss < result.epochs[0].loss
+    assert all(0 < epoch.duration_s < 60 for epoch in seen)
+    assert all(epoch.hinge + epoch.diversity == pytest.approx(epoch.loss) for epoch in seen)
+
+
+def test_the_softmax_head_learns_digits(splits):
+    train, evaluation, _ = splits
+    network = replace(NETWORK, head="softmax")
+    result = Trainer(train, evaluation, FACTS["digits"], network, TRAINING).run(None, seed=1)
+    assert result.best.scores.macro_f1 > 0.6
+    assert result.epochs[0].hinge is None
+
+
+def test_a_run_depends_on_parameters_and_seed_alone(splits):
+    augmented = small(splits, training=replace(SHORT, augment=True), max_centers=3)
+    first = outcome(augmented.run(PARAMS, seed=1))
+    other = outcome(augmented.run(AffinityParams(0.3, 40.0, 3), seed=2))
+    assert outcome(augmented.run(PARAMS, seed=1)) == first, "bit for bit"
+    assert other != first
+    assert outcome(augmented.run(PARAMS, seed=2)) != first, "the seed matters"
+    assert outcome(augmented.run(replace(PARAMS, sigma=40.0), seed=1)) != first, "the parameters matter"
+
+
+def test_another_trainer_gives_the_same(splits):
+    results = [outcome(small(splits, max_centers=room).run(PARAMS, seed=3)) for room in (2, 2, 5)]
+    assert results[0] == results[1]
+    losses = [[epoch[0] for epoch in result] for result in results]
+    assert losses[2] == pytest.approx(losses[0], rel=1e-5), "room for more centres changes rounding only"
+
+
+def test_interruption_and_failure_leave_no_trace(splits):
+    subject = small(splits)
+    expected = outcome(subject.run(PARAMS, seed=1))
+    with pytest.raises(TrainingInterrupted):
+        subject.run(PARAMS, seed=2, should_stop=lambda: True)
+    with pytest.raises(KeyError, match="pruned"):
+        subject.run(PARAMS, seed=2, on_epoch=lambda epoch: {}["pruned"])
+    assert outcome(subject.run(PARAMS, seed=1)) == expected
+
+
+def test_the_second_run_traces_nothing(splits, monkeypatch):
+    calls = []
+    traced = AffinityHead.call
+    monkeypatch.setattr(AffinityHead, "call", lambda self, features: calls.append(1) or traced(self, features))
+    subject = small(splits, training=replace(SHORT, augment=True), max_centers=3)
+    subject.run(PARAMS, seed=1)
+    after_first = len(calls)
+    assert after_first > 0
+    for m in (1, 2, 3):
+        subject.run(AffinityParams(0.1 * m, 10.0 * m, m), seed=m)
+    assert len(calls) == after_first
+
+
+def test_should_stop_is_asked_after_every_step(trainer, splits):
+    asked = []
+    with pytest.raises(TrainingInterrupted):
+        trainer.run(PARAMS, seed=1, should_stop=lambda: asked.append(1) or len(asked) == 20)
+    assert len(asked) == 20, "in the second epoch, and never again"
+    assert math.ceil(len(splits[0]) / TRAINING.batch) < 20
+
+
+def test_restore_best_puts_the_best_epochs_weights_back(splits, monkeypatch):
+    """Scored once more, they give the best epoch's scores; without it, the last epoch's."""
+    planned = iter([0.2, 0.9, 0.9, 0.1])
+    states = []
+    subject = small(splits, training=replace(SHORT, epochs=4), test=few(splits[2]))
+    scored = subject._score
+
+    def planned_score(*split):
+        states.append([np.array(variable.numpy()) for variable in trainable_state(subject._model)])
+        return replace(scored(*split), macro_f1=next(planned))
+
+    monkeypatch.setattr(subject, "_score", planned_score)
+    result = subject.run(PARAMS, seed=1, restore_best=True)
+    assert result.best.epoch == 1, "the earlier of equals"
+    now = [variable.numpy() for variable in trainable_state(subject._model)]
+    assert all((a == b).all() for a, b in zip(now, states[1], strict=True))
+    assert any((a != b).any() for a, b in zip(now, states[3], strict=True))
+
+
+def test_score_test_scores_the_test_split_with_present_weights(trainer, splits):
+    result = trainer.run(PARAMS, seed=1, restore_best=True)
+    scores = trainer.score_test()
+    assert scores.support == splits[2].counts(10)
+    assert scores.macro_f1 == pytest.approx(result.best.scores.macro_f1, abs=0.15)
+
+
+def test_score_test_without_a_test_split_is_refused(splits):
+    with pytest.raises(ValueError, match="test split"):
+        small(splits).score_test()
+
+
+def test_padding_never_reaches_the_scores(trainer, splits, monkeypatch):
+    """Any evaluation batch gives the same scores."""
+    trainer.run(PARAMS, seed=1)
+    expected = trainer.score_test()
+    for batch in (1000, 100, 7):
+        monkeypatch.setattr(trainer, "_evaluation_batch", batch)
+        assert trainer.score_test() == expected
+
+
+def test_a_diverging_run_ends_at_once(splits):
+    train, evaluation, _ = splits
+    subject = Trainer(
+        few(train),
+        few(evaluation),
+        FACTS["digits"],
+        replace(NETWORK, head="softmax"),
+        replace(SHORT, epochs=5, learning_rate=1e38),
+    )
+    epochs = []
+    with pytest.raises(DivergedError, match="lower the learning rate") as caught:
+        subject.run(None, seed=1, on_epoch=epochs.append)
+    assert not math.isfinite(caught.value.loss)
+    assert caught.value.epoch == len(epochs), "not reported, and nothing after it"
+    assert all(math.isfinite(epoch.loss) for epoch in epochs)
+
+
+def test_a_batch_larger_than_the_data(splits):
+    result = small(splits, training=replace(SHORT, batch=100)).run(PARAMS, seed=1)
+    assert len(result.epochs) == 2
+
+
+def test_mixed_precision_trains(splits):
+    result = small(splits, training=replace(SHORT, precision="mixed_bfloat16", augment=True)).run(PARAMS, seed=1)
+    assert math.isfinite(result.epochs[-1].loss)
+
+
+def test_parameters_must_fit_the_head(splits):
+    with pytest.raises(ValueError, match="head"):
+        small(splits).run(None, seed=1)
+    with pytest.raises(ValueError, match="head"):
+        small(splits, head="softmax").run(PARAMS, seed=1)
+    with pytest.raises(ValueError, match="n_centers"):
+        small(splits).run(replace(PARAMS, n_centers=2), seed=1)
+
+
+@pytest.mark.parametrize(("n", "batch", "total"), [(10, 4, 12), (8, 4, 8), (3, 8, 8)])
+def test_an_epochs_order_is_a_permutation_filled_from_its_start(n, batch, total):
+    indices, labels = fit.epoch_order(np.arange(100, 100 + n, dtype=np.int32), np.arange(n), batch, seed=1, epoch=0)
+    assert len(indices) == total
+    assert sorted(indices[:n]) == list(range(100, 100 + n))
+    assert all(indices[i] == indices[i % n] for i in range(total))
+    assert (labels == indices - 100).all(), "labels follow their images"
+
+
+def test_orders_differ_by_seed_and_epoch_and_repeat():
+    def order(seed, epoch):
+        return fit.epoch_order(np.arange(50), np.arange(50), 10, seed, epoch)[0].tolist()
+
+    assert order(1, 0) == order(1, 0)
+    assert len({tuple(order(*key)) for key in [(1, 0), (1, 1), (2, 0), (0, 1)]}) == 4
+
+
+def test_the_learning_rate_is_divided_at_each_drop():
+    training = TrainingConfig(epochs=100, batch=1, learning_rate=1.0, drops=(0.5, 0.8))
+    rates = [fit.learning_rate(training, epoch) for epoch in (0, 49, 50, 79, 80, 99)]
+    assert rates == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
+
+
+def test_the_optimiser_uses_the_epochs_rate(splits):
+    subject = small(splits, training=replace(SHORT, drops=(0.5,)))
+    rates = []
+    subject.run(PARAMS, seed=1, on_epoch=lambda _: rates.append(float(subject._model.optimizer.learning_rate)))
+    assert rates == pytest.approx([5e-3, 1e-3])
+
+
+def epoch_score(epoch, macro_f1):
+    return EpochScore(epoch, 1.0, replace(score(np.array([0]), np.array([0]), 2), macro_f1=macro_f1), 0.1)
+
+
+def test_best_is_the_earliest_of_equals():
+    result = TrainingResult(tuple(epoch_score(epoch, f1) for epoch, f1 in enumerate([0.1, 0.7, 0.7, 0.6])))
+    assert result.best.epoch == 1
+    assert result.value == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"precision": "float16"}])
+def test_impossible_training_is_refused(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        replace(TRAINING, **bad)
+
+
+def test_an_image_set_of_another_shape_works():
+    rng = np.random.default_rng(0)
+    split = Split(rng.integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20, dtype=np.int32) % 10)
+    subject = Trainer(split, split, FACTS["cifar10"], replace(NETWORK, widths=(4,)), replace(SHORT, augment=True))
+    assert len(subject.run(PARAMS, seed=0).epochs) == 2

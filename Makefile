@@ -1,0 +1,67 @@
+# Every target does its own set-up: it needs Python 3.11 to 3.13 and make, nothing else.
+VENV := .venv
+BIN := $(VENV)/bin
+# A folder with cifar-10-batches-py and mnist.npz; without it Keras downloads what a study needs.
+DATA ?=
+DATA_OPTION := $(if $(DATA),--data-dir "$(DATA)")
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format schema mnist-table cifar10-search clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+$(VENV)/bin/python:
+	@for python in python3 python3.13 python3.12 python3.11; do \
+	  if $$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then \
+	    echo "creating $(VENV) with $$($$python --version)"; exec $$python -m venv $(VENV); \
+	  fi; \
+	done; echo "error: no Python 3.11, 3.12 or 3.13 found (TensorFlow has no builds for others)" >&2; exit 1
+
+$(VENV)/.installed-run: pyproject.toml | $(VENV)/bin/python
+	@echo "installing (about a minute, mostly TensorFlow)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu]'
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
+	@echo "installing with what the tests need (about a minute, mostly TensorFlow)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,postgres,test]'
+	@touch $@ $(VENV)/.installed-run
+
+demo: $(VENV)/.installed-run  ## A real search on the embedded digits with two workers, its winner's test score, best.json
+	@rm -rf .demo && mkdir .demo
+	@AFFINITY_SEARCH_STORAGE=sqlite:///.demo/affinity-search.db sh -ec '\
+	  $(BIN)/affinity-search launch digits --workers 2; \
+	  echo; echo "Scoring the winner on the test set, which the search has never read:"; \
+	  $(BIN)/affinity-search evaluate digits --seeds 3; \
+	  $(BIN)/affinity-search export digits --output best.json'
+	@echo "best.json holds the best parameters:" && $(BIN)/python -c "import json; \
+	best = json.load(open('best.json')); \
+	print('  ', best['params']); \
+	print('   macro F1 on validation images %.4f, on the test set %.4f (mean of %d seeds)' \
+	% (best['macro_f1'], best['test']['macro_f1_mean'], len(best['test']['seeds'])))"
+	@echo "look at every trial:  $(BIN)/affinity-search dashboard --storage sqlite:///.demo/affinity-search.db"
+
+test: $(VENV)/.installed-test  ## The test suite, with coverage
+	$(BIN)/python -m pytest -q --cov --cov-report=term-missing:skip-covered
+
+lint: $(VENV)/.installed-test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-test  ## Let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+schema: $(VENV)/.installed-run  ## Write the export's JSON schema from its models
+	$(BIN)/python -c "from storage.export import make_schema; print(make_schema(), end='')" > storage/export.schema.json
+
+mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (about an hour on 2 cores)
+	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)
+
+cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (about 15 minutes on 2 cores)
+	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
+
+clean:  ## Remove what make made
+	rm -rf $(VENV) .demo best.json .mypy_cache .ruff_cache .pytest_cache .coverage* build *.egg-info

@@ -1,0 +1,51 @@
+"""Running the real command from a benchmark, as a person would."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+OUT = Path(__file__).parent / "out"
+
+
+class Command:
+    """`affinity-search` against one SQLite file under benchmarks/out."""
+
+    def __init__(self, name: str, data_dir: str | None) -> None:
+        OUT.mkdir(exist_ok=True)
+        self._environment = os.environ | {"AFFINITY_SEARCH_STORAGE": f"sqlite:///{OUT / name}.db"}
+        self._data = ["--data-dir", data_dir] if data_dir else []
+
+    def launch(self, study: str, *options: str) -> None:
+        """Continues where an interrupted benchmark stopped: the places are in the database."""
+        self._run("launch", study, *options, *self._data)
+
+    def evaluate(self, study: str, seeds: int) -> dict[str, Any]:
+        """The test scores of the study's best trial; those of an earlier run of the benchmark if it has them."""
+        tested = self.export(study)["test"]
+        if tested is None or len(tested["seeds"]) != seeds:
+            self._run("evaluate", study, "--seeds", str(seeds), *self._data)
+            tested = self.export(study)["test"]
+        return dict(tested)
+
+    def export(self, study: str) -> dict[str, Any]:
+        return dict(json.loads(self._run("export", study)))
+
+    def _run(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "search", *arguments]
+        return subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def machine() -> str:
+    """One line for a table's foot: processor, cores and versions."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    packages = ("keras", "tensorflow-cpu", "optuna", "scikit-learn")
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, Python {platform.python_version()}, {versions}"

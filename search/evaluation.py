@@ -54,7 +54,9 @@ def _evaluate(
 def _score(
     study: StoredStudy, objective: Objective, params: dict[str, float | int], trial: int, seed: int
 ) -> dict[str, Any]:
-    result = objective.run(params, seed, restore_best=True)
+    space = study.spec.space
+    # The search's own room for centres, so that a retraining rounds as the search did.
+    result = objective.run(params, seed, max_centers=space.max_centers if space else None, restore_best=True)
     score = objective.score_test() | {"epoch": result.best.epoch}
     say(
         f"trial {trial}, seed {seed}: macro F1 {score['macro_f1']:.4f} on the test set ({study.spec.protocol}), "

@@ -8,7 +8,9 @@ from search import devices
 
 devices.configure("cpu", 2)
 
-from search.training import datasets, fit  # noqa: E402 - the device comes first
+from keras import ops  # noqa: E402 - the device comes first
+
+from search.training import datasets, fit  # noqa: E402
 from search.training.affinity import AffinityHead  # noqa: E402
 from search.training.datasets import FACTS, Split, search_splits  # noqa: E402
 from search.training.errors import DivergedError, TrainingInterrupted  # noqa: E402
@@ -45,7 +47,7 @@ def small(splits, head="affinity", training=SHORT, **options):
 
 def outcome(result):
     """All but the durations."""
-    return [(epoch.loss, epoch.hinge, epoch.diversity, epoch.scores) for epoch in result.epochs]
+    return [(epoch.loss, epoch.scores) for epoch in result.epochs]
 
 
 def test_the_affinity_head_learns_digits(trainer):
@@ -57,7 +59,6 @@ def test_the_affinity_head_learns_digits(trainer):
     assert result.value == 1 - result.best.scores.macro_f1
     assert result.epochs[-1].loss < result.epochs[0].loss
     assert all(0 < epoch.duration_s < 60 for epoch in seen)
-    assert all(epoch.hinge + epoch.diversity == pytest.approx(epoch.loss) for epoch in seen)
 
 
 def test_the_softmax_head_learns_digits(splits):
@@ -65,7 +66,6 @@ def test_the_softmax_head_learns_digits(splits):
     network = replace(NETWORK, head="softmax")
     result = Trainer(train, evaluation, FACTS["digits"], network, TRAINING).run(None, seed=1)
     assert result.best.scores.macro_f1 > 0.6
-    assert result.epochs[0].hinge is None
 
 
 def test_a_run_depends_on_parameters_and_seed_alone(splits):
@@ -124,13 +124,13 @@ def test_restore_best_puts_the_best_epochs_weights_back(splits, monkeypatch):
     scored = subject._score
 
     def planned_score(*split):
-        states.append([np.array(variable.numpy()) for variable in trainable_state(subject._model)])
+        states.append([ops.convert_to_numpy(variable).copy() for variable in trainable_state(subject._model)])
         return replace(scored(*split), macro_f1=next(planned))
 
     monkeypatch.setattr(subject, "_score", planned_score)
     result = subject.run(PARAMS, seed=1, restore_best=True)
     assert result.best.epoch == 1, "the earlier of equals"
-    now = [variable.numpy() for variable in trainable_state(subject._model)]
+    now = [ops.convert_to_numpy(variable) for variable in trainable_state(subject._model)]
     assert all((a == b).all() for a, b in zip(now, states[1], strict=True))
     assert any((a != b).any() for a, b in zip(now, states[3], strict=True))
 

@@ -66,11 +66,9 @@ class Trainer:
 
     def _compile(self) -> None:
         optimizer = keras.optimizers.Adam()
-        if self._head is not None:
-            loss, metrics = self._head.loss, [keras.metrics.MeanMetricWrapper(self._head.loss, name="hinge")]
-        else:
-            loss, metrics = keras.losses.SparseCategoricalCrossentropy(from_logits=True), []
-        self._model.compile(optimizer=optimizer, loss=loss, metrics=metrics, **devices.compile_options())
+        softmax_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        loss = softmax_loss if self._head is None else self._head.loss
+        self._model.compile(optimizer=optimizer, loss=loss, **devices.compile_options())
         optimizer.build(self._model.trainable_variables)
 
     def run(
@@ -121,21 +119,14 @@ class Trainer:
     def _epoch(self, epoch: int, seed: int, should_stop: ShouldStop | None) -> EpochScore:
         started = time.perf_counter()
         self._model.optimizer.learning_rate = learning_rate(self._training, epoch)
-        logs = self._fit(epoch_order(*self._train, self._training.batch, seed, epoch), should_stop)
-        if not math.isfinite(logs["loss"]):
-            raise DivergedError(epoch, logs["loss"])
-        hinge = logs.get("hinge")
-        return EpochScore(
-            epoch=epoch,
-            loss=logs["loss"],
-            scores=self._score(*self._evaluation),
-            duration_s=time.perf_counter() - started,
-            hinge=hinge,
-            diversity=None if hinge is None else logs["loss"] - hinge,
-        )
+        loss = self._fit(epoch_order(*self._train, self._training.batch, seed, epoch), should_stop)
+        if not math.isfinite(loss):
+            raise DivergedError(epoch, loss)
+        scores = self._score(*self._evaluation)
+        return EpochScore(epoch, loss, scores, duration_s=time.perf_counter() - started)
 
-    def _fit(self, batches: tuple[NDArray[np.int32], NDArray[np.int32]], should_stop: ShouldStop | None) -> Any:
-        """One pass in the given order; means of loss and metrics."""
+    def _fit(self, batches: tuple[NDArray[np.int32], NDArray[np.int32]], should_stop: ShouldStop | None) -> float:
+        """One pass in the given order; the mean loss."""
         watch = _Watch(should_stop)
         history = self._model.fit(
             *batches,
@@ -146,7 +137,7 @@ class Trainer:
         )
         if watch.stopped:
             raise TrainingInterrupted("Training was asked to stop; the trial is unfinished and can be run again.")
-        return {name: float(values[0]) for name, values in history.history.items()}
+        return float(history.history["loss"][0])
 
     def _score(self, indices: NDArray[np.int32], labels: NDArray[np.int32]) -> Scores:
         """Padded to whole batches, so that every step has one shape, and trimmed again."""

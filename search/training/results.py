@@ -38,17 +38,12 @@ class AffinityParams:
 
 @dataclass(frozen=True)
 class EpochScore:
-    """One epoch, counted from 0: mean training loss, evaluation scores, seconds for training and evaluation.
-
-    `hinge` and `diversity` are the loss's two terms, eq. (4) and (6); None for the softmax head.
-    """
+    """One epoch, counted from 0: mean training loss, evaluation scores, seconds for training and evaluation."""
 
     epoch: int
     loss: float
     scores: Scores
     duration_s: float
-    hinge: float | None = None
-    diversity: float | None = None
 
 
 @dataclass(frozen=True)

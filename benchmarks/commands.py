@@ -26,11 +26,11 @@ class Command:
         """Continues where an interrupted benchmark stopped: the places are in the database."""
         self._run("launch", study, *options, *self._data)
 
-    def evaluate(self, study: str, seeds: int) -> dict[str, Any]:
+    def evaluate(self, study: str, seeds: int, *options: str) -> dict[str, Any]:
         """The test scores of the study's best trial; those of an earlier run of the benchmark if it has them."""
         tested = self.export(study)["test"]
         if tested is None or len(tested["seeds"]) != seeds:
-            self._run("evaluate", study, "--seeds", str(seeds), *self._data)
+            self._run("evaluate", study, "--seeds", str(seeds), *options, *self._data)
             tested = self.export(study)["test"]
         return dict(tested)
 

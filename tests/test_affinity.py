@@ -206,10 +206,16 @@ def test_initial_centres_follow_the_seed():
     assert (first != other)[:, :2].all()
 
 
-def test_the_head_stays_float32_under_bfloat16_features():
-    head = head_with(2, 2)
+def test_the_head_stays_float32_under_a_bfloat16_policy():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        head = head_with(2, 2)
+    finally:
+        keras.config.set_dtype_policy(before)
     features = ops.cast(np.random.default_rng(1).normal(size=(4, 16)), "bfloat16")
     assert keras.backend.standardize_dtype(head(features).dtype) == "float32"
+    assert head.compute_dtype == "float32"
     assert {str(weight.dtype) for weight in head.weights} == {"float32"}
 
 

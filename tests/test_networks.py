@@ -12,6 +12,7 @@ from search.training.images import Augmentation, ImageTable  # noqa: E402
 from search.training.networks import NetworkConfig, build_network, reset_network, trainable_state  # noqa: E402
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (30, 8, 8, 1), np.uint8)
+IMAGES[7] = 0  # one unlike the others
 
 
 def build(head="affinity", widths=(4, 6), depth=1, images=IMAGES, **options):
@@ -41,7 +42,7 @@ def test_depth_repeats_the_convolutions_and_softmax_has_no_last_norm():
 @pytest.mark.parametrize("head", ["affinity", "softmax"])
 def test_the_input_is_an_index_into_the_table(head):
     model = build(head)
-    outputs = ops.convert_to_numpy(model(np.int32([3, 0, 3])))
+    outputs = ops.convert_to_numpy(model(np.int32([3, 7, 3])))
     assert outputs.shape == (3, 10)
     assert outputs[0] == pytest.approx(outputs[2], rel=1e-4), "rounding may depend on the place in the batch"
     assert outputs[0] != pytest.approx(outputs[1], rel=1e-2)
@@ -74,7 +75,7 @@ def shifted(image, dy, dx):
 
 
 def test_every_augmented_image_is_a_shift_of_its_own_image_and_all_shifts_occur():
-    images = np.resize(IMAGES, (400, 8, 8, 1))
+    images = np.random.default_rng(0).integers(1, 256, (400, 8, 8, 1), np.uint8)
     seen = set()
     for before, after in zip(images, augment(images, 2, flip=False), strict=True):
         found = [(y, x) for y in range(-2, 3) for x in range(-2, 3) if (shifted(before, y, x) == after).all()]
@@ -122,6 +123,18 @@ def test_reset_draws_what_keras_draws():
     assert 0.95 * limit < np.abs(kernel).max() <= limit
     first, second = (layer.kernel for layer in model.layers if layer.name.startswith("conv"))
     assert ops.convert_to_numpy(first).ravel()[0] != ops.convert_to_numpy(second).ravel()[0]
+
+
+def test_reset_gives_batch_norm_what_a_fresh_one_has():
+    fresh, used = build("softmax"), build("softmax")
+    for variable in trainable_state(used):
+        variable.assign(np.full(variable.shape, 7, str(variable.dtype)))
+    reset_network(used, seed=0)
+    pairs = [(f, u) for f, u in zip(fresh.layers, used.layers, strict=True) if "batch_norm" in f.name]
+    assert len(pairs) == 2
+    for before, after in pairs:
+        for expected, found in zip(before.get_weights(), after.get_weights(), strict=True):
+            assert (expected == found).all()
 
 
 def test_training_state_holds_everything_but_the_images():

@@ -1,0 +1,185 @@
+"""Databases, the command, and processes that run it with a fake objective."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import fake_objective
+import pytest
+from postgres_server import Server, Unavailable, postgres_server
+
+from storage.backend import Backend, open_backend
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's environment changes what a test sees."""
+    for key in [key for key in os.environ if key.startswith(("AFFINITY_SEARCH_", "FAKE_", "PG"))]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="session")
+def _server_or_reason() -> Iterator[Server | str]:
+    try:
+        with postgres_server() as server:
+            yield server
+    except Unavailable as reason:
+        yield str(reason)
+
+
+@pytest.fixture
+def postgres(_server_or_reason: Server | str) -> Server:
+    """The session's real PostgreSQL."""
+    if isinstance(_server_or_reason, str):
+        pytest.skip(_server_or_reason)
+    return _server_or_reason
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """A SQLite file that does not exist yet."""
+    return f"sqlite:///{tmp_path / 'studies.db'}"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """A fresh database of either kind: what uses it runs on both."""
+    if request.param == "sqlite":
+        return str(request.getfixturevalue("sqlite_url"))
+    server: Server = request.getfixturevalue("postgres")
+    return server.url(server.fresh_database())
+
+
+@pytest.fixture
+def backend(database_url: str) -> Iterator[Backend]:
+    """An open, fresh database of either kind."""
+    opened = open_backend(database_url, create=True)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sqlite(sqlite_url: str) -> Iterator[Backend]:
+    """An open, fresh SQLite database."""
+    opened = open_backend(sqlite_url, create=True)
+    yield opened
+    opened.close()
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    def refused(self) -> str:
+        """The one line with which the command was refused."""
+        assert self.code == 1, self
+        assert self.out == ""
+        assert self.err.startswith("error: ")
+        assert self.err.count("\n") == 1, self.err
+        return self.err.removeprefix("error: ").strip()
+
+
+Cli = Callable[..., Ran]
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """Run `affinity-search` in this process."""
+    from search.cli import main
+
+    def run(*arguments: str, fails: bool = False) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["affinity-search", *arguments])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        ran = Ran(code, *capsys.readouterr())
+        assert fails or ran.code == 0, ran
+        return ran
+
+    return run
+
+
+@pytest.fixture
+def fake_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake objective in this process."""
+    fake_objective.install(monkeypatch.setattr)
+
+
+@pytest.fixture
+def fake_python(tmp_path: Path) -> Path:
+    """An executable that is called as Python is and runs `affinity-search` with the fake objective."""
+    path = tmp_path / "fake-python"
+    path.write_text(f'#!/bin/sh\nexport FAKE_PYTHON="$0"\nexec "{sys.executable}" "{HERE / "fake_command.py"}" "$@"\n')
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def fake_workers(fake_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher in this process starts workers with the fake objective."""
+    monkeypatch.setattr(sys, "executable", str(fake_python))
+
+
+@dataclass
+class Started:
+    """A running command and its growing output."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text()
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def ended(self, timeout_s: float = 60.0) -> int:
+        """Its exit code."""
+        return self.process.wait(timeout_s)
+
+
+Start = Callable[..., Started]
+
+
+@pytest.fixture
+def start(fake_python: Path, tmp_path: Path) -> Iterator[Start]:
+    """Start `affinity-search` with the fake objective (or `fake=False`: as it is) in a process of its own."""
+    running: list[Started] = []
+
+    def begin(*arguments: str, fake: bool = True, **environment: str) -> Started:
+        log = tmp_path / f"command-{len(running)}.log"
+        python = str(fake_python) if fake else sys.executable
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [python, "-m", "search", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=os.environ | environment,
+                start_new_session=True,
+            )
+        running.append(Started(process, log))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        if one.process.poll() is None:
+            one.process.terminate()
+            one.process.wait(30)

@@ -1,0 +1,48 @@
+"""Tiny studies, made and trained within the test's own process."""
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+from fake_objective import FakeObjective
+from search.definition import open_study
+from search.worker import Worker
+from storage.backend import Backend
+from storage.places import Holder, Places
+from storage.study import StoredStudy
+
+# Two epochs are the fewest that have a first one to be stopped after.
+TINY = ("training.epochs=2", "network.widths=[2]", "data.minority=30", "pruner.kind=none")
+_workers = count()
+
+
+def make(backend: Backend, name: str = "tiny", trials: int = 4, overrides: Sequence[str] = ()) -> StoredStudy:
+    """A stored study with settled precision, as a first worker leaves it."""
+    study, _ = open_study(backend, "digits", name=name, overrides=[*TINY, *overrides], trials=trials)
+    return study.settle_precision("float32")
+
+
+def holder(worker: str | None = None) -> Holder:
+    return Holder(worker or f"here-{next(_workers)}", "this-host", 1, "cpu, 1 thread")
+
+
+def worker_for(study: StoredStudy, worker: str | None = None) -> Worker:
+    """The real worker around the fake objective."""
+    objective: Any = FakeObjective(study.spec, "float32", None)
+    return Worker(study, holder(worker), objective, Places(study.backend, study.token), {"python": "3"})
+
+
+def train(study: StoredStudy, most: int | None = None) -> int:
+    """Use up free places here, `most` of them at most; returns how many it were."""
+    worker = worker_for(study)
+    ended = 0
+    while (most is None or ended < most) and (claim := worker.places.claim(worker.holder)):
+        ended += worker.run(claim, lambda: False)
+    return ended
+
+
+def trained(backend: Backend, name: str = "tiny", trials: int = 4, overrides: Sequence[str] = ()) -> StoredStudy:
+    """A study all of whose places are used."""
+    study = make(backend, name, trials, overrides)
+    train(study)
+    return study

@@ -12,7 +12,9 @@ from optuna.trial import TrialState
 from search.objective import Objective, Params
 from search.sampling import make_pruner, make_sampler, suggest
 from search.seeds import sampler_seed, trial_seed
+from storage.errors import LostPlaceError
 from storage.places import Claim, Holder, Places
+from storage.recovery import end_trial
 from storage.study import StoredStudy
 from storage.tables import PlaceState
 
@@ -35,7 +37,7 @@ class Attempt:
         self._started = time.monotonic()
         self._trial = self._ask()
         self.params: Params = suggest(self._trial, study.spec.space)
-        self._places.begin(claim, self._trial.number, self.params)
+        self._begin()
         self._describe(
             place=claim.number,
             attempt=claim.attempt,
@@ -117,6 +119,13 @@ class Attempt:
         """The place is somebody else's now: only this attempt's own Optuna trial is closed."""
         self._tell(TrialState.FAIL)
 
+    def _begin(self) -> None:
+        try:
+            self._places.begin(self.claim, self._trial.number, self.params)
+        except LostPlaceError as error:
+            self.drop(str(error))  # nobody else knows of this trial: it would run for ever
+            raise
+
     def _ask(self) -> optuna.Trial:
         spec, study = self.study.spec, self.study.optuna
         study.sampler = make_sampler(spec.sampler, sampler_seed(spec.seed, self.claim.number), self.claim.params)
@@ -124,7 +133,7 @@ class Attempt:
         return study.ask()
 
     def _tell(self, state: TrialState, value: float | None = None) -> None:
-        self.study.optuna.tell(self._trial, value, state=state, skip_if_finished=True)
+        end_trial(self.study, self._trial.number, state, value)
 
     def _duration_s(self) -> float:
         return time.monotonic() - self._started

@@ -32,6 +32,11 @@ def open_study(
         StudyMismatchError: a stored study of that name means something else.
     """
     overrides = [*overrides, *([f"trials={trials}"] if trials is not None else [])]
+    if not overrides and name in (None, source) and not _is_path(source):
+        # Taken as it is: laying an older copy over it could undo what somebody changes this moment.
+        stored = find_study(backend, source)
+        if stored is not None:
+            return stored, []
     spec = _resolve(backend, source, name, overrides)
     check_options(spec.sampler, spec.pruner, spec.training.epochs)
     return create_or_continue(backend, spec)

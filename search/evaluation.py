@@ -32,15 +32,18 @@ def evaluate_best(study: StoredStudy, options: WorkerOptions, *, top: int, seeds
     from search import devices
 
     devices.configure(options.device, options.threads)
-    objective = Objective(study.spec, study.settled_precision, options.data_dir, with_test=True)
     numbers = [evaluation_seed(study.spec.seed, number) for number in range(seeds)]
-    return [_evaluate(study, objective, trial, row, numbers) for trial, row in chosen]
+    records = [record_opening(study, trial.number, numbers) for trial, _ in chosen]
+    objective = Objective(study.spec, study.settled_precision, options.data_dir, with_test=True)
+    return [
+        _evaluate(study, objective, trial, row, numbers, record)
+        for (trial, row), record in zip(chosen, records, strict=True)
+    ]
 
 
 def _evaluate(
-    study: StoredStudy, objective: Objective, trial: FrozenTrial, row: dict[str, Any], seeds: list[int]
+    study: StoredStudy, objective: Objective, trial: FrozenTrial, row: dict[str, Any], seeds: list[int], record: int
 ) -> dict[str, Any]:
-    record = record_opening(study, trial.number, seeds)
     scores = [_score(study, objective, row["params"], trial.number, seed) for seed in seeds]
     record_scores(study, record, scores)
     return {

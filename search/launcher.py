@@ -18,7 +18,8 @@ from search.accelerators import Slot
 from search.signals import StopSignals
 from search.worker import new_worker_id
 from storage.backend import Backend
-from storage.places import Places
+from storage.places import DEFAULT_LEASE_S, Places
+from storage.recovery import LOOKS_A_LEASE, RecoveryThread, end_trial
 from storage.study import StoredStudy
 from studies.errors import AffinitySearchError
 
@@ -41,6 +42,7 @@ class Running:
     worker_id: str = ""
     early_deaths: int = 0
     starts: int = field(default=0)
+    told: int | None = None  # the last signal that was passed on to the present process
 
     @property
     def log(self) -> Path:
@@ -64,12 +66,15 @@ class Launcher:
         show: Callable[[StoredStudy], None],
         say: Callable[[str], None],
         logs: Path | None = None,
+        lease_s: float = DEFAULT_LEASE_S,
     ) -> None:
         self._study = study
         self._data_dir = data_dir
         self._places = Places(study.backend, study.token)
         self._show = show
         self._say = say
+        self._lease_s = lease_s
+        self._waiting = False
         self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
         self.workers = [Running(slot, self.logs) for slot in slots]
 
@@ -79,7 +84,8 @@ class Launcher:
         Raises:
             WorkersDieError: three workers in a row died before a first claim.
         """
-        with StopSignals(self._pass_on) as signals:
+        recovery = RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE)
+        with StopSignals(self._announce) as signals, recovery:
             try:
                 for worker in self.workers:
                     self._start(worker)
@@ -99,9 +105,19 @@ class Launcher:
             if code is not None:
                 worker.process = None
                 self._ended(worker, code, signals.draining)
-        if not signals.draining:
+        if signals.draining:
+            self._pass_on(signal.SIGTERM if signals.stopping else signal.SIGINT)
+        else:
             self._refill()
-        return any(worker.process for worker in self.workers)
+        return any(worker.process for worker in self.workers) or (not signals.draining and self._others_hold_places())
+
+    def _others_hold_places(self) -> bool:
+        """Whether workers elsewhere hold the last places: should one of them die, its place is trained here."""
+        running = self._places.counts().running
+        if running and not self._waiting:
+            self._say(f"{running} places are held by other workers; waiting for them (Ctrl-C leaves)")
+            self._waiting = True
+        return running > 0
 
     def _refill(self) -> None:
         """Places can come back after a worker has left: one that died later, or one given back elsewhere."""
@@ -115,6 +131,7 @@ class Launcher:
         command = [sys.executable, "-m", "search", "worker", "--device", worker.slot.device]
         command += ["--worker-id", worker.worker_id]
         command += ["--threads", str(worker.slot.threads)] if worker.slot.threads else []
+        command += ["--lease-s", str(self._lease_s)]
         command += ["--data-dir", str(self._data_dir)] if self._data_dir else []
         with worker.log.open("wb") as log:
             worker.process = subprocess.Popen(
@@ -127,6 +144,7 @@ class Launcher:
                 start_new_session=True,
             )
         worker.starts += 1
+        worker.told = None
 
     def _ended(self, worker: Running, code: int, draining: bool) -> None:
         if code == 0:
@@ -145,13 +163,17 @@ class Launcher:
 
     def _release(self, worker: Running, reason: str) -> None:
         for number in self._places.release_worker(worker.worker_id, reason):
-            self._study.optuna.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+            end_trial(self._study, number, TrialState.FAIL)
 
-    def _pass_on(self, signals: StopSignals) -> None:
+    def _announce(self, signals: StopSignals) -> None:
         self._say("stopping now: running trials are given back" if signals.stopping else DRAINING)
+
+    def _pass_on(self, number: int) -> None:
+        """Tell every worker once; not from the handler, which misses a worker that is being started."""
         for worker in self.workers:
-            if worker.process:
-                worker.process.send_signal(signal.SIGTERM if signals.stopping else signal.SIGINT)
+            if worker.process and worker.told != number:
+                worker.process.send_signal(number)
+                worker.told = number
 
     def _end_all(self) -> None:
         """Whatever way the launcher leaves, no worker stays behind and no place stays held by one."""

@@ -19,9 +19,7 @@ Params = dict[str, float | int]
 class Objective:
     """Trains trials of one study, one after the other, with one compiled trainer."""
 
-    def __init__(
-        self, spec: StudySpec, precision: str, data_dir: Path | None, *, with_test: bool = False
-    ) -> None:
+    def __init__(self, spec: StudySpec, precision: str, data_dir: Path | None, *, with_test: bool = False) -> None:
         """Load the data; `with_test` also reads the test set, which only `evaluate` does.
 
         Raises:

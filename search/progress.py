@@ -10,8 +10,8 @@ from typing import Protocol
 from rich.console import Console
 from rich.live import Live
 
-from search.snapshot import Snapshot, take
-from search.view import panel, plain_line
+from search.snapshot import Best, Snapshot, take
+from search.view import best_text, panel, plain_line
 from storage.study import StoredStudy
 
 REFRESH_S = 1.0
@@ -46,11 +46,12 @@ class LivePanel:
 
 
 class PlainLines:
-    """A line whenever a place is used or a worker comes or goes."""
+    """A line whenever a place is used or a worker comes or goes, and one for every new best trial."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._last: tuple[int, int] | None = None
+        self._best: Best | None = None
         self._looked = float("-inf")
 
     def show(self, study: StoredStudy) -> None:
@@ -61,6 +62,9 @@ class PlainLines:
         if self._last != _key(snapshot):
             self._last = _key(snapshot)
             self.say(plain_line(snapshot))
+        if self._best != snapshot.best:
+            self._best = snapshot.best
+            self.say(f"new best {best_text(snapshot.best, snapshot.protocol)}")
 
     def say(self, message: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)
@@ -73,9 +77,9 @@ def _key(snapshot: Snapshot) -> tuple[int, int]:
 @contextlib.contextmanager
 def progress_for(study: StoredStudy, hint: str = HINT) -> Iterator[Progress]:
     """A live panel if stderr is a terminal, else plain lines."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
-        yield PlainLines(Console(stderr=True, highlight=False, soft_wrap=True))
+        yield PlainLines(Console(stderr=True, highlight=False, emoji=False, soft_wrap=True))
         return
     with Live(console=console, auto_refresh=False) as live:
         panel_ = LivePanel(live, hint)

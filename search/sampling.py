@@ -32,7 +32,8 @@ def make_sampler(spec: SamplerSpec, seed: int, fixed: Mapping[str, Any] | None =
         StudyFileError: Optuna's class does not take the options.
     """
     if fixed is not None:
-        return PartialFixedSampler(dict(fixed), RandomSampler(seed=seed))
+        options = {"fixed_params": dict(fixed), "base_sampler": RandomSampler(seed=seed)}
+        return _build("sampler", PartialFixedSampler, options)
     return _build("sampler", SAMPLERS[spec.kind], dict(spec.options) | {"seed": seed})
 
 

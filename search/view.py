@@ -47,9 +47,9 @@ def counts_text(snapshot: Snapshot) -> str:
 
 
 def plain_line(snapshot: Snapshot) -> str:
-    """The whole state in one line, for logs."""
-    left = f", about {duration_text(snapshot.left_s)} left" if snapshot.left_s else ""
-    return f"{counts_text(snapshot)}; best {best_text(snapshot.best, snapshot.protocol)}{left}"
+    """The budget in one line, for logs."""
+    left = f"; about {duration_text(snapshot.left_s)} left" if snapshot.left_s else ""
+    return counts_text(snapshot) + left
 
 
 def panel(snapshot: Snapshot, hint: str = "") -> RenderableType:

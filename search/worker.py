@@ -18,7 +18,9 @@ from search.attempt import Attempt
 from search.objective import Objective
 from search.signals import StopSignals
 from storage.errors import LostPlaceError
-from storage.places import Claim, Holder, Places
+from storage.leases import LeaseKeeper
+from storage.places import DEFAULT_LEASE_S, Claim, Holder, Places
+from storage.recovery import LOOKS_A_LEASE, RecoveryThread
 from storage.study import StoredStudy
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ class WorkerOptions:
     threads: int | None = None
     data_dir: Path | None = None
     worker_id: str | None = None
+    lease_s: float = DEFAULT_LEASE_S
 
 
 def new_worker_id() -> str:
@@ -51,7 +54,7 @@ def work(study: StoredStudy, options: WorkerOptions) -> int:
     Raises:
         DeviceError, DataError: this machine cannot train the study; no place is claimed.
     """
-    with StopSignals(_announce) as signals:
+    with StopSignals(_announce) as signals, RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE):
         worker = _prepare(study, options)
         ended = 0
         while not signals.draining and (claim := worker.places.claim(worker.holder)):
@@ -77,18 +80,19 @@ class Worker:
     def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
         """One attempt at a claimed place; true if the place was used up by it."""
         self.study = self.study.refreshed()  # others may have widened the space or changed the sampler
-        try:
-            attempt = Attempt(self.study, claim, self.holder, self.versions)
-        except LostPlaceError as error:
-            say(str(error))
-            return False
-        say(f"trial {attempt.number} (place {claim.number}) begins: {_shown(attempt.params)}")
-        try:
-            return self._train(attempt, should_stop)
-        except LostPlaceError as error:
-            attempt.drop(str(error))
-            say(f"trial {attempt.number}: {error}")
-            return False
+        with LeaseKeeper(self.places, claim) as keeper:
+            try:
+                attempt = Attempt(self.study, claim, self.holder, self.versions)
+            except LostPlaceError as error:
+                say(str(error))
+                return False
+            say(f"trial {attempt.number} (place {claim.number}) begins: {_shown(attempt.params)}")
+            try:
+                return self._train(attempt, lambda: keeper.lost or should_stop())
+            except LostPlaceError as error:
+                attempt.drop(str(error))
+                say(f"trial {attempt.number}: {error}")
+                return False
 
     def _train(self, attempt: Attempt, should_stop: Callable[[], bool]) -> bool:
         from search.training.errors import DivergedError, TrainingInterrupted
@@ -140,7 +144,13 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     )
     say(f"worker {holder.worker} on {holder.device}, {study.precision}, study {study.name}")
     objective = Objective(study.spec, study.settled_precision, options.data_dir)
-    return Worker(study, holder, objective, Places(study.backend, study.token), devices.versions())
+    return Worker(
+        study,
+        holder,
+        objective,
+        Places(study.backend, study.token, options.lease_s),
+        devices.versions(),
+    )
 
 
 def _shown(params: dict[str, float | int]) -> str:

@@ -20,6 +20,7 @@ from storage.errors import LostPlaceError
 from storage.tables import USED, PlaceState
 
 DEFAULT_MAX_ATTEMPTS = 3
+DEFAULT_LEASE_S = 120.0
 Params = dict[str, float | int]
 
 
@@ -74,9 +75,11 @@ def add_places(connection: Connection, token: str, present: int, total: int) -> 
 class Places:
     """The places of one study. Every method is one transaction and may be called from any process at any time."""
 
-    def __init__(self, backend: Backend, token: str) -> None:
+    def __init__(self, backend: Backend, token: str, lease_s: float = DEFAULT_LEASE_S) -> None:
+        """`lease_s`: how long a place claimed here stays held without a renewal."""
         self._backend = backend
         self._token = token
+        self.lease_s = lease_s
 
     def claim(self, holder: Holder) -> Claim | None:
         """Take the lowest free place, or None when none is free. No two callers ever get the same place."""
@@ -96,6 +99,8 @@ class Places:
             .values(
                 state=PlaceState.HELD,
                 lease=lease,
+                lease_s=self.lease_s,
+                lease_until=self._backend.now() + self.lease_s,
                 attempt=table.c.attempt + 1,
                 worker=holder.worker,
                 host=holder.host,
@@ -113,6 +118,31 @@ class Places:
         if row is None:
             return None
         return Claim(row.number, row.attempt, lease, json.loads(row.params) if row.params else None)
+
+    def renew(self, claim: Claim) -> None:
+        """Put the end of the lease off to a full lease from now.
+
+        Raises:
+            LostPlaceError: somebody else holds the place.
+        """
+        self._held(claim, lease_until=self._backend.now() + self.lease_s)
+
+    def expire(self, row: Mapping[str, Any], reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> bool:
+        """Free (or use up, after the last attempt) the held place of a row just read.
+
+        False, and nothing written, if its holder has renewed or ended it since, or somebody else expired it.
+        """
+        table = tables.places
+        unchanged = (
+            table.c.token == self._token,
+            table.c.number == row["number"],
+            table.c.lease == row["lease"],
+            table.c.lease_until == row["lease_until"],
+            table.c.lease_until < self._backend.now(),
+        )
+        with self._backend.engine.begin() as connection:
+            changed = connection.execute(update(table).where(*unchanged).values(**self._lost(reason, max_attempts)))
+            return changed.rowcount == 1
 
     def begin(self, claim: Claim, trial: int, params: Mapping[str, float | int]) -> None:
         """Record the attempt's Optuna trial and the place's parameters.
@@ -154,16 +184,10 @@ class Places:
     def release_worker(self, worker: str, reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> list[int]:
         """Free (or use up, after the last attempt) what a dead worker held; returns its attempts' Optuna trials."""
         table = tables.places
-        last = table.c.attempt >= max_attempts
         statement = (
             update(table)
             .where(table.c.token == self._token, table.c.worker == worker, table.c.state == PlaceState.HELD)
-            .values(
-                state=case((last, str(PlaceState.SPENT)), else_=str(PlaceState.FREE)),
-                finished_at=case((last, self._backend.now())),
-                lease=None,
-                reason=reason,
-            )
+            .values(**self._lost(reason, max_attempts))
             .returning(table.c.trial)
         )
         with self._backend.engine.begin() as connection:
@@ -219,6 +243,16 @@ class Places:
     def _complete(self) -> Select[Any]:
         table = tables.places
         return select(table).where(table.c.token == self._token, table.c.state == PlaceState.COMPLETE)
+
+    def _lost(self, reason: str, max_attempts: int) -> dict[str, Any]:
+        """What becomes of a held place whose holder is gone: free for another attempt, or spent after the last."""
+        last = tables.places.c.attempt >= max_attempts
+        return {
+            "state": case((last, str(PlaceState.SPENT)), else_=str(PlaceState.FREE)),
+            "finished_at": case((last, self._backend.now())),
+            "lease": None,
+            "reason": reason,
+        }
 
     def _held(self, claim: Claim, **values: Any) -> None:
         with self._backend.engine.begin() as connection:

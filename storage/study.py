@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 from sqlalchemy import Connection, select, update
 
 from storage import tables
@@ -88,7 +89,7 @@ def find_study(backend: Backend, name: str) -> StoredStudy | None:
         StorageError: an Optuna study of that name exists that this program did not make.
     """
     study = _optuna_study(backend, name)
-    if study is None:
+    if study is None or _is_unfinished(study):
         return None
     token = study.user_attrs.get(TOKEN_ATTRIBUTE)
     if token is None:
@@ -126,7 +127,7 @@ def create_or_continue(backend: Backend, spec: StudySpec) -> tuple[StoredStudy, 
     """
     with backend.exclusive():
         study = _optuna_study(backend, spec.name)
-        if study is None or (TOKEN_ATTRIBUTE not in study.user_attrs and not study.get_trials(deepcopy=False)):
+        if study is None or _is_unfinished(study):
             return _create(backend, spec, study), [f"created study {spec.name!r} with {spec.trials} places"]
         stored = load_study(backend, spec.name)
         notes = _continue(stored, spec)
@@ -146,6 +147,15 @@ def _optuna_study(backend: Backend, name: str) -> optuna.Study | None:
         return optuna.load_study(study_name=name, storage=backend.optuna)
     except KeyError:
         return None
+
+
+def _is_unfinished(study: optuna.Study) -> bool:
+    """Whether the creator died before it wrote the token: nothing is there but what `_create` writes first."""
+    return (
+        set(study.user_attrs) <= {"protocol"}
+        and study.directions == [StudyDirection.MINIMIZE]
+        and not study.get_trials(deepcopy=False)
+    )
 
 
 def _definition(backend: Backend, token: str) -> tuple[StudySpec, str | None]:

@@ -44,6 +44,8 @@ places = Table(
     Column("state", String(16), nullable=False),
     Column("attempt", Integer, nullable=False),  # attempts begun and counted
     Column("lease", String(32)),  # random, new with every claim: who holds the place proves it with this
+    Column("lease_s", Float),  # how long the holder's lease lasts when nobody renews it
+    Column("lease_until", Float),  # by the database's clock; moves on with every renewal
     Column("worker", String(128)),  # the last holder
     Column("host", String(255)),
     Column("pid", Integer),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import filelock
 from sqlalchemy.engine import URL, make_url
@@ -52,10 +53,17 @@ def _first_line(error: BaseException, url: URL) -> str:
     """The database's own first line, with every secret of the URL removed."""
     original = getattr(error, "orig", None) or error
     line = (str(original).strip().splitlines() or [type(error).__name__])[0]
-    secrets = [url.password, *(value for key, value in url.query.items() if key in SECRET_QUERY_KEYS)]
-    for secret in filter(None, secrets):
-        line = line.replace(str(secret), "***")
+    for secret in _secrets(url):
+        for written in (secret, quote(secret, safe=""), quote_plus(secret)):
+            line = line.replace(written, "***")
     return line
+
+
+def _secrets(url: URL) -> list[str]:
+    # A key that is given twice has a tuple of values.
+    in_query = [values for key, values in url.query.items() if key in SECRET_QUERY_KEYS]
+    several = [value for values in in_query for value in ([values] if isinstance(values, str) else values)]
+    return [str(secret) for secret in (url.password, *several) if secret]
 
 
 def explain(url: URL, error: BaseException) -> StorageError:

@@ -51,12 +51,15 @@ def sqlite_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def database_url(request: pytest.FixtureRequest) -> str:
+def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
     """A fresh database of either kind: what uses it runs on both."""
     if request.param == "sqlite":
-        return str(request.getfixturevalue("sqlite_url"))
+        yield request.getfixturevalue("sqlite_url")
+        return
     server: Server = request.getfixturevalue("postgres")
-    return server.url(server.fresh_database())
+    name = server.fresh_database()
+    yield server.url(name)
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -58,6 +58,7 @@ def raise_trials(url: str, trials: str) -> Any:
 
 def create_study(url: str, argument: str) -> Any:
     from making import make
+
     from storage.backend import open_backend
 
     return make(open_backend(url, create=True)).token
@@ -65,6 +66,7 @@ def create_study(url: str, argument: str) -> Any:
 
 def work(url: str, worker_id: str) -> Any:
     from fake_objective import install, replace_for_good
+
     from search.worker import WorkerOptions
     from search.worker import work as use_up_places
     from storage.backend import open_backend

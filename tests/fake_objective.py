@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from search.training.errors import DivergedError, TrainingInterrupted
 from waiting import until
+
+from search.training.errors import DivergedError, TrainingInterrupted
 
 N_CLASSES = 10
 

@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from fake_objective import FakeObjective
+
 from search.definition import open_study
 from search.worker import Worker
 from storage.backend import Backend
 from storage.places import Holder, Places
 from storage.study import StoredStudy
 
-# Two epochs are the fewest that have a first one to be stopped after.
-TINY = ("training.epochs=2", "network.widths=[2]", "data.minority=30", "pruner.kind=none")
+TINY = str(Path(__file__).parent / "tiny.toml")
+ARTICLE = ("protocol=article", "data={set='digits',minority=30}")
 _workers = count()
 
 
 def make(backend: Backend, name: str = "tiny", trials: int = 4, overrides: Sequence[str] = ()) -> StoredStudy:
     """A stored study with settled precision, as a first worker leaves it."""
-    study, _ = open_study(backend, "digits", name=name, overrides=[*TINY, *overrides], trials=trials)
+    study, _ = open_study(backend, TINY, name=name, overrides=overrides, trials=trials)
     return study.settle_precision("float32")
 
 

@@ -87,7 +87,7 @@ def postgres_server() -> Iterator[Server]:
             server.execute(f"CREATE ROLE {SECRETIVE} LOGIN PASSWORD '{PASSWORD}'")
             yield server
         finally:
-            process.send_signal(signal.SIGQUIT)
+            process.send_signal(signal.SIGINT)  # ends its connections
             process.wait(30)
 
 

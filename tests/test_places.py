@@ -190,9 +190,7 @@ class TestAttempts:
         assert row(places)["state"] == PlaceState.FREE
         assert study.optuna.trials[0].state == TrialState.RUNNING
 
-    def test_a_worker_whose_place_is_lost_drops_its_trial_and_goes_on(
-        self, study: StoredStudy, places: Places
-    ) -> None:
+    def test_a_worker_whose_place_is_lost_drops_its_trial_and_goes_on(self, study: StoredStudy, places: Places) -> None:
         worker = worker_for(study, "slow")
         run = worker.objective.run
 

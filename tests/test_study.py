@@ -6,7 +6,7 @@ import optuna
 import pytest
 from conftest import Cli
 from contender import together
-from making import TINY, make, trained
+from making import ARTICLE, TINY, make, trained
 
 from search.definition import open_study
 from storage.backend import Backend
@@ -26,7 +26,7 @@ def change(backend: Backend, *overrides: str, trials: int | None = None) -> list
 
 class TestCreation:
     def test_what_is_stored_is_what_was_given(self, backend: Backend) -> None:
-        study, notes = open_study(backend, "digits", name="tiny", overrides=TINY, trials=7)
+        study, notes = open_study(backend, TINY, trials=7)
         assert notes == ["created study 'tiny' with 7 places"]
         loaded = load_study(backend, "tiny")
         assert loaded.spec == study.spec
@@ -42,7 +42,7 @@ class TestCreation:
 
     def test_the_protocol_stands_beside_every_score_in_optuna(self, backend: Backend) -> None:
         make(backend)
-        make(backend, "flattered", overrides=["protocol=article", "data.validation=0.2"][:1])
+        make(backend, "flattered", overrides=ARTICLE)
         for name, protocol in (("tiny", "holdout"), ("flattered", "article")):
             study = load_study(backend, name)
             assert study.optuna.metric_names == [f"1 - macro F1 ({protocol})"]
@@ -70,7 +70,7 @@ class TestCreation:
         with pytest.raises(StudyNotFoundError, match="it holds none"):
             load_study(backend, "tiny")
         make(backend)
-        with pytest.raises(StudyNotFoundError, match="no study 'tinny' in .*; it holds tiny"):
+        with pytest.raises(StudyNotFoundError, match=r"no study 'tinny' in .*; it holds tiny"):
             load_study(backend, "tinny")
         with pytest.raises(StudyNotFoundError, match=r"'tinny' is neither .* bundled are .*digits.* stored in .* tiny"):
             open_study(backend, "tinny")
@@ -85,7 +85,7 @@ class TestCreation:
 
 class TestWhichStudyIsMeant:
     def test_a_stored_study_goes_before_a_bundled_one(self, sqlite: Backend) -> None:
-        open_study(sqlite, "digits", overrides=TINY, trials=3)
+        open_study(sqlite, TINY, name="digits", trials=3)
         study, notes = open_study(sqlite, "digits")
         assert (study.spec.training.epochs, study.spec.trials, notes) == (2, 3, [])
 
@@ -110,7 +110,7 @@ class TestContinuing:
     def test_the_same_again_changes_nothing(self, backend: Backend) -> None:
         make(backend)
         before = texts(backend)
-        _, notes = open_study(backend, "digits", name="tiny", overrides=TINY, trials=4)
+        _, notes = open_study(backend, TINY, trials=4)
         assert (notes, texts(backend)) == ([], before)
 
     def test_more_places_are_added_and_logged(self, backend: Backend) -> None:
@@ -176,7 +176,7 @@ class TestContinuing:
 
 class TestPrecision:
     def test_the_first_of_several_processes_settles_it(self, backend: Backend, database_url: str) -> None:
-        study, _ = open_study(backend, "digits", name="tiny", overrides=TINY)
+        study, _ = open_study(backend, TINY)
         assert study.precision is None
         settled = together("settle", database_url, ["float32", "mixed_bfloat16", "float32", "mixed_bfloat16"])
         assert len(set(settled)) == 1
@@ -184,12 +184,12 @@ class TestPrecision:
         assert texts(backend)[1:] == [f"settled as {settled[0]}"]
 
     def test_an_unsettled_one_is_asked_for_in_vain(self, sqlite: Backend) -> None:
-        study, _ = open_study(sqlite, "digits", name="tiny", overrides=TINY)
+        study, _ = open_study(sqlite, TINY)
         with pytest.raises(StorageError, match="has not been trained yet"):
             _ = study.settled_precision
 
     def test_asking_for_one_settles_it(self, sqlite: Backend) -> None:
-        open_study(sqlite, "digits", name="tiny", overrides=TINY)
+        open_study(sqlite, TINY)
         assert change(sqlite, "training.precision=mixed_bfloat16") == ["precision settled as mixed_bfloat16"]
         study = load_study(sqlite, "tiny")
         assert study.precision == "mixed_bfloat16"

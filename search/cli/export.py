@@ -31,18 +31,29 @@ def export(
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or leave the old one: a reader never sees half of it."""
-    import os
-    import tempfile
-
+    """Write a whole file or leave the old one: a reader never sees half of it. A device or pipe is written as it is."""
     from storage.errors import StorageError
 
     try:
-        with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            _replace(path.resolve(), text)  # a link stays, the file behind it is replaced
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    import os
+    import tempfile
+
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
+        try:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
+            os.fchmod(file.fileno(), 0o644)
+            Path(file.name).replace(path)
+        except BaseException:
+            Path(file.name).unlink()
+            raise

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, DataDir, Overrides, Rename, Storage, StudySource, Trials, opened, say
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    DataDir,
+    LeaseS,
+    Overrides,
+    Rename,
+    Storage,
+    StudySource,
+    Trials,
+    opened,
+    say,
+)
 
 if TYPE_CHECKING:
     from storage.study import StoredStudy
@@ -23,6 +34,7 @@ def launch(
     storage: Storage = DEFAULT_STORAGE,
     name: Rename = None,
     overrides: Overrides = None,
+    lease_s: LeaseS = 120.0,
 ) -> None:
     """Create or continue a study and run workers on this machine until its places are used."""
     from search.accelerators import plan
@@ -36,7 +48,7 @@ def launch(
         say(note)
     started = time.monotonic()
     with progress_for(stored) as progress:
-        launcher = Launcher(stored, slots, data_dir, show=progress.show, say=progress.say)
+        launcher = Launcher(stored, slots, data_dir, show=progress.show, say=progress.say, lease_s=lease_s)
         progress.say(f"{len(slots)} workers on {', '.join(slot.label for slot in slots)}; logs in {launcher.logs}")
         finished = launcher.run()
     _summarise(stored, time.monotonic() - started, finished)
@@ -52,6 +64,12 @@ def _summarise(stored: StoredStudy, seconds: float, finished: bool) -> None:
     if not finished and snapshot.counts.running:
         say(f"{snapshot.counts.running} places are held by workers elsewhere; see: affinity-search status")
     if snapshot.best:
-        quoted = shlex.quote(stored.name)
-        say(f"next: affinity-search evaluate {quoted}   (score it on the test set)")
-        say(f"      affinity-search export {quoted} -o best.json")
+        study = shlex.quote(stored.name) + _storage_option(stored)
+        say(f"next: affinity-search evaluate {study}   (score it on the test set)")
+        say(f"      affinity-search export {study} -o best.json")
+
+
+def _storage_option(stored: StoredStudy) -> str:
+    """What the next command needs to find the study; nothing for the default, and never a password."""
+    url = stored.backend.url
+    return "" if str(url) == DEFAULT_STORAGE or url.password else f" --storage {shlex.quote(str(stored.backend))}"

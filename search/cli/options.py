@@ -41,6 +41,10 @@ Overrides = Annotated[
 ]
 Rename = Annotated[str | None, typer.Option("--name", metavar="S", help="Store the study under this name.")]
 Trials = Annotated[int | None, typer.Option("--trials", metavar="N", min=1, help="Total number of places.")]
+LeaseS = Annotated[
+    float,
+    typer.Option("--lease-s", min=1.0, hidden=True, help="Seconds until a silent worker's place is taken from it."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 DEFAULT_STORAGE = "sqlite:///affinity-search.db"
@@ -50,7 +54,8 @@ def console() -> Console:
     """For human text: stderr."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=not _is_terminal())
+    # Without emoji, or a study named `a:smile:` would be shown as another.
+    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=not _is_terminal())
 
 
 def _is_terminal() -> bool:

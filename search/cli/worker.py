@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, DataDir, Overrides, Rename, Storage, StudySource, Trials, opened, say
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    DataDir,
+    LeaseS,
+    Overrides,
+    Rename,
+    Storage,
+    StudySource,
+    Trials,
+    opened,
+    say,
+)
 
 
 def worker(
@@ -18,6 +29,7 @@ def worker(
     storage: Storage = DEFAULT_STORAGE,
     name: Rename = None,
     overrides: Overrides = None,
+    lease_s: LeaseS = 120.0,
     worker_id: Annotated[str | None, typer.Option("--worker-id", hidden=True)] = None,
 ) -> None:
     """Run one worker here until no place is free; run it on any machine that reaches the storage.
@@ -33,4 +45,4 @@ def worker(
     stored, notes = open_study(opened(storage, create=True), study, name=name, overrides=overrides or (), trials=trials)
     for note in notes:
         say(note)
-    work(stored, WorkerOptions(device, threads, data_dir, worker_id))
+    work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s))

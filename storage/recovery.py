@@ -1,0 +1,149 @@
+"""Making good what dying workers leave behind: places whose lease ended, and Optuna trials that nobody ends.
+
+A reconciliation of the places' rows (which decide) and Optuna's trials (which follow). Anybody may run it any number of
+times, at once, and be killed half-way: every step is one conditional update, and the next run does the rest.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from storage.places import DEFAULT_LEASE_S, Places
+from storage.study import StoredStudy
+from storage.tables import PlaceState
+
+# Often enough that a look is never a quarter of a lease after the one before.
+LOOKS_A_LEASE = 12
+WRITING_S = 5.0  # between the write of a place's end and that of its trial's
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What an observer saw last of one lease or trial, and since when it has looked the same."""
+
+    mark: Any
+    since: float
+
+
+class Recovery:
+    """One observer of one study. Call `look` every few seconds.
+
+    The database's clock alone must not end a lease: after an outage every lease is over, and the first one back would
+    expire everybody. So an observer ends one only if it has itself seen it unrenewed for one full lease, looking on all
+    that time; a gap between two looks (the storage was away, or this process was stopped) starts the watch anew.
+    """
+
+    def __init__(self, study: StoredStudy, clock: Callable[[], float] = time.monotonic) -> None:
+        self._study = study
+        self._places = Places(study.backend, study.token)
+        self._clock = clock
+        self._seen: dict[tuple[str, int], _Seen] = {}
+        self._last_look = float("-inf")
+
+    def look(self) -> list[str]:
+        """Compare with the last look and mend what is certain; returns one line for each thing mended."""
+        held = self._places.rows(PlaceState.HELD)
+        running = self._study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        now = self._clock()
+        shortest = min((row["lease_s"] for row in held), default=DEFAULT_LEASE_S)
+        if now - self._last_look > shortest / 4:
+            self._seen.clear()
+        self._last_look = now
+        return self._expire(held, now) + self._complete_halves(running, now)
+
+    def _unchanged_s(self, key: tuple[str, int], mark: Any, now: float) -> float:
+        """For how long this observer has seen the same mark."""
+        seen = self._seen.get(key)
+        if seen is None or seen.mark != mark:
+            self._seen[key] = seen = _Seen(mark, now)
+        return now - seen.since
+
+    def _expire(self, held: list[dict[str, Any]], now: float) -> list[str]:
+        lines = []
+        for row in held:
+            silent_s = self._unchanged_s(("place", row["number"]), (row["lease"], row["lease_until"]), now)
+            if silent_s < row["lease_s"]:
+                continue
+            reason = f"lease ended: {row['worker']} on {row['host']} not heard of for {silent_s:.0f} s"
+            if self._places.expire(row, reason):
+                lines.append(f"place {row['number']}: {reason}")
+        return lines
+
+    def _complete_halves(self, running: list[FrozenTrial], now: float) -> list[str]:
+        """End the RUNNING trials that their place's row says are over."""
+        if not running:
+            return []
+        # Read after the trials: a trial that began since is not in the list, and one that ended since is told once.
+        by_trial = {row["trial"]: row for row in self._places.rows() if row["trial"] is not None}
+        lines = [self._complete_half(trial, by_trial.get(trial.number), now) for trial in running]
+        return [line for line in lines if line]
+
+    def _complete_half(self, trial: FrozenTrial, row: dict[str, Any] | None, now: float) -> str | None:
+        if row is not None and row["state"] == PlaceState.HELD:
+            return None
+        # Its worker is writing the other half this moment, or died there. A trial that has no place yet may wait long:
+        # the sampler of a large study takes its time between asking and writing.
+        known = row is not None or "place" in trial.user_attrs
+        if self._unchanged_s(("trial", trial.number), row and row["state"], now) < (
+            WRITING_S if known else DEFAULT_LEASE_S
+        ):
+            return None
+        state, value = _ending(row)
+        end_trial(self._study, trial.number, state, value)
+        return f"trial {trial.number}: ended as {state.name}, as its place says"
+
+
+class RecoveryThread:
+    """Within its context a thread looks every `every_s`, whether or not anybody wants a trial just then."""
+
+    def __init__(self, study: StoredStudy, say: Callable[[str], None], every_s: float) -> None:
+        self._recovery = Recovery(study)
+        self._say = say
+        self._every_s = every_s
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
+
+    def __enter__(self) -> RecoveryThread:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join(timeout=10.0)
+
+    def _run(self) -> None:
+        while not self._done.wait(self._every_s):
+            try:
+                for line in self._recovery.look():
+                    self._say(line)
+            except (SQLAlchemyError, StorageInternalError):
+                # The storage is away; the gap makes the observer start its watch anew.
+                continue
+
+
+def _ending(row: dict[str, Any] | None) -> tuple[TrialState, float | None]:
+    """How the trial of a place ended, by the place's row; one that is in no row belongs to an attempt that was lost."""
+    if row is not None and row["state"] == PlaceState.COMPLETE:
+        return TrialState.COMPLETE, row["value"]
+    if row is not None and row["state"] == PlaceState.PRUNED:
+        return TrialState.PRUNED, None
+    return TrialState.FAIL, None
+
+
+def end_trial(study: StoredStudy, number: int, state: TrialState, value: float | None = None) -> None:
+    """Tell Optuna how a trial ended; nothing happens if somebody has told it already, even this very moment."""
+    try:
+        study.optuna.tell(number, value, state=state, skip_if_finished=True)
+    except UpdateFinishedTrialError:
+        return

@@ -1,0 +1,235 @@
+"""The commands: data on stdout, people's text on stderr, one line for every mistake, any name for a study."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Cli, Start
+from making import ARTICLE, TINY, make, train, trained
+from waiting import until
+
+from search.cli import main
+from storage.backend import Backend
+from storage.places import Places
+from storage.study import load_study
+
+HOSTILE_NAMES = [
+    """it's "quoted" \\ `backs`""",
+    "../../etc/passwd",
+    "a/b/c",
+    "🦉 ünï 研究",
+    "-rf",
+    "--help",
+    "2024",
+    "true",
+    "[bold]red[/bold] :smile:",
+    "ends in.toml",
+    "{brace} %s %(x)s $HOME ;ls",
+    " spaces around ",
+    "mnist",
+    "x" * 200,
+]
+
+
+class TestNames:
+    @pytest.mark.usefixtures("fake_workers")
+    @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=range(len(HOSTILE_NAMES)))
+    def test_any_name_goes_through_launch_status_and_export(
+        self, name: str, sqlite_url: str, cli: Cli, tmp_path: Path
+    ) -> None:
+        at = ("--storage", sqlite_url)
+        launched = cli("launch", TINY, f"--name={name}", "--trials", "1", "--devices", "cpu", *at)
+        assert "1 of 1 used: 1 complete" in launched.err
+        assert name in cli("status", *at, "--", name).err
+        everything = cli("status", *at)
+        assert name in everything.err.replace("\n", "")
+        (found,) = json.loads(cli("status", "--json", *at).out)
+        assert found["study"] == name
+        assert json.loads(cli("export", *at, "--", name).out)["study"] == name
+
+    @pytest.mark.parametrize("name", ["x" * 201, "new\nline", "bell\x07", "\x1b[31mred"])
+    def test_names_that_are_refused(self, name: str, sqlite_url: str, cli: Cli) -> None:
+        ran = cli("launch", TINY, f"--name={name}", "--storage", sqlite_url, fails=True)
+        assert ran.code == 1
+        assert "1 to 200 printable characters" in ran.err
+        assert "\x1b" not in ran.err
+        assert cli("status", "--json", "--storage", sqlite_url).out == "[]\n"
+
+
+class TestStatus:
+    @pytest.fixture
+    def at(self, sqlite: Backend, sqlite_url: str) -> tuple[str, str]:
+        trained(sqlite)
+        make(sqlite, "flattered", overrides=ARTICLE)
+        return "--storage", sqlite_url
+
+    def test_all_studies(self, at: tuple[str, str], cli: Cli) -> None:
+        ran = cli("status", *at)
+        assert ran.out == ""
+        lines = ran.err.splitlines()
+        assert [line.split()[0] for line in lines] == ["study", "flattered", "tiny"]
+        assert "article" in lines[1]
+        assert "4/4" in lines[2]
+
+    def test_all_studies_as_json(self, at: tuple[str, str], cli: Cli) -> None:
+        ran = cli("status", "--json", *at)
+        assert ran.err == ""
+        found = {one["study"]: one for one in json.loads(ran.out)}
+        assert (found["tiny"]["counts"]["used"], found["flattered"]["best"]) == (4, None)
+
+    def test_one_study(self, at: tuple[str, str], cli: Cli) -> None:
+        ran = cli("status", "tiny", *at)
+        assert ran.out == ""
+        assert "4 of 4 used" in ran.err
+        assert "created: 4 places, protocol holdout" in ran.err
+        assert "precision: settled as float32" in ran.err
+
+    def test_one_study_as_json(self, at: tuple[str, str], cli: Cli) -> None:
+        found = json.loads(cli("status", "tiny", "--json", *at).out)
+        assert found["counts"] == {"total": 4, "used": 4, "running": 0, "complete": 4, "pruned": 0, "failed": 0}
+        assert found["best"]["macro_f1"] == 1 - found["best"]["value"]
+        assert [event["kind"] for event in found["history"]] == ["created", "precision"]
+        assert found["definition"]["training"]["epochs"] == 2
+        assert found["test_openings"] == []
+
+    def test_the_storage_by_environment(self, at: tuple[str, str], cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AFFINITY_SEARCH_STORAGE", at[1])
+        assert "tiny" in cli("status").err
+
+    def test_watching_ends_when_the_places_are_used(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:
+        study = make(sqlite)
+        watch = start("status", "tiny", "--watch", "--storage", sqlite_url)
+        until(lambda: "0 of 4 used" in watch.said, "the first look")
+        assert watch.process.poll() is None
+        train(study)
+        assert watch.ended() == 0
+        assert "4 of 4 used" in watch.said
+
+    def test_watching_is_left_by_an_interrupt(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:
+        make(sqlite)
+        watch = start("status", "tiny", "--watch", "--storage", sqlite_url)
+        until(lambda: "0 of 4 used" in watch.said, "the first look")
+        watch.interrupt()
+        assert watch.ended() == 130
+        assert "Traceback" not in watch.said
+
+
+class TestMistakes:
+    def test_a_study_that_is_not_there(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
+        make(sqlite)
+        for command in (("status",), ("export",), ("evaluate",), ("launch",)):
+            line = cli(*command, "tinny", "--storage", sqlite_url, fails=True).refused()
+            assert "tinny" in line
+            assert "tiny" in line.replace("tinny", "")
+
+    def test_all_mistakes_of_a_file_at_once(self, sqlite_url: str, cli: Cli) -> None:
+        sets = ("--set", "training.epochs=0", "--set", "training.colour=red", "--set", "nonsense")
+        ran = cli("launch", TINY, *sets, "--storage", sqlite_url, fails=True)
+        assert ran.code == 1
+        for part in ("3 mistakes", "training.epochs", "training.colour", "nonsense"):
+            assert part in ran.err
+        assert cli("status", "--json", "--storage", sqlite_url).out == "[]\n", "nothing was stored"
+
+    @pytest.mark.parametrize(
+        ("devices", "said"),
+        [(("--devices", "abacus"), "abacus"), (("--devices", "gpu"), "GPU"), (("--devices", "tpu"), "TPU")],
+    )
+    def test_devices_are_looked_for_before_anything_is_stored(
+        self, tmp_path: Path, cli: Cli, devices: tuple[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("search.accelerators.gpu_names", list)
+        monkeypatch.setattr("search.accelerators.has_tpu", lambda: False)
+        assert said in cli("launch", TINY, *devices, "--storage", f"sqlite:///{tmp_path}/x.db", fails=True).refused()
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("launch",),
+            ("launch", "digits", "--workers", "0"),
+            ("launch", "digits", "--trials", "0"),
+            ("export", "x", "--top", "0"),
+            ("evaluate", "x", "--seeds", "0"),
+            ("launch", "digits", "--data-dir", "/no/such/folder"),
+            ("dance",),
+        ],
+    )
+    def test_misuse_is_exit_code_2(self, arguments: tuple[str, ...], cli: Cli) -> None:
+        ran = cli(*arguments, fails=True)
+        assert ran.code == 2
+        assert "Usage:" in ran.err
+
+    def test_a_database_that_fails_in_the_middle(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
+        make(sqlite)
+        with sqlite.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE affinity_places")
+        line = cli("status", "tiny", "--storage", sqlite_url, fails=True).refused()
+        assert line == "the storage failed: no such table: affinity_places; is the database still running and writable?"
+
+    def test_a_bug_is_not_hidden(self, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken() -> None:
+            raise ZeroDivisionError("a bug")
+
+        monkeypatch.setattr("search.cli.app.app", broken)
+        with pytest.raises(ZeroDivisionError):
+            cli("version")
+
+    @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 1)])
+    def test_quiet_ends(self, error: type[BaseException], code: int, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+        def ended() -> None:
+            raise error
+
+        monkeypatch.setattr("search.cli.app.app", ended)
+        ran = cli("version", fails=True)
+        assert (ran.code, ran.out, ran.err) == (code, "", "")
+
+
+class TestStudies:
+    def test_the_list(self, cli: Cli) -> None:
+        names = [line.split()[0] for line in cli("studies").out.splitlines()]
+        assert names == ["cifar10", "cifar10-article", "digits", "mnist", "mnist-article"]
+        assert sorted(json.loads(cli("studies", "--json").out)) == names
+
+    def test_a_shown_study_is_a_study_file(self, cli: Cli, tmp_path: Path) -> None:
+        ran = cli("studies", "show", "digits")
+        assert "images per class (protocol holdout)" in ran.err
+        (tmp_path / "mine.toml").write_text(ran.out)
+        again = json.loads(cli("studies", "show", str(tmp_path / "mine.toml"), "--json").out)
+        assert again["definition"]["data"]["set"] == "digits"
+        assert sorted(again["images"]) == ["test", "training", "validation"]
+
+    def test_with_overrides_the_resolved_one_is_shown(self, cli: Cli) -> None:
+        ran = cli("studies", "show", TINY, *(part for change in ARTICLE for part in ("--set", change)))
+        assert json.loads(ran.out)["protocol"] == "article"
+        assert "images per class (protocol article)" in ran.err
+        assert "validation" not in ran.err
+
+    def test_too_few_validation_images_are_warned_of(self, cli: Cli) -> None:
+        assert "fewer than 20 validation images in class 0" in cli("studies", "show", TINY, "--set", "seed=1").err
+
+
+def test_the_version_by_the_installed_command() -> None:
+    done = subprocess.run(
+        [Path(sys.executable).parent / "affinity-search", "version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().count(".") == 2
+
+
+def test_raising_the_places_by_the_command(sqlite: Backend, sqlite_url: str, start: Start) -> None:
+    """Two launches at the same moment add them once and use them once."""
+    make(sqlite)
+    both = [start("launch", "tiny", "--trials", "8", "--devices", "cpu", "--storage", sqlite_url) for _ in range(2)]
+    assert [one.ended() for one in both] == [0, 0]
+    assert sum("places raised from 4 to 8" in one.said for one in both) == 1
+    study = load_study(sqlite, "tiny")
+    assert Places(sqlite, study.token).counts().complete == 8
+    assert len(study.optuna.trials) == 8
+
+
+def test_main_is_the_installed_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["affinity-search", "--help"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0

@@ -1,0 +1,55 @@
+"""The real dashboard in a process of its own, on loopback."""
+
+import json
+import re
+import signal
+import socket
+import urllib.request
+from typing import Any
+
+import pytest
+from conftest import Cli, Start, Started
+from making import trained
+from waiting import until
+
+from storage.backend import Backend
+
+
+def address(dashboard: Started) -> str:
+    found = until(lambda: re.search(r"http://127\.0\.0\.1:\d+/", dashboard.said), "the dashboard's address")
+    return found[0]
+
+
+def fetched(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGINT, (0, 130)), (signal.SIGTERM, (0, -signal.SIGTERM))])
+def test_it_shows_the_study_until_it_is_ended(
+    backend: Backend, database_url: str, start: Start, number: signal.Signals, codes: tuple[int, ...]
+) -> None:
+    trained(backend)
+    dashboard = start("dashboard", "--port", "0", "--storage", database_url)
+    url = address(dashboard)
+    (summary,) = fetched(f"{url}api/studies")["study_summaries"]
+    assert summary["study_name"] == "tiny"
+    detail = fetched(f"{url}api/studies/{summary['study_id']}")
+    assert detail["objective_names"] == ["1 - macro F1 (holdout)"]
+    assert len(detail["trials"]) == 4
+    dashboard.process.send_signal(number)
+    assert dashboard.ended() in codes
+    assert "Traceback" not in dashboard.said
+    port = int(url.rsplit(":", 1)[1].strip("/"))
+    with socket.socket() as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        free.bind(("127.0.0.1", port))
+
+
+def test_a_port_that_is_taken(sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        line = cli("dashboard", "--port", str(port), "--storage", sqlite_url, fails=True).refused()
+    assert line == f"port {port} of 127.0.0.1 cannot be opened (Address already in use); try --port 0"

@@ -1,0 +1,134 @@
+"""`evaluate`: the only reader of the test set; fresh seeds, every score stored, every opening on record."""
+
+import getpass
+import json
+import socket
+from typing import Any
+
+import fake_objective
+import jsonschema
+import pytest
+from conftest import Cli
+from making import ARTICLE, make, trained
+
+from search.evaluation import evaluate_best
+from search.seeds import trial_seed
+from search.training.errors import DataError
+from search.worker import WorkerOptions
+from storage import evaluations
+from storage.backend import Backend
+from storage.errors import NothingToExportError
+from storage.evaluations import latest_test, openings
+from storage.export import export, schema_text, to_json
+from storage.study import StoredStudy
+
+pytestmark = pytest.mark.usefixtures("fake_training")
+
+
+def evaluate(study: StoredStudy, top: int = 1, seeds: int = 3) -> list[dict[str, Any]]:
+    return evaluate_best(study, WorkerOptions("cpu", 1), top=top, seeds=seeds)
+
+
+def test_mean_least_and_greatest_over_the_seeds(backend: Backend) -> None:
+    study = trained(backend)
+    (found,) = evaluate(study)
+    test, params = found["test"], study.optuna.best_trial.params
+    expected = [fake_objective.fake_macro_f1(params, seed, epoch=50) for seed in test["seeds"]]
+    assert test["macro_f1"] == expected
+    assert test["macro_f1_mean"] == pytest.approx(sum(expected) / 3)
+    assert (test["macro_f1_least"], test["macro_f1_greatest"]) == (min(expected), max(expected))
+    assert test["macro_f1_least"] < test["macro_f1_greatest"], "retrained, not scored thrice"
+    assert len(test["micro_f1"]) == len(test["per_class_f1"]) == len(test["epochs"]) == 3
+    assert found["params"] == params
+    assert found["macro_f1"] == pytest.approx(1 - study.optuna.best_value)
+
+
+def test_the_seeds_were_never_used_in_the_search(sqlite: Backend) -> None:
+    (found,) = evaluate(trained(sqlite), seeds=20)
+    assert len(set(found["test"]["seeds"])) == 20
+    assert set(found["test"]["seeds"]).isdisjoint(trial_seed(0, place) for place in range(10_000))
+
+
+def test_the_k_best_are_evaluated_in_order(sqlite: Backend) -> None:
+    study = trained(sqlite)
+    found = evaluate(study, top=2, seeds=1)
+    assert [one["trial"] for one in found] == [one.trial for one in export(study, 2).top or []]
+    assert [one["trial"] for one in openings(study)] == [one["trial"] for one in found]
+
+
+def test_the_test_scores_are_exported_and_no_other_trial_s(backend: Backend) -> None:
+    study = trained(backend)
+    (found,) = evaluate(study)
+    text = json.loads(to_json(export(study, 2)))
+    jsonschema.validate(text, json.loads(schema_text()))
+    assert text["test"] == found["test"]
+    assert [one["test"] for one in text["top"]] == [found["test"], None]
+
+
+def test_a_later_evaluation_is_the_one_that_counts(sqlite: Backend) -> None:
+    study = trained(sqlite)
+    evaluate(study, seeds=1)
+    (later,) = evaluate(study, seeds=2)
+    assert latest_test(study, later["trial"]) == later["test"]
+    assert len(openings(study)) == 2, "but both are on record"
+
+
+class TestOpenings:
+    def test_who_and_when(self, backend: Backend) -> None:
+        study = trained(backend)
+        before = backend.time()
+        evaluate(study)
+        (opening,) = openings(study)
+        assert opening["opened_by"] == f"{getpass.getuser()}@{socket.gethostname()}"
+        assert before <= opening["opened_at"] <= backend.time()
+        assert opening["finished"]
+
+    def test_recorded_before_anything_is_read(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        study = trained(sqlite)
+
+        def unreadable(*arguments: object, **options: object) -> None:
+            assert options == {"with_test": True}
+            assert len(openings(study)) == 1
+            raise DataError("the disk is bad")
+
+        monkeypatch.setattr("search.evaluation.Objective", unreadable)
+        with pytest.raises(DataError):
+            evaluate(study)
+        (opening,) = openings(study)
+        assert not opening["finished"]
+        assert latest_test(study, opening["trial"]) is None
+
+    def test_a_user_without_a_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nameless() -> str:
+            raise KeyError("getpwuid(): uid not found: 12345")
+
+        monkeypatch.setattr(getpass, "getuser", nameless)
+        assert evaluations.opened_by() == f"unknown@{socket.gethostname()}"
+
+
+class TestTheCommand:
+    def test_the_table_and_the_status_name_protocol_and_opening(
+        self, sqlite: Backend, sqlite_url: str, cli: Cli
+    ) -> None:
+        trained(sqlite, overrides=ARTICLE)
+        shown = cli("evaluate", "tiny", "--seeds", "2", "--storage", sqlite_url)
+        assert shown.out == ""
+        assert "test macro F1 (article)" in shown.err
+        assert "on the test set (article)" in shown.err
+        status = cli("status", "tiny", "--storage", sqlite_url).err
+        assert f"by {getpass.getuser()}@{socket.gethostname()}" in status
+        assert "not finished" not in status
+
+    def test_json(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
+        trained(sqlite, overrides=ARTICLE)
+        (found,) = json.loads(cli("evaluate", "tiny", "--seeds", "1", "--json", "--storage", sqlite_url).out)
+        assert found["test"]["protocol"] == "article"
+        status = json.loads(cli("status", "tiny", "--json", "--storage", sqlite_url).out)
+        assert [one["trial"] for one in status["test_openings"]] == [found["trial"]]
+
+    def test_nothing_finished_opens_nothing(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
+        study = make(sqlite)
+        assert "no finished trial" in cli("evaluate", "tiny", "--storage", sqlite_url, fails=True).refused()
+        with pytest.raises(NothingToExportError):
+            evaluate(study)
+        assert openings(study) == []

@@ -1,0 +1,241 @@
+"""Leases and recovery: what dead workers leave behind is made good, and nothing of the living is touched."""
+
+from typing import Any
+
+import pytest
+from making import holder, make, train
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+from waiting import until
+
+from search.attempt import Attempt
+from storage.backend import Backend
+from storage.errors import LostPlaceError
+from storage.leases import LeaseKeeper
+from storage.places import Claim, Places
+from storage.recovery import WRITING_S, Recovery
+from storage.study import StoredStudy
+from storage.tables import PlaceState
+
+LEASE_S = 0.2
+
+
+class FakeClock:
+    """The observer's own clock, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def study(backend: Backend) -> StoredStudy:
+    return make(backend)
+
+
+@pytest.fixture
+def places(study: StoredStudy) -> Places:
+    return Places(study.backend, study.token, LEASE_S)
+
+
+def begun(study: StoredStudy, places: Places) -> tuple[Claim, Attempt]:
+    """A claimed place whose worker then falls silent."""
+    holding = holder()
+    claim = places.claim(holding)
+    assert claim is not None
+    return claim, Attempt(study, claim, holding, {"python": "3"})
+
+
+def row(places: Places, number: int = 0) -> dict[str, Any]:
+    return places.rows()[number]
+
+
+def over(study: StoredStudy, places: Places) -> None:
+    """Wait until the database's clock has passed the lease of place 0."""
+    until(lambda: study.backend.time() > row(places)["lease_until"], "the end of the lease")
+
+
+def watch(recovery: Recovery, clock: FakeClock, seconds: float, step: float = LEASE_S / 5) -> list[str]:
+    """Look again and again for that long."""
+    lines = recovery.look()
+    for _ in range(round(seconds / step)):
+        clock.now += step
+        lines += recovery.look()
+    return lines
+
+
+class TestExpiry:
+    def test_a_silent_place_comes_back_with_its_parameters_and_a_counted_attempt(
+        self, study: StoredStudy, places: Places
+    ) -> None:
+        claim, attempt = begun(study, places)
+        over(study, places)
+        clock = FakeClock()
+        lines = watch(Recovery(study, clock), clock, LEASE_S * 1.5)
+
+        assert [line for line in lines if "not heard of" in line]
+        assert row(places)["state"] == PlaceState.FREE
+        again = places.claim(holder())
+        assert again is not None
+        assert (again.number, again.attempt, again.params) == (claim.number, 2, attempt.params)
+
+    def test_its_trial_becomes_fail(self, study: StoredStudy, places: Places) -> None:
+        _, attempt = begun(study, places)
+        over(study, places)
+        clock = FakeClock()
+        recovery = Recovery(study, clock)
+        watch(recovery, clock, LEASE_S * 1.5)
+        watch(recovery, clock, WRITING_S * 1.1)
+        assert study.optuna.get_trials()[attempt.number].state == TrialState.FAIL
+
+    def test_the_observer_must_have_watched_for_a_full_lease(self, study: StoredStudy, places: Places) -> None:
+        """After an outage every lease is over by the database's clock: the first one back must not expire everybody."""
+        begun(study, places)
+        over(study, places)
+        clock = FakeClock()
+        assert watch(Recovery(study, clock), clock, LEASE_S * 0.7) == []
+        assert row(places)["state"] == PlaceState.HELD
+
+    def test_a_gap_between_looks_starts_the_watch_anew(self, study: StoredStudy, places: Places) -> None:
+        begun(study, places)
+        over(study, places)
+        clock = FakeClock()
+        recovery = Recovery(study, clock)
+        recovery.look()
+        clock.now += 100 * LEASE_S
+        assert recovery.look() == []
+        assert row(places)["state"] == PlaceState.HELD
+
+    def test_a_renewal_between_looks_starts_the_watch_anew(self, study: StoredStudy, places: Places) -> None:
+        claim, _ = begun(study, places)
+        over(study, places)
+        clock = FakeClock()
+        recovery = Recovery(study, clock)
+        watch(recovery, clock, LEASE_S * 0.8)
+        places.renew(claim)
+        over(study, places)
+        assert watch(recovery, clock, LEASE_S * 0.8) == []
+
+    def test_a_renewal_after_the_look_wins_over_the_expiry(self, study: StoredStudy, places: Places) -> None:
+        claim, _ = begun(study, places)
+        over(study, places)
+        stale = row(places)
+        places.renew(claim)
+        assert not places.expire(stale, "too late")
+        assert row(places)["state"] == PlaceState.HELD
+
+    def test_two_observers_expire_once(self, study: StoredStudy, places: Places) -> None:
+        begun(study, places)
+        over(study, places)
+        stale = row(places)
+        assert [places.expire(stale, "first"), places.expire(stale, "second")] == [True, False]
+        assert row(places)["reason"] == "first"
+
+    def test_the_last_attempt_is_spent(self, study: StoredStudy, places: Places) -> None:
+        for attempt in (1, 2, 3):
+            claim = places.claim(holder())
+            assert claim is not None
+            assert (claim.number, claim.attempt) == (0, attempt)
+            over(study, places)
+            assert places.expire(row(places), f"died {attempt}")
+        assert row(places)["state"] == PlaceState.SPENT
+        assert row(places)["reason"] == "died 3"
+
+    def test_the_old_holder_learns_it_and_overwrites_nothing(self, study: StoredStudy, places: Places) -> None:
+        claim, attempt = begun(study, places)
+        over(study, places)
+        places.expire(row(places), "silent")
+        train(study)
+        value = row(places)["value"]
+        with pytest.raises(LostPlaceError):
+            places.renew(claim)
+        with pytest.raises(LostPlaceError):
+            attempt.complete(0.0)
+        assert row(places)["value"] == value
+
+
+class TestHalves:
+    """The place's row is written, the trial's end is missing."""
+
+    def mended(self, study: StoredStudy, attempt: Attempt) -> Any:
+        clock = FakeClock()
+        watch(Recovery(study, clock), clock, WRITING_S * 1.1, step=1.0)
+        return study.optuna.get_trials()[attempt.number]
+
+    def test_complete(self, study: StoredStudy, places: Places) -> None:
+        claim, attempt = begun(study, places)
+        places.finish(claim, PlaceState.COMPLETE, value=0.25)
+        trial = self.mended(study, attempt)
+        assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.25)
+
+    def test_pruned(self, study: StoredStudy, places: Places) -> None:
+        claim, attempt = begun(study, places)
+        places.finish(claim, PlaceState.PRUNED)
+        assert self.mended(study, attempt).state == TrialState.PRUNED
+
+    def test_given_back(self, study: StoredStudy, places: Places) -> None:
+        claim, attempt = begun(study, places)
+        places.give_back(claim, "asked to")
+        assert self.mended(study, attempt).state == TrialState.FAIL
+
+    def test_a_trial_whose_place_went_on_without_it(self, study: StoredStudy, places: Places) -> None:
+        claim, attempt = begun(study, places)
+        places.give_back(claim, "asked to")
+        train(study)
+        assert row(places)["trial"] != attempt.number
+        assert self.mended(study, attempt).state == TrialState.FAIL
+
+    def test_a_running_trial_is_left_alone(self, study: StoredStudy, places: Places) -> None:
+        long_places = Places(study.backend, study.token)
+        _, attempt = begun(study, long_places)
+        assert self.mended(study, attempt).state == TrialState.RUNNING
+
+    def test_one_that_is_just_being_written_is_left_alone(self, study: StoredStudy, places: Places) -> None:
+        claim, attempt = begun(study, places)
+        places.finish(claim, PlaceState.COMPLETE, value=0.25)
+        assert Recovery(study).look() == []
+        assert study.optuna.get_trials()[attempt.number].state == TrialState.RUNNING
+
+    def test_a_second_recovery_finds_nothing_to_do(self, study: StoredStudy, places: Places) -> None:
+        claim, attempt = begun(study, places)
+        places.finish(claim, PlaceState.COMPLETE, value=0.25)
+        self.mended(study, attempt)
+        clock = FakeClock()
+        assert watch(Recovery(study, clock), clock, 3 * WRITING_S, step=1.0) == []
+
+
+class TestKeeper:
+    def test_a_kept_lease_goes_on(self, study: StoredStudy, places: Places) -> None:
+        claim = places.claim(holder())
+        assert claim is not None
+        first = row(places)["lease_until"]
+        with LeaseKeeper(places, claim) as keeper:
+            until(lambda: row(places)["lease_until"] > first + LEASE_S, "renewals for a whole lease")
+            assert not keeper.lost
+
+    def test_it_tells_when_the_place_is_lost(self, study: StoredStudy, places: Places) -> None:
+        claim = places.claim(holder())
+        assert claim is not None
+        with LeaseKeeper(places, claim) as keeper:
+            places.give_back(claim, "behind its back")
+            until(lambda: keeper.lost, "the keeper to notice")
+
+    def test_a_failing_storage_does_not_end_it(
+        self, study: StoredStudy, places: Places, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        claim = places.claim(holder())
+        assert claim is not None
+        first, renew, failures = row(places)["lease_until"], places.renew, []
+
+        def fail_twice(held: Claim) -> None:
+            if len(failures) < 2:
+                failures.append(held)
+                raise OperationalError("UPDATE", {}, Exception("server closed the connection"))
+            renew(held)
+
+        monkeypatch.setattr(places, "renew", fail_twice)
+        with LeaseKeeper(places, claim) as keeper:
+            until(lambda: row(places)["lease_until"] > first, "a renewal after two failures")
+            assert not keeper.lost

@@ -5,14 +5,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from search.sampling import check_options
-from storage.backend import Backend
-from storage.errors import StudyNotFoundError
-from storage.study import StoredStudy, create_or_continue, find_study, study_names
+from storage.backend import Backend, open_backend
+from storage.creation import create_or_continue
+from storage.errors import NoDatabaseError, StudyNotFoundError
+from storage.study import StoredStudy, find_study, study_names
 from studies import bundled
 from studies.errors import StudyFileError
 from studies.files import load
 from studies.overrides import lay_over
 from studies.spec import StudySpec
+
+
+def open_storage_for(url: str, source: str, overrides: Sequence[str] = ()) -> Backend:
+    """Open the storage for `open_study`, creating its tables only for a source that can make a study.
+
+    Raises:
+        StudyFileError, StorageError: before anything is written: a mistyped name leaves no empty database behind.
+    """
+    if _is_path(source):
+        load(source, overrides)
+    if _is_path(source) or source in bundled.names():
+        return open_backend(url, create=True)
+    try:
+        return open_backend(url, create=False)
+    except NoDatabaseError as error:
+        raise StudyNotFoundError(f"{_unknown(source)}; and {error}") from error
 
 
 def open_study(
@@ -38,6 +55,8 @@ def open_study(
         if stored is not None:
             return stored, []
     spec = _resolve(backend, source, name, overrides)
+    if _is_path(spec.name):  # its workers, which are given the name, would look for a file
+        raise StudyFileError(source, [f"name: {spec.name} given; allowed: a name that does not end in .toml"])
     check_options(spec.sampler, spec.pruner, spec.training.epochs)
     return create_or_continue(backend, spec)
 
@@ -54,7 +73,8 @@ def _resolve(backend: Backend, source: str, name: str | None, overrides: Sequenc
     template = find_study(backend, source)
     if template is not None:
         return _overridden(template.spec, renamed)
-    raise StudyNotFoundError(_unknown(backend, source))
+    names = ", ".join(study_names(backend)[:20]) or "none"
+    raise StudyNotFoundError(f"{_unknown(source)}; stored in {backend}: {names}")
 
 
 def _is_path(source: str) -> bool:
@@ -74,9 +94,7 @@ def _overridden(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
     return StudySpec.from_dict(raw, spec.name)
 
 
-def _unknown(backend: Backend, source: str) -> str:
-    stored = ", ".join(study_names(backend)[:20]) or "none"
+def _unknown(source: str) -> str:
     return (
-        f"{source!r} is neither a study file (they end in .toml) nor a study: bundled are "
-        f"{', '.join(bundled.names())}; stored in {backend}: {stored}"
+        f"{source!r} is neither a study file (they end in .toml) nor a study: bundled are {', '.join(bundled.names())}"
     )

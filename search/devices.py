@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search.training.errors import TrainingError
+from search.training.errors import UnfitMachineError
 
 # TensorFlow's C++ log: 3 shows fatal errors only.
 _QUIET = "3"
@@ -29,8 +29,8 @@ _BACKEND_PACKAGES = {
 }
 
 
-class DeviceError(TrainingError):
-    """The device asked for is not there or can no longer be configured: the worker stops."""
+class DeviceError(UnfitMachineError):
+    """The device asked for is not there or can no longer be configured."""
 
 
 @dataclass

@@ -15,6 +15,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from search.accelerators import Slot
+from search.cli import UNFIT_MACHINE_EXIT
 from search.signals import StopSignals
 from search.worker import new_worker_id
 from storage.backend import Backend
@@ -29,7 +30,7 @@ GRACE_S = 10.0
 
 
 class WorkersDieError(AffinitySearchError):
-    """Workers die before they can begin: the launcher stops with the last line of the last one's log."""
+    """Workers cannot work here: the launcher stops with the last line of the last one's log."""
 
 
 @dataclass
@@ -50,7 +51,9 @@ class Running:
 
     def last_line(self) -> str:
         """The last words of the worker, for the person who wonders why it died."""
-        lines = [line for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
+        lines = [
+            line.removeprefix("error: ") for line in self.log.read_text(errors="replace").splitlines() if line.strip()
+        ]
         return lines[-1] if lines else "(its log is empty)"
 
 
@@ -82,7 +85,8 @@ class Launcher:
         """Returns whether every place is used.
 
         Raises:
-            WorkersDieError: three workers in a row died before a first claim.
+            WorkersDieError: three workers in a row died before a first claim, or one found that this machine lacks its
+                device or data.
         """
         recovery = RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE)
         with StopSignals(self._announce) as signals, recovery:
@@ -149,6 +153,8 @@ class Launcher:
     def _ended(self, worker: Running, code: int, draining: bool) -> None:
         if code == 0:
             return
+        if code == UNFIT_MACHINE_EXIT:
+            raise WorkersDieError(worker.last_line())
         claimed = self._places.was_claimed_by(worker.worker_id)
         self._release(worker, f"its worker died ({_exit_text(code)})")
         if draining:

@@ -10,9 +10,10 @@ from optuna.trial import FrozenTrial
 
 from storage.errors import NothingToExportError
 from storage.export import best_trials
-from storage.places import Counts, Places
+from storage.places import Places
 from storage.study import StoredStudy
 from storage.tables import PlaceState
+from storage.tallies import Counts
 
 
 @dataclass(frozen=True)

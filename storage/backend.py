@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from storage import tables
-from storage.errors import StorageError
+from storage.errors import NoDatabaseError, StorageError
 from storage.urls import explain, parse_url, redact
 
 SQLITE_BUSY_TIMEOUT_S = 60.0
@@ -195,11 +195,11 @@ def _require_tables(url: URL, engine: Engine) -> None:
     if url.get_backend_name() == "sqlite":
         _check_sqlite_folder(url)
         if not Path(str(url.database)).is_file():
-            raise StorageError(
+            raise NoDatabaseError(
                 f"no database at {redact(url)}; `affinity-search launch STUDY` creates it, "
                 "and --storage or AFFINITY_SEARCH_STORAGE names another"
             )
     if not _is_current(engine):
-        raise StorageError(
+        raise NoDatabaseError(
             f"{redact(url)} holds no studies of affinity-search; start one with `affinity-search launch`"
         )

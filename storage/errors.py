@@ -7,6 +7,10 @@ class StorageError(AffinitySearchError):
     """The database cannot be used as asked: the command ends with this message."""
 
 
+class NoDatabaseError(StorageError):
+    """A command that only reads found no database, or one without our tables: it creates neither."""
+
+
 class StudyNotFoundError(StorageError):
     """No study of that name is stored: the command ends with the names that are."""
 

@@ -12,6 +12,7 @@ from making import TINY, make, train, worker_for
 from optuna.trial import TrialState
 from waiting import until
 
+from search.cli import UNFIT_MACHINE_EXIT
 from search.definition import open_study
 from search.seeds import trial_seed
 from search.signals import StopSignals
@@ -188,7 +189,7 @@ class TestWithKeras:
         assert openings(load_study(sqlite, "tiny")) == []
 
         evaluation = start("evaluate", "tiny", "--seeds", "1", *options, fake=False)
-        assert evaluation.ended() == 1
+        assert evaluation.ended() == UNFIT_MACHINE_EXIT
         assert "x_test" in evaluation.said
         assert "Traceback" not in evaluation.said
         (opening,) = openings(load_study(sqlite, "tiny"))

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 
+UNFIT_MACHINE_EXIT = 78  # EX_CONFIG of sysexits.h: a worker that ends with it is not started again
+
 
 def main() -> None:
     """Run the command; a person's mistake or an outside failure becomes one message, never a traceback."""
     from search.cli.app import app
-    from search.training.errors import TrainingError
+    from search.training.errors import TrainingError, UnfitMachineError
     from studies.errors import AffinitySearchError
 
     try:
         app()
+    except UnfitMachineError as error:
+        _fail(str(error), UNFIT_MACHINE_EXIT)
     except (AffinitySearchError, TrainingError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
@@ -26,9 +30,9 @@ def main() -> None:
         _fail(message)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 1) -> None:
     print(f"error: {message}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def _storage_failure(error: Exception) -> str | None:

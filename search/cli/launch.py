@@ -17,7 +17,6 @@ from search.cli.options import (
     Storage,
     StudySource,
     Trials,
-    opened,
     say,
 )
 
@@ -38,12 +37,13 @@ def launch(
 ) -> None:
     """Create or continue a study and run workers on this machine until its places are used."""
     from search.accelerators import plan
-    from search.definition import open_study
+    from search.definition import open_storage_for, open_study
     from search.launcher import Launcher
     from search.progress import progress_for
 
     slots = plan(devices, workers)
-    stored, notes = open_study(opened(storage, create=True), study, name=name, overrides=overrides or (), trials=trials)
+    backend = open_storage_for(storage, study, overrides or ())
+    stored, notes = open_study(backend, study, name=name, overrides=overrides or (), trials=trials)
     for note in notes:
         say(note)
     started = time.monotonic()

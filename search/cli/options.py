@@ -69,8 +69,8 @@ def say(message: str) -> None:
     typer.echo(message, err=True)
 
 
-def opened(url: str, *, create: bool = False) -> Backend:
-    """Open the storage; only commands that may create a study create its tables."""
+def opened(url: str) -> Backend:
+    """Open the storage of a command that creates no study: it must be there."""
     from storage.backend import open_backend
 
-    return open_backend(url, create=create)
+    return open_backend(url, create=False)

@@ -15,7 +15,6 @@ from search.cli.options import (
     Storage,
     StudySource,
     Trials,
-    opened,
     say,
 )
 
@@ -37,12 +36,13 @@ def worker(
     Ctrl-C once finishes the running trial, twice gives it back and stops now.
     """
     from search.accelerators import plan
-    from search.definition import open_study
+    from search.definition import open_storage_for, open_study
     from search.worker import WorkerOptions, work
 
     if device == "auto":
         device = plan("auto", None)[0].device
-    stored, notes = open_study(opened(storage, create=True), study, name=name, overrides=overrides or (), trials=trials)
+    backend = open_storage_for(storage, study, overrides or ())
+    stored, notes = open_study(backend, study, name=name, overrides=overrides or (), trials=trials)
     for note in notes:
         say(note)
     work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s))

@@ -5,8 +5,12 @@ class TrainingError(Exception):
     """Base of everything this package raises on purpose."""
 
 
-class DataError(TrainingError):
-    """Data not found, unreadable, or too small for the imbalance asked for: the worker stops, no trial can succeed."""
+class UnfitMachineError(TrainingError):
+    """Nothing can be trained on this machine as it is: the worker stops, and its launcher does not start it again."""
+
+
+class DataError(UnfitMachineError):
+    """Data not found, unreadable, or too small for the imbalance asked for."""
 
 
 class DivergedError(TrainingError):

@@ -1,0 +1,96 @@
+"""Reading a study's places: counts, rows, the best of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, func, select
+
+from storage import tables
+from storage.backend import Backend
+from storage.tables import USED, PlaceState
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Places of a study by state; `used` is what the budget has spent."""
+
+    total: int
+    free: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+
+    @property
+    def used(self) -> int:
+        return self.complete + self.pruned + self.failed
+
+    def to_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("total", "used", "running", "complete", "pruned", "failed")}
+
+
+class PlaceReader:
+    """What anybody may ask of the places of one study."""
+
+    def __init__(self, backend: Backend, token: str) -> None:
+        self._backend = backend
+        self._token = token
+
+    def was_claimed_by(self, worker: str) -> bool:
+        """Whether the worker is the last holder of any place."""
+        table = tables.places
+        query = select(func.count()).where(table.c.token == self._token, table.c.worker == worker)
+        with self._backend.engine.connect() as connection:
+            return bool(connection.execute(query).scalar_one())
+
+    def counts(self) -> Counts:
+        table = tables.places
+        query = select(table.c.state, func.count()).where(table.c.token == self._token).group_by(table.c.state)
+        with self._backend.engine.connect() as connection:
+            by_state = {row[0]: row[1] for row in connection.execute(query)}
+        return Counts(
+            total=sum(by_state.values()),
+            free=by_state.get(PlaceState.FREE, 0),
+            running=by_state.get(PlaceState.HELD, 0),
+            complete=by_state.get(PlaceState.COMPLETE, 0),
+            pruned=by_state.get(PlaceState.PRUNED, 0),
+            failed=by_state.get(PlaceState.SPENT, 0),
+        )
+
+    def rows(self, *states: PlaceState) -> list[dict[str, Any]]:
+        """Rows of the places in any of `states` (all without), by number, `params` decoded."""
+        table = tables.places
+        query = select(table).where(table.c.token == self._token).order_by(table.c.number)
+        if states:
+            query = query.where(table.c.state.in_(states))
+        with self._backend.engine.connect() as connection:
+            return [_decoded(row._asdict()) for row in connection.execute(query)]
+
+    def best_rows(self, top: int) -> list[dict[str, Any]]:
+        """Rows of the `top` complete places of least value, ties to the earlier trial."""
+        table = tables.places
+        query = self._complete().order_by(table.c.value, table.c.trial).limit(top)
+        with self._backend.engine.connect() as connection:
+            return [_decoded(row._asdict()) for row in connection.execute(query)]
+
+    def mean_duration_s(self) -> float | None:
+        """Mean time from claim to end of the used places; None before the first."""
+        table = tables.places
+        query = select(func.avg(table.c.finished_at - table.c.claimed_at)).where(
+            table.c.token == self._token, table.c.state.in_(USED)
+        )
+        with self._backend.engine.connect() as connection:
+            mean = connection.execute(query).scalar_one()
+        return None if mean is None else float(mean)
+
+    def _complete(self) -> Select[Any]:
+        table = tables.places
+        return select(table).where(table.c.token == self._token, table.c.state == PlaceState.COMPLETE)
+
+
+def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(row) | {"params": json.loads(row["params"]) if row["params"] else None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from search.objective import Objective, Params
 from search.sampling import make_pruner, make_sampler, suggest
 from search.seeds import sampler_seed, trial_seed
 from storage.errors import LostPlaceError
+from storage.patience import is_transient
 from storage.places import Claim, Holder, Places
 from storage.recovery import end_trial
 from storage.study import StoredStudy
@@ -34,6 +36,7 @@ class Attempt:
         self.seed = trial_seed(study.spec.seed, claim.number)
         self._places = Places(study.backend, study.token)
         self._scores: list[EpochScore] = []
+        self._waiting: deque[EpochScore] = deque()
         self._started = time.monotonic()
         self._trial = self._ask()
         self.params: Params = suggest(self._trial, study.spec.space)
@@ -54,16 +57,31 @@ class Attempt:
         return self._trial.number
 
     def report(self, score: EpochScore) -> None:
-        """Record an epoch's 1 − macro F1.
+        """Record an epoch's 1 − macro F1; while the storage is away, with the next one that gets through.
 
         Raises:
             optuna.TrialPruned: the study's pruner says that the trial is not worth going on.
         """
         self._scores.append(score)
-        self._trial.report(1.0 - score.scores.macro_f1, score.epoch)
+        self._waiting.append(score)
         last = score.epoch + 1 >= self.study.spec.training.epochs
-        if not last and self._trial.should_prune():
+        try:
+            with self.study.backend.at_once():
+                self._send()
+                prune = not last and self._trial.should_prune()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            return  # the storage is away: training goes on, the report waits its turn
+        if prune:
             raise optuna.TrialPruned
+
+    def _send(self) -> None:
+        """Report the waiting epochs in their order."""
+        while self._waiting:
+            score = self._waiting[0]
+            self._trial.report(1.0 - score.scores.macro_f1, score.epoch)
+            self._waiting.popleft()
 
     def train(
         self,
@@ -146,6 +164,7 @@ class Attempt:
         """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""
         if not self._scores:
             return
+        self._send()
         best = max(self._scores, key=lambda score: (score.scores.macro_f1, -score.epoch))
         metrics = best.scores.to_dict()
         self._describe(epoch=best.epoch, duration_s=self._duration_s(), **metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from search.cli import UNFIT_MACHINE_EXIT
 from search.signals import StopSignals
 from search.worker import new_worker_id
 from storage.backend import Backend
+from storage.patience import Patience, StorageGoneError
 from storage.places import DEFAULT_LEASE_S, Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread, end_trial
 from storage.study import StoredStudy
@@ -88,19 +90,25 @@ class Launcher:
             WorkersDieError: three workers in a row died before a first claim, or one found that this machine lacks its
                 device or data.
         """
-        recovery = RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE)
-        with StopSignals(self._announce) as signals, recovery:
-            try:
-                for worker in self.workers:
-                    self._start(worker)
-                while self._step(signals):
-                    self._show(self._study)
-                    time.sleep(POLL_S)
-            finally:
-                self._end_all()
+        with StopSignals(self._announce) as signals:
+            # A database that is away must not end the search: the workers wait for it, and so does their launcher.
+            self._study = self._study.made_patient(Patience(self._say, give_up=signals.should_stop))
+            self._places = Places(self._study.backend, self._study.token)
+            with RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE):
+                self._watch(signals)
         self._show(self._study)
         counts = self._places.counts()
         return counts.used == counts.total
+
+    def _watch(self, signals: StopSignals) -> None:
+        try:
+            for worker in self.workers:
+                self._start(worker)
+            while self._step(signals):
+                self._show(self._study)
+                time.sleep(POLL_S)
+        finally:
+            self._end_all()
 
     def _step(self, signals: StopSignals) -> bool:
         """Look after every worker once; false when there is nothing left to wait for."""
@@ -198,7 +206,8 @@ class Launcher:
         except subprocess.TimeoutExpired:
             worker.process.kill()
             worker.process.wait()
-        self._release(worker, "its worker was stopped with the launcher")
+        with contextlib.suppress(StorageGoneError):  # then the place comes back when its lease ends
+            self._release(worker, "its worker was stopped with the launcher")
 
 
 DRAINING = "finishing the running trials, no new ones; Ctrl-C again gives them back and stops now"

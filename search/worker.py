@@ -19,6 +19,7 @@ from search.objective import Objective
 from search.signals import StopSignals
 from storage.errors import LostPlaceError
 from storage.leases import LeaseKeeper
+from storage.patience import Patience, StorageGoneError
 from storage.places import DEFAULT_LEASE_S, Claim, Holder, Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread
 from storage.study import StoredStudy
@@ -54,13 +55,19 @@ def work(study: StoredStudy, options: WorkerOptions) -> int:
     Raises:
         DeviceError, DataError: this machine cannot train the study; no place is claimed.
     """
-    with StopSignals(_announce) as signals, RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE):
-        worker = _prepare(study, options)
-        ended = 0
-        while not signals.draining and (claim := worker.places.claim(worker.holder)):
-            ended += worker.run(claim, signals.should_stop)
-        say(f"worker {worker.holder.worker}: {ended} trials ended" + (", stopped" if signals.draining else ""))
-        return ended
+    with StopSignals(_announce) as signals:
+        study = study.made_patient(Patience(say, give_up=signals.should_stop))
+        with RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE):
+            return _use_up_places(study, options, signals)
+
+
+def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSignals) -> int:
+    worker = _prepare(study, options)
+    ended = 0
+    while not signals.draining and (claim := worker.places.claim(worker.holder)):
+        ended += worker.run(claim, signals.should_stop)
+    say(f"worker {worker.holder.worker}: {ended} trials ended" + (", stopped" if signals.draining else ""))
+    return ended
 
 
 def _announce(signals: StopSignals) -> None:
@@ -109,7 +116,7 @@ class Worker:
             attempt.give_back("given back: the worker was asked to stop")
             say(f"trial {attempt.number} given back")
             return False
-        except LostPlaceError:
+        except (LostPlaceError, StorageGoneError):
             raise
         except Exception as error:
             # Unknown, so perhaps this machine's fault: the place gets another attempt, this process ends loudly.

@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 import optuna
-from optuna.storages import RDBStorage
-from sqlalchemy import ColumnElement, Engine, Float, create_engine, func, inspect, literal_column, select, text
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Float,
+    create_engine,
+    func,
+    inspect,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from storage import tables
 from storage.errors import NoDatabaseError, StorageError
+from storage.patience import Patience
+from storage.patient import patient_storage
 from storage.urls import explain, parse_url, redact
+
+T = TypeVar("T")
 
 SQLITE_BUSY_TIMEOUT_S = 60.0
 CREATION_TIMEOUT_S = 120.0
@@ -44,11 +59,29 @@ class _Connection(sqlite3.Connection):
 
 @dataclass(frozen=True)
 class Backend:
-    """An open database: our engine, Optuna's storage, and the URL they share."""
+    """An open database: our engine, Optuna's storage, and the URL they share.
+
+    With `patience` (a worker's), requests of either kind wait for a database that is away.
+    """
 
     url: URL
     engine: Engine
-    optuna: RDBStorage
+    rdb: RDBStorage
+    patience: Patience | None = None
+
+    @property
+    def optuna(self) -> BaseStorage:
+        """For `optuna.load_study` and the like."""
+        return self.rdb if self.patience is None else patient_storage(self.rdb, self.patience)
+
+    def transaction(self, work: Callable[[Connection], T]) -> T:
+        """Do `work` in one transaction; with patience perhaps twice, if the first answer was lost."""
+
+        def once() -> T:
+            with self.engine.begin() as connection:
+                return work(connection)
+
+        return once() if self.patience is None else self.patience.call(once)
 
     @property
     def secret_url(self) -> str:
@@ -66,8 +99,11 @@ class Backend:
 
     def time(self) -> float:
         """The database's clock, read once."""
-        with self.engine.connect() as connection:
-            return float(connection.execute(select(self.now())).scalar_one())
+        return self.transaction(lambda connection: float(connection.execute(select(self.now())).scalar_one()))
+
+    def at_once(self) -> AbstractContextManager[None]:
+        """Within it, this thread's requests fail at the first error, patience or not."""
+        return nullcontext() if self.patience is None else self.patience.at_once()
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -78,7 +114,7 @@ class Backend:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
-        self.optuna.engine.dispose()
+        self.rdb.engine.dispose()
 
 
 def open_backend(url: str, *, create: bool) -> Backend:
@@ -111,7 +147,13 @@ def _engine_options(url: URL) -> dict[str, Any]:
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 2,
-        "connect_args": {"connect_timeout": 10, "application_name": "affinity-search"},
+        "connect_args": {
+            "connect_timeout": 10,
+            "application_name": "affinity-search",
+            # A server whose machine vanished sends nothing at all: give the connection up after half a minute.
+            "keepalives_idle": 30,
+            "tcp_user_timeout": 30000,
+        },
     }
 
 

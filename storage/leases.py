@@ -48,7 +48,8 @@ class LeaseKeeper:
         pause = self._renew_s
         while not self._done.wait(pause):
             try:
-                self._places.renew(self._claim)
+                with self._places.backend.at_once():  # the pauses here are this thread's own
+                    self._places.renew(self._claim)
                 pause = self._renew_s
             except LostPlaceError:
                 # Ended by its own holder just now, or taken by somebody else: only the second is a loss.

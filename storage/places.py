@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Update, case, insert, select, update
+from sqlalchemy import Connection, case, insert, select, update
 
 from storage import tables
 from storage.backend import Backend
@@ -81,21 +81,31 @@ class Places(PlaceReader):
                 state=PlaceState.HELD,
                 lease=lease,
                 lease_s=self.lease_s,
-                lease_until=self._backend.now() + self.lease_s,
+                lease_until=self.backend.now() + self.lease_s,
                 attempt=table.c.attempt + 1,
                 worker=holder.worker,
                 host=holder.host,
                 pid=holder.pid,
                 device=holder.device,
-                claimed_at=self._backend.now(),
+                claimed_at=self.backend.now(),
                 finished_at=None,
                 trial=None,
                 reason=None,
             )
             .returning(table.c.number, table.c.attempt, table.c.params)
         )
-        with self._backend.engine.begin() as connection:
-            row = connection.execute(statement).one_or_none()
+        claimed = select(table.c.number, table.c.attempt, table.c.params).where(
+            table.c.token == self._token, table.c.lease == lease
+        )
+
+        def take(connection: Connection) -> Any:
+            # A try whose answer was lost with the connection may have taken a place already: this lease names it.
+            mine = connection.execute(claimed).one_or_none() if tries else None
+            tries.append(1)
+            return mine or connection.execute(statement).one_or_none()
+
+        tries: list[int] = []
+        row = self.backend.transaction(take)
         if row is None:
             return None
         return Claim(row.number, row.attempt, lease, json.loads(row.params) if row.params else None)
@@ -106,7 +116,7 @@ class Places(PlaceReader):
         Raises:
             LostPlaceError: somebody else holds the place.
         """
-        self._held(claim, lease_until=self._backend.now() + self.lease_s)
+        self._held(claim, lease_until=self.backend.now() + self.lease_s)
 
     def expire(self, row: Mapping[str, Any], reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> bool:
         """Free (or use up, after the last attempt) the held place of a row just read.
@@ -117,13 +127,13 @@ class Places(PlaceReader):
         unchanged = (
             table.c.token == self._token,
             table.c.number == row["number"],
+            table.c.state == PlaceState.HELD,
             table.c.lease == row["lease"],
             table.c.lease_until == row["lease_until"],
-            table.c.lease_until < self._backend.now(),
+            table.c.lease_until < self.backend.now(),
         )
-        with self._backend.engine.begin() as connection:
-            changed = connection.execute(update(table).where(*unchanged).values(**self._lost(reason, max_attempts)))
-            return changed.rowcount == 1
+        statement = update(table).where(*unchanged).values(**self._lost(reason, max_attempts))
+        return self.backend.transaction(lambda connection: connection.execute(statement).rowcount == 1)
 
     def begin(self, claim: Claim, trial: int, params: Mapping[str, float | int]) -> None:
         """Record the attempt's Optuna trial and the place's parameters.
@@ -139,7 +149,7 @@ class Places(PlaceReader):
         Raises:
             LostPlaceError: somebody else holds the place; nothing was written.
         """
-        self._held(claim, state=state, value=value, reason=reason, lease=None, finished_at=self._backend.now())
+        self._held(claim, state=state, value=value, reason=reason, finished_at=self.backend.now())
 
     def give_back(self, claim: Claim, reason: str) -> None:
         """Free a place on purpose: the attempt is not counted, its parameters stay.
@@ -148,7 +158,7 @@ class Places(PlaceReader):
             LostPlaceError: somebody else holds the place.
         """
         attempt = tables.places.c.attempt - 1
-        self._held(claim, state=PlaceState.FREE, lease=None, attempt=attempt, reason=reason)
+        self._held(claim, state=PlaceState.FREE, attempt=attempt, reason=reason)
 
     def fail_attempt(self, claim: Claim, reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> PlaceState:
         """Free the place after a failure that may pass, or use it up after its last attempt; returns which.
@@ -158,8 +168,8 @@ class Places(PlaceReader):
         """
         spent = claim.attempt >= max_attempts
         state = PlaceState.SPENT if spent else PlaceState.FREE
-        finished = self._backend.now() if spent else None
-        self._held(claim, state=state, lease=None, reason=reason, finished_at=finished)
+        finished = self.backend.now() if spent else None
+        self._held(claim, state=state, reason=reason, finished_at=finished)
         return state
 
     def release_worker(self, worker: str, reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> list[int]:
@@ -171,26 +181,30 @@ class Places(PlaceReader):
             .values(**self._lost(reason, max_attempts))
             .returning(table.c.trial)
         )
-        with self._backend.engine.begin() as connection:
-            return [row.trial for row in connection.execute(statement) if row.trial is not None]
+        return self.backend.transaction(
+            lambda connection: [row.trial for row in connection.execute(statement) if row.trial is not None]
+        )
 
     def _lost(self, reason: str, max_attempts: int) -> dict[str, Any]:
         """What becomes of a held place whose holder is gone: free for another attempt, or spent after the last."""
         last = tables.places.c.attempt >= max_attempts
         return {
             "state": case((last, str(PlaceState.SPENT)), else_=str(PlaceState.FREE)),
-            "finished_at": case((last, self._backend.now())),
+            "finished_at": case((last, self.backend.now())),
             "lease": None,
             "reason": reason,
         }
 
     def _held(self, claim: Claim, **values: Any) -> None:
-        with self._backend.engine.begin() as connection:
-            if connection.execute(self._conditional(claim).values(**values)).rowcount != 1:
-                raise LostPlaceError(f"place {claim.number} is held by another worker now; this attempt is dropped")
-
-    def _conditional(self, claim: Claim) -> Update:
+        """Write to the row while the claim holds it; a row that it has already ended the same way stays as it is."""
         table = tables.places
-        return update(table).where(
-            table.c.token == self._token, table.c.number == claim.number, table.c.lease == claim.lease
-        )
+        mine = (table.c.token == self._token, table.c.number == claim.number, table.c.lease == claim.lease)
+        write = update(table).where(*mine, table.c.state == PlaceState.HELD).values(**values)
+        written = select(table.c.number).where(*mine, table.c.state == values.get("state"))
+
+        def work(connection: Connection) -> bool:
+            # The second look is for a try whose answer was lost with the connection.
+            return connection.execute(write).rowcount == 1 or connection.execute(written).first() is not None
+
+        if not self.backend.transaction(work):
+            raise LostPlaceError(f"place {claim.number} is held by another worker now; this attempt is dropped")

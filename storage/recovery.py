@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
+from storage.patience import is_transient
 from storage.places import DEFAULT_LEASE_S, Places
 from storage.study import StoredStudy
 from storage.tables import PlaceState
@@ -43,7 +43,7 @@ class Recovery:
     """
 
     def __init__(self, study: StoredStudy, clock: Callable[[], float] = time.monotonic) -> None:
-        self._study = study
+        self.study = study
         self._places = Places(study.backend, study.token)
         self._clock = clock
         self._seen: dict[tuple[str, int], _Seen] = {}
@@ -52,7 +52,7 @@ class Recovery:
     def look(self) -> list[str]:
         """Compare with the last look and mend what is certain; returns one line for each thing mended."""
         held = self._places.rows(PlaceState.HELD)
-        running = self._study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        running = self.study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         now = self._clock()
         shortest = min((row["lease_s"] for row in held), default=DEFAULT_LEASE_S)
         if now - self._last_look > shortest / 4:
@@ -98,7 +98,7 @@ class Recovery:
         ):
             return None
         state, value = _ending(row)
-        end_trial(self._study, trial.number, state, value)
+        end_trial(self.study, trial.number, state, value)
         return f"trial {trial.number}: ended as {state.name}, as its place says"
 
 
@@ -125,11 +125,14 @@ class RecoveryThread:
     def _run(self) -> None:
         while not self._done.wait(self._every_s):
             try:
-                for line in self._recovery.look():
-                    self._say(line)
-            except (SQLAlchemyError, StorageInternalError):
-                # The storage is away; the gap makes the observer start its watch anew.
-                continue
+                with self._recovery.study.backend.at_once():
+                    lines = self._recovery.look()
+            except Exception as error:
+                # While the storage is away there is nothing to mend; the gap makes the observer watch anew. Whatever
+                # else went wrong is told, and must not end the watch over everybody's places.
+                lines = [] if is_transient(error) else [f"recovery failed: {error}"]
+            for line in lines:
+                self._say(line)
 
 
 def _ending(row: dict[str, Any] | None) -> tuple[TrialState, float | None]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, select, update
 from storage import tables
 from storage.backend import Backend
 from storage.errors import StorageError, StudyNotFoundError
+from storage.patience import Patience
 from studies.spec import StudySpec, fingerprint
 
 # The one link from an Optuna study to our rows. It travels with the study, so a deleted study takes it along.
@@ -57,15 +58,19 @@ class StoredStudy:
     def settle_precision(self, precision: str) -> StoredStudy:
         """Let the first worker decide the precision for every later one; returns the study with the settled one."""
         table = tables.studies
-        with self.backend.engine.begin() as connection:
-            won = connection.execute(
-                update(table)
-                .where(table.c.token == self.token, table.c.precision.is_(None))
-                .values(precision=precision)
-            ).rowcount
-            if won:
+        unsettled = update(table).where(table.c.token == self.token, table.c.precision.is_(None))
+
+        def settle(connection: Connection) -> None:
+            if connection.execute(unsettled.values(precision=precision)).rowcount:
                 log(connection, self.backend, self.token, "precision", f"settled as {precision}")
+
+        self.backend.transaction(settle)
         return self.refreshed()
+
+    def made_patient(self, patience: Patience) -> StoredStudy:
+        """The same study for a worker: its requests wait for a database that is away."""
+        backend = replace(self.backend, patience=patience)
+        return replace(self, backend=backend, optuna=optuna.load_study(study_name=self.name, storage=backend.optuna))
 
 
 def study_names(backend: Backend) -> list[str]:
@@ -138,10 +143,8 @@ def is_unfinished(study: optuna.Study) -> bool:
 
 def _definition(backend: Backend, token: str) -> tuple[StudySpec, str | None]:
     table = tables.studies
-    with backend.engine.connect() as connection:
-        row = connection.execute(
-            select(table.c.definition, table.c.precision).where(table.c.token == token)
-        ).one_or_none()
+    query = select(table.c.definition, table.c.precision).where(table.c.token == token)
+    row = backend.transaction(lambda connection: connection.execute(query).one_or_none())
     if row is None:
         raise StorageError(f"the definition of study {token} is missing from {backend}; was its table cleared by hand?")
     return StudySpec.from_dict(json.loads(row.definition)), row.precision

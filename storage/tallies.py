@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,21 +37,19 @@ class PlaceReader:
     """What anybody may ask of the places of one study."""
 
     def __init__(self, backend: Backend, token: str) -> None:
-        self._backend = backend
+        self.backend = backend
         self._token = token
 
     def was_claimed_by(self, worker: str) -> bool:
         """Whether the worker is the last holder of any place."""
         table = tables.places
         query = select(func.count()).where(table.c.token == self._token, table.c.worker == worker)
-        with self._backend.engine.connect() as connection:
-            return bool(connection.execute(query).scalar_one())
+        return bool(self._one(query))
 
     def counts(self) -> Counts:
         table = tables.places
         query = select(table.c.state, func.count()).where(table.c.token == self._token).group_by(table.c.state)
-        with self._backend.engine.connect() as connection:
-            by_state = {row[0]: row[1] for row in connection.execute(query)}
+        by_state = {row[0]: row[1] for row in self._all(query)}
         return Counts(
             total=sum(by_state.values()),
             free=by_state.get(PlaceState.FREE, 0),
@@ -67,15 +65,13 @@ class PlaceReader:
         query = select(table).where(table.c.token == self._token).order_by(table.c.number)
         if states:
             query = query.where(table.c.state.in_(states))
-        with self._backend.engine.connect() as connection:
-            return [_decoded(row._asdict()) for row in connection.execute(query)]
+        return [_decoded(row._asdict()) for row in self._all(query)]
 
     def best_rows(self, top: int) -> list[dict[str, Any]]:
         """Rows of the `top` complete places of least value, ties to the earlier trial."""
         table = tables.places
         query = self._complete().order_by(table.c.value, table.c.trial).limit(top)
-        with self._backend.engine.connect() as connection:
-            return [_decoded(row._asdict()) for row in connection.execute(query)]
+        return [_decoded(row._asdict()) for row in self._all(query)]
 
     def mean_duration_s(self) -> float | None:
         """Mean time from claim to end of the used places; None before the first."""
@@ -83,9 +79,14 @@ class PlaceReader:
         query = select(func.avg(table.c.finished_at - table.c.claimed_at)).where(
             table.c.token == self._token, table.c.state.in_(USED)
         )
-        with self._backend.engine.connect() as connection:
-            mean = connection.execute(query).scalar_one()
+        mean = self._one(query)
         return None if mean is None else float(mean)
+
+    def _one(self, query: Select[Any]) -> Any:
+        return self.backend.transaction(lambda connection: connection.execute(query).scalar_one())
+
+    def _all(self, query: Select[Any]) -> Sequence[Any]:
+        return self.backend.transaction(lambda connection: connection.execute(query).all())
 
     def _complete(self) -> Select[Any]:
         table = tables.places

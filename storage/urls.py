@@ -105,14 +105,21 @@ def _postgres_cause(url: URL, line: str) -> str:
 
 
 def explain_late(error: BaseException) -> str | None:
-    """One sentence for a database that failed in the middle of a command; None if it is no such failure.
+    """One sentence for a database that failed in the middle of a command; None if it is no such failure."""
+    if _driver_error(error) is None:
+        return None
+    return f"the storage failed: {first_line(error)}; is the database still running and writable?"
 
-    Only the driver's first line is shown: the statement's parameters, which SQLAlchemy appends, stay out.
-    """
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, DBAPIError):
-            line = (str(seen.orig).strip().splitlines() or [type(seen.orig).__name__])[0]
-            return f"the storage failed: {line}; is the database still running and writable?"
-        seen = seen.__cause__ or seen.__context__
-    return None
+
+def first_line(error: BaseException | None) -> str:
+    """The driver's own first line; the statement and its parameters, which SQLAlchemy appends, stay out."""
+    found = _driver_error(error)
+    original = error if found is None else found.orig
+    return (str(original).strip().splitlines() or [type(original).__name__])[0]
+
+
+def _driver_error(error: BaseException | None) -> DBAPIError | None:
+    """The database's error behind whatever Optuna or we made of it."""
+    while error is not None and not isinstance(error, DBAPIError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,39 +1,33 @@
-"""One of several processes that do the same thing to a database at the same moment.
+"""Several processes that do the same thing to a database at the same moment.
 
-Says `ready`, waits for a line on its standard input, acts, and prints its result as JSON.
+Run as a program, it imports everything once and forks a process for each argument: all of them begin at a barrier,
+within microseconds of each other, and each prints its result as a line of JSON.
 """
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+TIMEOUT_S = 120
 
 
 def together(action: str, url: str, arguments: list[str]) -> list[Any]:
-    """Let one process for each argument do `action` at once; returns their results, failing on any that died."""
-    processes = [_start(action, url, argument) for argument in arguments]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    outputs = [process.communicate(timeout=120) for process in processes]
-    failed = [err for process, (_, err) in zip(processes, outputs, strict=True) if process.returncode]
-    assert not failed, "\n".join(failed)
-    return [json.loads(out) for out, _ in outputs]
-
-
-def _start(action: str, url: str, argument: str) -> "subprocess.Popen[str]":
-    pipe = subprocess.PIPE
-    command = [sys.executable, str(HERE / "contender.py"), action, argument]
-    environment = os.environ | {"CONTENDER_URL": url}
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
+    """Let one process for each argument do `action` at once; returns their results in no particular order."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__), action, *arguments],
+        env=os.environ | {"CONTENDER_URL": url},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def open_fresh(url: str, argument: str) -> Any:
@@ -77,14 +71,28 @@ def work(url: str, worker_id: str) -> Any:
     return use_up_places(study, WorkerOptions("cpu", worker_id=worker_id))
 
 
-def main() -> None:
-    action = {f.__name__: f for f in (open_fresh, settle, raise_trials, create_study, work)}[sys.argv[1]]
-    import search.definition
-    import search.worker  # noqa: F401 - imported before the start, so that all begin together
+ACTIONS = {action.__name__: action for action in (open_fresh, settle, raise_trials, create_study, work)}
 
-    print("ready", flush=True)
-    sys.stdin.readline()
-    print(json.dumps(action(os.environ["CONTENDER_URL"], sys.argv[2])), flush=True)
+
+def contend(action: str, argument: str, barrier: Barrier) -> None:
+    """What each process does."""
+    barrier.wait(TIMEOUT_S)
+    result = json.dumps(ACTIONS[action](os.environ["CONTENDER_URL"], argument))
+    os.write(1, f"{result}\n".encode())  # one call, so that lines do not mix
+
+
+def main() -> None:
+    import making  # noqa: F401 - imported before the forks
+
+    action, *arguments = sys.argv[1:]
+    forks = multiprocessing.get_context("fork")
+    barrier = forks.Barrier(len(arguments))
+    processes = [forks.Process(target=contend, args=(action, argument, barrier)) for argument in arguments]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    sys.exit(any(process.exitcode for process in processes))
 
 
 if __name__ == "__main__":

@@ -16,14 +16,11 @@ from storage.places import Places
 from storage.study import load_study
 
 HOSTILE_NAMES = [
-    """it's "quoted" \\ `backs`""",
+    """it's "quoted" \\ `backs` 🦉 ünï 研究""",
     "../../etc/passwd",
-    "a/b/c",
-    "🦉 ünï 研究",
     "-rf",
     "--help",
     "2024",
-    "true",
     "[bold]red[/bold] :smile:",
     "{brace} %s %(x)s $HOME ;ls",
     " spaces around ",
@@ -138,7 +135,7 @@ class TestMistakes:
         assert ran.code == 1
         for part in ("3 mistakes", "training.epochs", "training.colour", "nonsense"):
             assert part in ran.err
-        assert cli("status", "--json", "--storage", sqlite_url).out == "[]\n", "nothing was stored"
+        assert "no database" in cli("status", "--storage", sqlite_url, fails=True).refused(), "nothing was created"
 
     @pytest.mark.parametrize(
         ("devices", "said"),
@@ -215,7 +212,9 @@ class TestStudies:
         assert "validation" not in ran.err
 
     def test_too_few_validation_images_are_warned_of(self, cli: Cli) -> None:
-        assert "fewer than 20 validation images in class 0" in cli("studies", "show", TINY, "--set", "seed=1").err
+        assert (
+            "fewer than 20 validation images in class 0" in cli("studies", "show", TINY, "--set", "data.minority=9").err
+        )
 
 
 def test_the_version_by_the_installed_command() -> None:

@@ -147,6 +147,11 @@ class TestDeaths:
 
 
 class TestInterrupts:
+    @pytest.fixture
+    def database_url(self, sqlite_url: str) -> str:
+        """What signals do is the same for every database."""
+        return sqlite_url
+
     def test_once_finishes_the_running_trials(self, launch: Started, study: StoredStudy, gate: Path) -> None:
         launch.interrupt()
         until(lambda: "finishing the running trials" in launch.said, "the launcher to hear it")

@@ -122,6 +122,11 @@ class TestStopping:
     """A real process whose training waits at a gate."""
 
     @pytest.fixture
+    def database_url(self, sqlite_url: str) -> str:
+        """What signals do is the same for every database."""
+        return sqlite_url
+
+    @pytest.fixture
     def study(self, backend: Backend) -> StoredStudy:
         return make(backend)
 

@@ -1,0 +1,113 @@
+"""Riding out an outage: what a worker asks of the database is tried again until the database is back."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
+
+from storage.errors import StorageError
+from storage.urls import first_line
+
+T = TypeVar("T")
+
+DEFAULT_LIMIT_S = 1800.0
+LONGEST_PAUSE_S = 15.0
+# Operational errors that waiting does not mend.
+LASTING = ("no such table", "no such column", "readonly database", "does not exist", "syntax error", "malformed")
+
+
+class StorageGoneError(StorageError):
+    """The database was away for longer than the limit: the worker exits with this line; its place comes back."""
+
+
+def is_transient(error: BaseException | None) -> bool:
+    """Whether the failure is the connection's or a lock's, so that the same request may succeed later.
+
+    Optuna wraps database errors (`StorageInternalError` covers bad data too), so the causes decide.
+    """
+    while error is not None:
+        if isinstance(error, PoolTimeoutError):
+            return True
+        if isinstance(error, DBAPIError):
+            passing = error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+            return passing and not any(words in str(error.orig) for words in LASTING)
+        error = error.__cause__ or error.__context__
+    return False
+
+
+class Patience:
+    """Tries a request again, in pauses that grow to 15 s, for as long as `limit_s`.
+
+    Every request must bear being made twice: the answer to one that succeeded can be lost with the connection.
+    """
+
+    def __init__(
+        self,
+        say: Callable[[str], None],
+        *,
+        limit_s: float = DEFAULT_LIMIT_S,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`give_up` is asked between tries: a worker that is to stop now does not wait for a database."""
+        self._say = say
+        self._limit_s = limit_s
+        self._give_up = give_up
+        self._at_once = threading.local()
+
+    def call(self, request: Callable[[], T]) -> T:
+        """The request's answer.
+
+        Raises:
+            StorageGoneError: the database stayed away for `limit_s`, or `give_up` said so.
+        """
+        if getattr(self._at_once, "on", False):
+            return request()
+        since = time.monotonic()
+        retrying = Retrying(
+            retry=retry_if_exception(is_transient),
+            wait=wait_exponential(multiplier=0.5, max=LONGEST_PAUSE_S) + wait_random(0.0, 0.5),
+            stop=lambda state: self._give_up() or stop_after_delay(self._limit_s)(state),
+            before_sleep=self._announce,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            answer = retrying(request)
+        except Exception as error:
+            if is_transient(error):
+                raise self._gone(error, time.monotonic() - since) from error
+            raise
+        if retrying.statistics.get("attempt_number", 1) > 1:
+            self._say(f"the storage is back after {time.monotonic() - since:.0f} s")
+        return answer
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Within it, requests of this thread fail at the first error."""
+        self._at_once.on = True
+        try:
+            yield
+        finally:
+            self._at_once.on = False
+
+    def _sleep(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and not self._give_up():
+            time.sleep(min(0.25, seconds))
+
+    def _announce(self, state: RetryCallState) -> None:
+        if state.attempt_number == 1 and state.outcome is not None:
+            self._say(f"the storage is away ({first_line(state.outcome.exception())}); waiting for it")
+
+    def _gone(self, error: BaseException, seconds: float) -> StorageGoneError:
+        return StorageGoneError(
+            f"the storage was away for {seconds:.0f} s ({first_line(error)}); start again when it is back: "
+            "nothing that was reported is lost"
+        )

@@ -45,7 +45,11 @@ def parse_url(url: str) -> URL:
 
 def redact(url: URL) -> str:
     """The URL as it may be shown: passwords replaced, wherever they stand."""
-    shown = url.set(query={key: "***" if key in SECRET_QUERY_KEYS else value for key, value in url.query.items()})
+    # The driver is ours to choose: people know the URL without it.
+    shown = url.set(
+        drivername=url.get_backend_name(),
+        query={key: "***" if key in SECRET_QUERY_KEYS else value for key, value in url.query.items()},
+    )
     return shown.render_as_string(hide_password=True)
 
 

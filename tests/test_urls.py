@@ -161,7 +161,7 @@ class TestPostgres:
         url = postgres.url(postgres.fresh_database(SECRETIVE), SECRETIVE, PASSWORD)
         open_backend(url, create=True).close()
         ran = cli("status", "nothing", "--storage", url, fails=True)
-        assert "no study 'nothing' in postgresql+psycopg://secretive:***@127.0.0.1" in ran.refused()
+        assert "no study 'nothing' in postgresql://secretive:***@127.0.0.1" in ran.refused()
         assert shows_no_secret(ran)
 
     def test_a_database_that_is_not_there(self, cli: Cli, postgres: Server) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from search.sampling import check_options
+from search.sampling import option_mistakes
 from storage.backend import Backend, open_backend
 from storage.creation import create_or_continue
 from storage.errors import NoDatabaseError, StudyNotFoundError
@@ -16,63 +17,84 @@ from studies.overrides import lay_over
 from studies.spec import StudySpec
 
 
-def open_storage_for(url: str, source: str, overrides: Sequence[str] = ()) -> Backend:
+@dataclass(frozen=True)
+class Asked:
+    """What a person asks for: a study by its file or name, and what is laid over it."""
+
+    source: str
+    name: str | None = None
+    overrides: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, source: str, name: str | None, overrides: Sequence[str] | None, trials: int | None) -> Asked:
+        """From the options of a command; `--trials N` is `--set trials=N`."""
+        more = [] if trials is None else [f"trials={trials}"]
+        return cls(source, name, (*(overrides or ()), *more))
+
+    @property
+    def renamed(self) -> list[str]:
+        """The overrides with the new name, for a definition that is to be stored under it."""
+        return [*self.overrides, *([f"name={_quoted(self.name)}"] if self.name else [])]
+
+
+def open_storage_for(url: str, asked: Asked) -> Backend:
     """Open the storage for `open_study`, creating its tables only for a source that can make a study.
 
     Raises:
-        StudyFileError, StorageError: before anything is written: a mistyped name leaves no empty database behind.
+        StudyFileError, StorageError: before anything is written: a mistake leaves no empty database behind.
     """
-    if _is_path(source):
-        load(source, overrides)
-    if _is_path(source) or source in bundled.names():
-        return open_backend(url, create=True)
+    if _is_path(asked.source):
+        _checked(load(asked.source, asked.renamed), asked.source)
     try:
         return open_backend(url, create=False)
     except NoDatabaseError as error:
-        raise StudyNotFoundError(f"{_unknown(source)}; and {error}") from error
+        if not _is_path(asked.source) and asked.source not in bundled.names():
+            raise StudyNotFoundError(f"{_unknown(asked.source)}; and {error}") from error
+    _checked(load(asked.source, asked.renamed), asked.source)
+    return open_backend(url, create=True)
 
 
-def open_study(
-    backend: Backend, source: str, *, name: str | None = None, overrides: Sequence[str] = (), trials: int | None = None
-) -> tuple[StoredStudy, list[str]]:
-    """Create the study that `source` describes, or continue the stored one.
+def open_study(backend: Backend, asked: Asked) -> tuple[StoredStudy, list[str]]:
+    """Create the study that is asked for, or continue the stored one.
 
     A stored study goes before a bundled one of the same name: who launches `digits` again continues it as it was
-    created, with its overrides. A path always reads the file. `overrides` are laid over either and checked alike.
+    created, with its overrides. A path always reads the file. Overrides are laid over either and checked alike.
 
     Returns:
         The study, and one line for each thing created or changed.
 
     Raises:
         StudyFileError: mistakes in the file or the overrides.
-        StudyNotFoundError: `source` is no file, no bundled study and no stored one.
+        StudyNotFoundError: the source is no file, no bundled study and no stored one.
         StudyMismatchError: a stored study of that name means something else.
     """
-    overrides = [*overrides, *([f"trials={trials}"] if trials is not None else [])]
-    if not overrides and name in (None, source) and not _is_path(source):
-        # Taken as it is: laying an older copy over it could undo what somebody changes this moment.
-        stored = find_study(backend, source)
-        if stored is not None:
-            return stored, []
-    spec = _resolve(backend, source, name, overrides)
+    # Under the lock, from reading the stored definition to writing it: a launcher that changes something at the same
+    # moment must not be undone by an older copy.
+    with backend.exclusive():
+        return create_or_continue(backend, _checked(_resolve(backend, asked), asked.source))
+
+
+def _checked(spec: StudySpec, source: str) -> StudySpec:
     if _is_path(spec.name):  # its workers, which are given the name, would look for a file
         raise StudyFileError(source, [f"name: {spec.name} given; allowed: a name that does not end in .toml"])
-    check_options(spec.sampler, spec.pruner, spec.training.epochs)
-    return create_or_continue(backend, spec)
+    mistakes = option_mistakes(spec.sampler, spec.pruner, spec.training.epochs)
+    if mistakes:
+        raise StudyFileError(source, mistakes)
+    return spec
 
 
-def _resolve(backend: Backend, source: str, name: str | None, overrides: Sequence[str]) -> StudySpec:
-    renamed = [*overrides, *([f"name={_quoted(name)}"] if name else [])]
+def _resolve(backend: Backend, asked: Asked) -> StudySpec:
+    source = asked.source
     if _is_path(source):
-        return load(source, renamed)
-    stored = find_study(backend, name or source) if name in (None, source) else None
+        return load(source, asked.renamed)
+    stored = find_study(backend, source) if asked.name in (None, source) else None
     if stored is not None:
-        return _overridden(stored.spec, overrides)
+        return _overridden(stored.spec, asked.overrides)
     if source in bundled.names():
-        return load(source, renamed)
+        return load(source, asked.renamed)
     template = find_study(backend, source)
     if template is not None:
-        return _overridden(template.spec, renamed)
+        return _overridden(template.spec, asked.renamed)
     names = ", ".join(study_names(backend)[:20]) or "none"
     raise StudyNotFoundError(f"{_unknown(source)}; stored in {backend}: {names}")
 

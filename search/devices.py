@@ -122,7 +122,7 @@ def _stderr_if_failed() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             held.seek(0)
             os.write(kept, held.read())
             raise
@@ -150,7 +150,7 @@ def _tpu_strategy(tf: Any) -> Any:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except Exception as error:  # what is raised without a TPU differs from version to version
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise DeviceError(f"No TPU answers ({reason}); check TPU_NAME and that the tpu extra is installed.") from error
 
 

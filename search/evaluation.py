@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from search.objective import Objective
 from search.seeds import evaluation_seed
-from search.worker import WorkerOptions, say
+from search.worker import WorkerOptions, epoch_text, say
 from storage.evaluations import latest_test, record_opening, record_scores
 from storage.export import best_trials
 from storage.study import StoredStudy
@@ -22,7 +22,7 @@ def evaluate_best(study: StoredStudy, options: WorkerOptions, *, top: int, seeds
     epoch is chosen on the test set as the reference does, which flatters.
 
     Returns:
-        For each trial: `trial`, `params`, `macro_f1` (of the search) and `test` as in the export.
+        For each trial: `trial`, `protocol`, `params`, `macro_f1` (of the search) and `test` as in the export.
 
     Raises:
         NothingToExportError: no trial has finished.
@@ -32,22 +32,24 @@ def evaluate_best(study: StoredStudy, options: WorkerOptions, *, top: int, seeds
     from search import devices
 
     devices.configure(options.device, options.threads)
+    # Without the training images nothing can be evaluated, and then nothing is opened.
+    objective = Objective(study.spec, study.settled_precision, options.data_dir)
     numbers = [evaluation_seed(study.spec.seed, number) for number in range(seeds)]
-    records = [record_opening(study, trial.number, numbers) for trial, _ in chosen]
-    objective = Objective(study.spec, study.settled_precision, options.data_dir, with_test=True)
-    return [
-        _evaluate(study, objective, trial, row, numbers, record)
-        for (trial, row), record in zip(chosen, records, strict=True)
-    ]
+    return [_evaluate(study, objective, trial, row, numbers) for trial, row in chosen]
 
 
 def _evaluate(
-    study: StoredStudy, objective: Objective, trial: FrozenTrial, row: dict[str, Any], seeds: list[int], record: int
+    study: StoredStudy, objective: Objective, trial: FrozenTrial, row: dict[str, Any], seeds: list[int]
 ) -> dict[str, Any]:
-    scores = [_score(study, objective, row["params"], trial.number, seed) for seed in seeds]
-    record_scores(study, record, scores)
+    record = record_opening(study, trial.number, seeds)
+    objective.open_test()
+    scores: list[dict[str, Any]] = []
+    for seed in seeds:
+        scores.append(_score(study, objective, row["params"], trial.number, seed))
+        record_scores(study, record, scores)  # after each: Ctrl-C keeps what has been scored
     return {
         "trial": trial.number,
+        "protocol": study.spec.protocol,
         "params": row["params"],
         "macro_f1": trial.user_attrs["macro_f1"],
         "test": latest_test(study, trial.number),
@@ -57,12 +59,16 @@ def _evaluate(
 def _score(
     study: StoredStudy, objective: Objective, params: dict[str, float | int], trial: int, seed: int
 ) -> dict[str, Any]:
-    space = study.spec.space
-    # The search's own room for centres, so that a retraining rounds as the search did.
-    result = objective.run(params, seed, max_centers=space.max_centers if space else None, restore_best=True)
-    score = objective.score_test() | {"epoch": result.best.epoch}
-    say(
-        f"trial {trial}, seed {seed}: macro F1 {score['macro_f1']:.4f} on the test set ({study.spec.protocol}), "
-        f"epoch {result.best.epoch}"
+    space, protocol = study.spec.space, study.spec.protocol
+    what = f"trial {trial}, seed {seed}"
+    result = objective.run(
+        params,
+        seed,
+        lambda score: say(f"{what}, {epoch_text(score, study.spec.training.epochs, protocol)}"),
+        # The search's own room for centres, so that a retraining rounds as the search did.
+        max_centers=space.max_centers if space else None,
+        restore_best=True,
     )
+    score = objective.score_test() | {"epoch": result.best.epoch}
+    say(f"{what}: macro F1 {score['macro_f1']:.4f} on the test set ({protocol}), epoch {result.best.epoch}")
     return score

@@ -96,14 +96,11 @@ class Launcher:
             self._places = Places(self._study.backend, self._study.token)
             with RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE):
                 self._watch(signals)
-        self._show(self._study)
         counts = self._places.counts()
         return counts.used == counts.total
 
     def _watch(self, signals: StopSignals) -> None:
         try:
-            for worker in self.workers:
-                self._start(worker)
             while self._step(signals):
                 self._show(self._study)
                 time.sleep(POLL_S)

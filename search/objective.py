@@ -19,8 +19,8 @@ Params = dict[str, float | int]
 class Objective:
     """Trains trials of one study, one after the other, with one compiled trainer."""
 
-    def __init__(self, spec: StudySpec, precision: str, data_dir: Path | None, *, with_test: bool = False) -> None:
-        """Load the data; `with_test` also reads the test set, which only `evaluate` does.
+    def __init__(self, spec: StudySpec, precision: str, data_dir: Path | None) -> None:
+        """Load the training images and those that score the epochs.
 
         Raises:
             DataError: the data set is not there, cannot be read, or has too few images.
@@ -33,7 +33,8 @@ class Objective:
         self._train, self._evaluation = datasets.search_splits(
             data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir
         )
-        self._test: Split | None = datasets.test_split(data.set, data.minority, data_dir) if with_test else None
+        self._data_dir = data_dir
+        self._test: Split | None = None
         self._trainer: Trainer | None = None
         self._max_centers = 0
 
@@ -62,6 +63,18 @@ class Objective:
             else None
         )
         return trainer.run(affinity, seed, on_epoch, should_stop, restore_best=restore_best)
+
+    def open_test(self) -> None:
+        """Read the test set, for `score_test`; only `evaluate` does, and before its first `run`.
+
+        Raises:
+            DataError: it is not there or cannot be read.
+        """
+        from search.training import datasets
+
+        if self._test is None:
+            self._test = datasets.test_split(self._spec.data.set, self._spec.data.minority, self._data_dir)
+            self._trainer = None
 
     def score_test(self) -> dict[str, Any]:
         """Score the test set with the weights of the last run's best epoch (`restore_best`)."""

@@ -21,8 +21,8 @@ HINT = "Ctrl-C once: finish the running trials; twice: give them back and stop n
 class Progress(Protocol):
     """Where a launcher shows the state and says things."""
 
-    def show(self, study: StoredStudy) -> None:
-        """Show the study's present state; may be called as often as one likes."""
+    def show(self, study: StoredStudy, *, last: bool = False) -> None:
+        """Show the study's present state; may be called as often as one likes. The `last` call always shows."""
 
     def say(self, message: str) -> None:
         """One line for the person."""
@@ -36,8 +36,8 @@ class LivePanel:
         self._hint = hint
         self._last = float("-inf")
 
-    def show(self, study: StoredStudy) -> None:
-        if time.monotonic() - self._last >= REFRESH_S:
+    def show(self, study: StoredStudy, *, last: bool = False) -> None:
+        if last or time.monotonic() - self._last >= REFRESH_S:
             self._live.update(panel(take(study), self._hint), refresh=True)
             self._last = time.monotonic()
 
@@ -52,19 +52,22 @@ class PlainLines:
         self._console = console
         self._last: tuple[int, int] | None = None
         self._best: Best | None = None
+        self._looked_first = True
         self._looked = float("-inf")
 
-    def show(self, study: StoredStudy) -> None:
-        if time.monotonic() - self._looked < REFRESH_S:
+    def show(self, study: StoredStudy, *, last: bool = False) -> None:
+        if not last and time.monotonic() - self._looked < REFRESH_S:
             return
         self._looked = time.monotonic()
         snapshot = take(study)
         if self._last != _key(snapshot):
             self._last = _key(snapshot)
             self.say(plain_line(snapshot))
+        word = "best so far:" if self._looked_first else "new best"
+        self._looked_first = False
         if self._best != snapshot.best:
             self._best = snapshot.best
-            self.say(f"new best {best_text(snapshot.best, snapshot.protocol)}")
+            self.say(f"{word} {best_text(snapshot.best, snapshot.protocol)}")
 
     def say(self, message: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import optuna
@@ -56,20 +58,32 @@ def _build(section: str, factory: Callable[..., T], options: dict[str, Any]) -> 
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return factory(**options)
     except (TypeError, ValueError) as error:
-        name = getattr(factory, "__name__", section)
-        reason = str(error).replace(f"{name}.__init__() ", "")
-        line = f"{section}: Optuna's {name} does not take these options: {reason}"
-        raise StudyFileError("the study", [line]) from None
+        raise StudyFileError("the study", _option_lines(section, factory, options, error)) from None
 
 
-def check_options(sampler: SamplerSpec, pruner: PrunerSpec, epochs: int) -> None:
-    """Build both once, so that a mistake in their options is told before a study is stored.
+def _option_lines(section: str, factory: Callable[..., Any], options: dict[str, Any], error: Exception) -> list[str]:
+    """A line for each option that Optuna's class does not know, or for its own objection to a value."""
+    known = [name for name in inspect.signature(factory).parameters if name != "seed"]
+    unknown = [name for name in options if name not in known and name != "seed"]
+    if not unknown:
+        return [f"{section}: {error}"]
+    return [f"{section}.{name}: unknown key; {_meant(name, known)}" for name in unknown]
 
-    Raises:
-        StudyFileError: as `make_sampler` and `make_pruner`.
-    """
-    make_sampler(sampler, seed=0)
-    make_pruner(pruner, epochs)
+
+def _meant(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"Optuna's class takes {', '.join(known)}"
+
+
+def option_mistakes(sampler: SamplerSpec, pruner: PrunerSpec, epochs: int) -> list[str]:
+    """Build both once, so that all mistakes in their options are told before a study is stored; a line for each."""
+    mistakes = []
+    for build in (lambda: make_sampler(sampler, seed=0), lambda: make_pruner(pruner, epochs)):
+        try:
+            build()
+        except StudyFileError as error:
+            mistakes += error.mistakes
+    return mistakes
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:

@@ -22,5 +22,6 @@ def sampler_seed(study_seed: int, place: int) -> int:
 
 
 def evaluation_seed(study_seed: int, number: int) -> int:
-    """A seed for retraining before the test set is opened, never one that the search used."""
+    """A seed for retraining before the test set is opened; drawn apart from the trials' (31 bits, so a chance of
+    N in 2³¹ to meet one of N). The same numbers each time: a second evaluation repeats the first."""
     return derive_seed(study_seed, "evaluation", number)

@@ -37,12 +37,9 @@ class Best:
 
     trial: int
     value: float
+    macro_f1: float
     params: dict[str, float | int]
     epoch: int
-
-    @property
-    def macro_f1(self) -> float:
-        return 1.0 - self.value
 
 
 @dataclass(frozen=True)
@@ -59,6 +56,7 @@ class Snapshot:
     running: tuple[Running, ...]
     attempts: int  # Optuna trials begun, whatever became of them
     left_s: float | None  # None before the first place is used
+    failures: dict[str, int]  # why places were spent without a value, and how many
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -71,7 +69,13 @@ class Snapshot:
         }
         own = {key: getattr(self, key) for key in ("study", "protocol", "dataset", "minority", "epochs", "attempts")}
         running = [vars(one) for one in self.running]
-        return own | {"counts": self.counts.to_dict(), "best": best, "running": running, "left_s": self.left_s}
+        return own | {
+            "counts": self.counts.to_dict(),
+            "best": best,
+            "running": running,
+            "left_s": self.left_s,
+            "failures": self.failures,
+        }
 
 
 def take(study: StoredStudy) -> Snapshot:
@@ -92,14 +96,16 @@ def take(study: StoredStudy) -> Snapshot:
         best=_best(study),
         running=tuple(_running(row, trials.get(row["trial"]), now) for row in held),
         attempts=len(trials),
-        left_s=_left_s(places.mean_duration_s(), counts),
+        left_s=_left_s(places.mean_duration_s(), counts, [max(0.0, now - row["claimed_at"]) for row in held]),
+        failures=places.failures() if counts.failed else {},
     )
 
 
 def _best(study: StoredStudy) -> Best | None:
     with contextlib.suppress(NothingToExportError, IndexError):
         trial, row = best_trials(study)[0]
-        return Best(trial.number, row["value"], row["params"], trial.user_attrs["epoch"])
+        attrs = trial.user_attrs
+        return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], attrs["epoch"])
     return None
 
 
@@ -119,10 +125,10 @@ def _running(row: dict[str, Any], trial: FrozenTrial | None, now: float) -> Runn
     )
 
 
-def _left_s(mean_s: float | None, counts: Counts) -> float | None:
-    """Mean time of a used place × places left / workers at it now; half of a running place is taken as done."""
+def _left_s(mean_s: float | None, counts: Counts, running_s: list[float]) -> float | None:
+    """Mean time of a used place × free places, and what the running ones have left of it, / workers at it now."""
     if counts.used == counts.total:
         return 0.0
-    if mean_s is None or not counts.running:
+    if mean_s is None or not running_s:
         return None
-    return mean_s * (counts.free + counts.running / 2) / counts.running
+    return (mean_s * counts.free + sum(max(0.0, mean_s - s) for s in running_s)) / len(running_s)

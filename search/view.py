@@ -46,6 +46,16 @@ def counts_text(snapshot: Snapshot) -> str:
     )
 
 
+def failure_lines(snapshot: Snapshot, most: int = 3) -> list[str]:
+    """Why places were spent without a value."""
+    return [f"failed ({count}): {reason}" for reason, count in list(snapshot.failures.items())[:most]]
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def plain_line(snapshot: Snapshot) -> str:
     """The budget in one line, for logs."""
     left = f"; about {duration_text(snapshot.left_s)} left" if snapshot.left_s else ""
@@ -68,6 +78,7 @@ def panel(snapshot: Snapshot, hint: str = "") -> RenderableType:
         Text(counts_text(snapshot)),
         Text(f"best  {best_text(snapshot.best, snapshot.protocol)}"),
     ]
+    parts += [Text(line, style="red") for line in failure_lines(snapshot)]
     if snapshot.running:
         parts.append(_workers_table(snapshot))
     if counts.used < counts.total:

@@ -132,10 +132,8 @@ class Worker:
         return True
 
     def _show_epoch(self, attempt: Attempt, score: EpochScore) -> None:
-        say(
-            f"trial {attempt.number} epoch {score.epoch + 1}/{self.study.spec.training.epochs}: "
-            f"macro F1 {score.scores.macro_f1:.4f}, loss {score.loss:.4f}, {score.duration_s:.1f} s"
-        )
+        spec = self.study.spec
+        say(f"trial {attempt.number} " + epoch_text(score, spec.training.epochs, spec.protocol))
 
 
 def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
@@ -157,6 +155,14 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
         objective,
         Places(study.backend, study.token, options.lease_s),
         devices.versions(),
+    )
+
+
+def epoch_text(score: EpochScore, epochs: int, protocol: str) -> str:
+    """An epoch in one line, with the protocol's name beside its score."""
+    return (
+        f"epoch {score.epoch + 1}/{epochs}: macro F1 {score.scores.macro_f1:.4f} ({protocol}), loss {score.loss:.4f}, "
+        f"{score.duration_s:.1f} s"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import warnings
 from typing import Any
 
@@ -21,7 +22,8 @@ from studies.spec import StudySpec, fingerprint_differences, widening_difference
 def create_or_continue(backend: Backend, spec: StudySpec) -> tuple[StoredStudy, list[str]]:
     """Store a new study with its places, or continue the one of that name with what may change of it.
 
-    Sampler, pruner, a higher number of trials and a wider space may change; each change is logged in the study.
+    Sampler, pruner, a higher number of trials and a wider space may change; each change is logged in the study. The
+    caller holds `backend.exclusive()`, since before it read a stored definition to make `spec` of.
 
     Returns:
         The study, and one line for every change made or request without effect.
@@ -29,13 +31,14 @@ def create_or_continue(backend: Backend, spec: StudySpec) -> tuple[StoredStudy, 
     Raises:
         StudyMismatchError: the stored scores would mean something else; every differing line is listed.
     """
-    with backend.exclusive():
-        study = optuna_study(backend, spec.name)
-        if study is None or is_unfinished(study):
-            return _create(backend, spec, study), [f"created study {spec.name!r} with {spec.trials} places"]
-        stored = load_study(backend, spec.name)
-        notes = _continue(stored, spec)
-        return stored.refreshed(), notes
+    study = optuna_study(backend, spec.name)
+    if study is None or is_unfinished(study):
+        return _create(backend, spec, study), [
+            f"created study {spec.name!r} with {spec.trials} place{'s' * (spec.trials > 1)}"
+        ]
+    stored = load_study(backend, spec.name)
+    notes = _continue(stored, spec)
+    return stored.refreshed(), notes
 
 
 def _create(backend: Backend, spec: StudySpec, unfinished: optuna.Study | None) -> StoredStudy:
@@ -90,7 +93,8 @@ def _check_same_meaning(stored: StoredStudy, spec: StudySpec) -> None:
         shown = "\n".join(f"  {line}" for line in lines)
         raise StudyMismatchError(
             f"study {spec.name!r} is stored with another definition:\n{shown}\n"
-            "Its scores would no longer be comparable: give the new definition another name with --name."
+            "Its scores would no longer be comparable. To continue it as it is stored: affinity-search launch "
+            f"{shlex.quote(spec.name)}; to search the new definition, give it another name with --name."
         )
 
 
@@ -101,7 +105,7 @@ def _changes(old: StudySpec, new: StudySpec) -> list[str]:
     if new.space != old.space and new.space is not None and old.space is not None:
         before = dict(old.space.items())
         changes += [
-            f"{name} widened from {before[name].describe()} to {parameter.describe()}"
+            f"{name} widened: {before[name].describe()} → {parameter.describe()}"
             for name, parameter in new.space.items()
             if parameter != before[name]
         ]

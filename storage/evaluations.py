@@ -32,23 +32,24 @@ def record_opening(study: StoredStudy, trial: int, seeds: Sequence[int]) -> int:
 
 
 def record_scores(study: StoredStudy, record: int, scores: Sequence[dict[str, Any]]) -> None:
-    """Store one score object a seed, in the order of the record's seeds."""
+    """Store the score objects that are there so far, one a seed, in the order of the record's seeds."""
     with study.backend.engine.begin() as connection:
         statement = update(evaluations).where(evaluations.c.id == record).values(scores=json.dumps(list(scores)))
         connection.execute(statement)
 
 
 def latest_test(study: StoredStudy, trial: int) -> dict[str, Any] | None:
-    """The last finished evaluation of a trial: mean, least and greatest macro F1 on the test set; None without one."""
-    query = (
-        select(evaluations)
-        .where(evaluations.c.token == study.token, evaluations.c.trial == trial, evaluations.c.scores.is_not(None))
-        .order_by(evaluations.c.id.desc())
-        .limit(1)
-    )
+    """A trial's mean, least and greatest macro F1 on the test set; None without an evaluation.
+
+    The evaluation with most seeds counts, and of several the last.
+    """
+    scored = (evaluations.c.token == study.token, evaluations.c.trial == trial, evaluations.c.scores.is_not(None))
+    query = select(evaluations).where(*scored).order_by(evaluations.c.id)
     with study.backend.engine.connect() as connection:
-        row = connection.execute(query).one_or_none()
-    return None if row is None else summarise(row._asdict(), study.spec.protocol)
+        rows = [row._asdict() for row in connection.execute(query)]
+    if not rows:
+        return None
+    return summarise(max(rows, key=lambda row: (len(json.loads(row["scores"])), row["id"])), study.spec.protocol)
 
 
 def summarise(row: dict[str, Any], protocol: str) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def summarise(row: dict[str, Any], protocol: str) -> dict[str, Any]:
         "micro_f1": [score["micro_f1"] for score in scores],
         "per_class_f1": [score["per_class_f1"] for score in scores],
         "epochs": [score["epoch"] for score in scores],
-        "seeds": json.loads(row["seeds"]),
+        "seeds": json.loads(row["seeds"])[: len(scores)],
         "opened_at": row["opened_at"],
         "opened_by": row["opened_by"],
     }
@@ -76,6 +77,9 @@ def openings(study: StoredStudy) -> list[dict[str, Any]]:
     with study.backend.engine.connect() as connection:
         rows = [row._asdict() for row in connection.execute(query)]
     return [
-        {key: row[key] for key in ("trial", "opened_at", "opened_by")} | {"finished": row["scores"] is not None}
-        for row in rows
+        {key: row[key] for key in ("trial", "opened_at", "opened_by")} | {"finished": _finished(row)} for row in rows
     ]
+
+
+def _finished(row: dict[str, Any]) -> bool:
+    return row["scores"] is not None and len(json.loads(row["scores"])) == len(json.loads(row["seeds"]))

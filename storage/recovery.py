@@ -6,6 +6,7 @@ times, at once, and be killed half-way: every step is one conditional update, an
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -21,8 +22,7 @@ from storage.places import DEFAULT_LEASE_S, Places
 from storage.study import StoredStudy
 from storage.tables import PlaceState
 
-# Often enough that a look is never a quarter of a lease after the one before.
-LOOKS_A_LEASE = 12
+LOOKS_A_LEASE = 12  # of the observer's own
 WRITING_S = 5.0  # between the write of a place's end and that of its trial's
 
 
@@ -42,11 +42,18 @@ class Recovery:
     that time; a gap between two looks (the storage was away, or this process was stopped) starts the watch anew.
     """
 
-    def __init__(self, study: StoredStudy, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        study: StoredStudy,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = DEFAULT_LEASE_S / LOOKS_A_LEASE,
+    ) -> None:
+        """`every_s`: how often `look` will be called; thrice as long without a look is a gap."""
         self.study = study
         self._places = Places(study.backend, study.token)
         self._clock = clock
         self._seen: dict[tuple[str, int], _Seen] = {}
+        self._gap_s = 3 * every_s
         self._last_look = float("-inf")
 
     def look(self) -> list[str]:
@@ -54,8 +61,7 @@ class Recovery:
         held = self._places.rows(PlaceState.HELD)
         running = self.study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         now = self._clock()
-        shortest = min((row["lease_s"] for row in held), default=DEFAULT_LEASE_S)
-        if now - self._last_look > shortest / 4:
+        if now - self._last_look > self._gap_s:
             self._seen.clear()
         self._last_look = now
         return self._expire(held, now) + self._complete_halves(running, now)
@@ -99,14 +105,14 @@ class Recovery:
             return None
         state, value = _ending(row)
         end_trial(self.study, trial.number, state, value)
-        return f"trial {trial.number}: ended as {state.name}, as its place says"
+        return f"trial {trial.number} closed as {state.name}: its worker ended without closing it"
 
 
 class RecoveryThread:
     """Within its context a thread looks every `every_s`, whether or not anybody wants a trial just then."""
 
     def __init__(self, study: StoredStudy, say: Callable[[str], None], every_s: float) -> None:
-        self._recovery = Recovery(study)
+        self._recovery = Recovery(study, every_s=every_s)
         self._say = say
         self._every_s = every_s
         self._done = threading.Event()
@@ -145,8 +151,7 @@ def _ending(row: dict[str, Any] | None) -> tuple[TrialState, float | None]:
 
 
 def end_trial(study: StoredStudy, number: int, state: TrialState, value: float | None = None) -> None:
-    """Tell Optuna how a trial ended; nothing happens if somebody has told it already, even this very moment."""
-    try:
+    """Tell Optuna how a trial ended; nothing happens if somebody has told it already, or deleted the study."""
+    # KeyError is Optuna's answer for a trial that is not there.
+    with contextlib.suppress(UpdateFinishedTrialError, KeyError):
         study.optuna.tell(number, value, state=state, skip_if_finished=True)
-    except UpdateFinishedTrialError:
-        return

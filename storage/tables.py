@@ -78,5 +78,5 @@ evaluations = Table(
     Column("opened_at", Float, nullable=False),  # when the test set was opened for it
     Column("opened_by", String(255), nullable=False),  # user@host
     Column("seeds", Text, nullable=False),  # JSON list of integers
-    Column("scores", Text),  # JSON list of score objects, one a seed; null while they are being trained
+    Column("scores", Text),  # JSON list of score objects, one a seed so far; null before the first
 )

@@ -73,6 +73,17 @@ class PlaceReader:
         query = self._complete().order_by(table.c.value, table.c.trial).limit(top)
         return [_decoded(row._asdict()) for row in self._all(query)]
 
+    def failures(self) -> dict[str, int]:
+        """How many places were spent for which reason, the most frequent first."""
+        table = tables.places
+        query = (
+            select(table.c.reason, func.count())
+            .where(table.c.token == self._token, table.c.state == PlaceState.SPENT)
+            .group_by(table.c.reason)
+            .order_by(func.count().desc())
+        )
+        return {row[0] or "unknown": row[1] for row in self._all(query)}
+
     def mean_duration_s(self) -> float | None:
         """Mean time from claim to end of the used places; None before the first."""
         table = tables.places

@@ -27,12 +27,11 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(re.sub(r"^postgres://", "postgresql://", url))
     except (ArgumentError, ValueError):
-        scheme = url.split("://", 1)[0]
-        raise StorageError(
-            f"the storage URL starting with {scheme!r}:// cannot be read (its rest is not shown: it may hold a "
-            "password); use sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special "
-            "characters of the password percent-encoded"
-        ) from None
+        raise _unreadable(url) from None
+    if parsed.get_backend_name() != "sqlite" and any(
+        "@" in part for part in (parsed.host or "", parsed.database or "")
+    ):
+        raise _unreadable(url)  # an @ or / of the password that was not encoded: the rest of it went astray
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StorageError(
             f"storage of kind {parsed.get_backend_name()!r} is not supported; "
@@ -41,6 +40,15 @@ def parse_url(url: str) -> URL:
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed
+
+
+def _unreadable(url: str) -> StorageError:
+    scheme = url.split("://", 1)[0]
+    return StorageError(
+        f"the storage URL starting with {scheme!r}:// cannot be read (its rest is not shown: it may hold a "
+        "password); use sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special "
+        "characters of the password percent-encoded"
+    )
 
 
 def redact(url: URL) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 from studies.mistakes import show
 
+# What a study can do without: `--set KEY=none` takes it out of the file.
+OPTIONAL = (("space",), ("data", "validation"))
 FORM = "--set key.path=value, as in --set training.epochs=20"
 
 
@@ -22,11 +24,18 @@ def _lay_over(raw: dict[str, Any], override: str) -> list[str]:
     # No key holds control characters, nor the half characters that a terminal's odd bytes become.
     if not equals or not all(keys) or not path.isprintable():
         return [f"--set {show(override)}: not understood; allowed: {FORM}"]
-    if keys == ["space"] and text.strip().strip("\"'") == "none":
-        raw.pop("space", None)
+    if tuple(keys) in OPTIONAL and text.strip().strip("\"'") == "none":
+        _remove(raw, keys)
     else:
         _put(raw, keys, _name(text) if keys == ["name"] else _value(text))
     return []
+
+
+def _remove(table: dict[str, Any], keys: Sequence[str]) -> None:
+    *tables, last = keys
+    for key in tables:
+        table = table[key] if isinstance(table.get(key), dict) else {}
+    table.pop(last, None)
 
 
 def _put(table: dict[str, Any], keys: Sequence[str], value: Any) -> None:

@@ -43,7 +43,7 @@ def _minority(data: Raw) -> Iterator[Mistake]:
 
 def _validation(raw: Raw, data: Raw) -> Iterator[Mistake]:
     if raw.get("protocol") == "article" and data.get("validation") is not None:
-        reason = "nothing, as the article protocol scores the test images"
+        reason = "nothing, as the article protocol scores the test images (--set data.validation=none takes it out)"
         yield ("data", "validation"), given(data["validation"], reason)
 
 

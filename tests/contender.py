@@ -44,7 +44,8 @@ def settle(url: str, precision: str) -> Any:
 
 
 def raise_trials(url: str, trials: str) -> Any:
-    from search.definition import open_study
+    from making import open_study
+
     from storage.backend import open_backend
 
     return open_study(open_backend(url, create=True), "tiny", trials=int(trials))[1]

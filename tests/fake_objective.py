@@ -67,9 +67,9 @@ def fake_macro_f1(params: dict[str, float | int], seed: int, epoch: int) -> floa
 class FakeObjective:
     """In place of search.objective.Objective."""
 
-    def __init__(self, spec: Any, precision: str, data_dir: Path | None, *, with_test: bool = False) -> None:
+    def __init__(self, spec: Any, precision: str, data_dir: Path | None) -> None:
         self.epochs = spec.training.epochs
-        self.with_test = with_test
+        self.test_is_open = False
         self.last: tuple[dict[str, float | int], int] | None = None
 
     def run(
@@ -95,8 +95,11 @@ class FakeObjective:
                 on_epoch(done[-1])
         return FakeResult(tuple(done))
 
+    def open_test(self) -> None:
+        self.test_is_open = True
+
     def score_test(self) -> dict[str, Any]:
-        assert self.with_test, "only `evaluate` asks for the test set"
+        assert self.test_is_open, "only `evaluate` opens the test set"
         assert self.last is not None
         return FakeScores(fake_macro_f1(*self.last, epoch=50)).to_dict()
 

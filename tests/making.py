@@ -7,7 +7,8 @@ from typing import Any
 
 from fake_objective import FakeObjective
 
-from search.definition import open_study
+from search.definition import Asked
+from search.definition import open_study as open_asked
 from search.worker import Worker
 from storage.backend import Backend
 from storage.places import Holder, Places
@@ -16,6 +17,18 @@ from storage.study import StoredStudy
 TINY = str(Path(__file__).parent / "tiny.toml")
 ARTICLE = ("protocol=article", "data={set='digits',minority=30}")
 _workers = count()
+
+
+def open_study(
+    backend: Backend,
+    source: str,
+    *,
+    name: str | None = None,
+    overrides: Sequence[str] = (),
+    trials: int | None = None,
+) -> tuple[StoredStudy, list[str]]:
+    """As `launch` and `worker` do with their options."""
+    return open_asked(backend, Asked.of(source, name, overrides, trials))
 
 
 def make(backend: Backend, name: str = "tiny", trials: int = 4, overrides: Sequence[str] = ()) -> StoredStudy:

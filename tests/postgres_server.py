@@ -55,10 +55,10 @@ class Server:
         with psycopg.connect(**where, autocommit=True) as connection:
             connection.execute(statement)
 
-    def fresh_database(self, owner: str = "postgres") -> str:
-        """Name of a new, empty database."""
+    def fresh_database(self, owner: str = "postgres", template: str = "template1") -> str:
+        """Name of a new database, a copy of `template`; the usual one is empty."""
         name = f"test_{secrets.token_hex(6)}"
-        self.execute(f"CREATE DATABASE {name} OWNER {owner}")
+        self.execute(f"CREATE DATABASE {name} OWNER {owner} TEMPLATE {template}")
         return name
 
 

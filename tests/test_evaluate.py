@@ -83,20 +83,53 @@ class TestOpenings:
         assert before <= opening["opened_at"] <= backend.time()
         assert opening["finished"]
 
-    def test_recorded_before_anything_is_read(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_recorded_before_it_is_read(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         study = trained(sqlite)
 
-        def unreadable(*arguments: object, **options: object) -> None:
-            assert options == {"with_test": True}
+        def unreadable(objective: object) -> None:
             assert len(openings(study)) == 1
             raise DataError("the disk is bad")
 
-        monkeypatch.setattr("search.evaluation.Objective", unreadable)
+        monkeypatch.setattr("search.evaluation.Objective.open_test", unreadable)
         with pytest.raises(DataError):
             evaluate(study)
         (opening,) = openings(study)
         assert not opening["finished"]
         assert latest_test(study, opening["trial"]) is None
+
+    def test_a_machine_without_the_training_images_opens_nothing(
+        self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = trained(sqlite)
+
+        def absent(*arguments: object) -> None:
+            raise DataError("no such folder")
+
+        monkeypatch.setattr("search.evaluation.Objective", absent)
+        with pytest.raises(DataError):
+            evaluate(study)
+        assert openings(study) == []
+
+    def test_what_was_scored_before_an_interruption_is_kept(
+        self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = trained(sqlite)
+        real, done = fake_objective.FakeObjective.run, []
+
+        def interrupted(self: object, *arguments: Any, **options: Any) -> Any:
+            if done:
+                raise KeyboardInterrupt
+            done.append(True)
+            return real(self, *arguments, **options)
+
+        monkeypatch.setattr("search.evaluation.Objective.run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(study, seeds=3)
+        (opening,) = openings(study)
+        kept = latest_test(study, opening["trial"])
+        assert not opening["finished"]
+        assert kept is not None
+        assert len(kept["macro_f1"]) == len(kept["seeds"]) == 1
 
     def test_a_user_without_a_name(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def nameless() -> str:

@@ -17,6 +17,7 @@ from search.training.errors import DivergedError, TrainingInterrupted  # noqa: E
 from search.training.fit import AffinityParams, EpochScore, Trainer, TrainingConfig, TrainingResult  # noqa: E402
 from search.training.metrics import score  # noqa: E402
 from search.training.networks import NetworkConfig, trainable_state  # noqa: E402
+from studies.files import load  # noqa: E402
 
 NETWORK = NetworkConfig((16, 32), 1, 0.9, "affinity")
 TRAINING = TrainingConfig(epochs=4, batch=64, learning_rate=5e-3, drops=(0.75,))
@@ -59,6 +60,17 @@ def test_the_affinity_head_learns_digits(trainer):
     assert result.value == 1 - result.best.scores.macro_f1
     assert result.epochs[-1].loss < result.epochs[0].loss
     assert all(0 < epoch.duration_s < 60 for epoch in seen)
+
+
+@pytest.mark.parametrize("params", [AffinityParams(0.43, 50.0, 3), AffinityParams(0.3, 200.0, 5)], ids=str)
+def test_the_first_epoch_of_the_bundled_digits_scores_well_above_chance(params):
+    """A pruner acts on early scores: a batch norm whose averages lag behind would make them noise (0.03 here)."""
+    spec = load("digits")
+    network = NetworkConfig(spec.network.widths, spec.network.depth, spec.network.batch_norm_momentum, "affinity")
+    training = replace(TRAINING, epochs=1, batch=spec.training.batch, learning_rate=spec.training.learning_rate)
+    train, evaluation = search_splits("digits", spec.data.minority, spec.data.validation, "holdout", spec.seed, None)
+    trainer = Trainer(train, evaluation, FACTS["digits"], network, training, spec.space.max_centers)
+    assert trainer.run(params, seed=1).best.scores.macro_f1 > 0.4, "chance is 0.1"
 
 
 def test_the_softmax_head_learns_digits(splits):

@@ -104,7 +104,7 @@ class TestExpiry:
         clock = FakeClock()
         recovery = Recovery(study, clock)
         recovery.look()
-        clock.now += 100 * LEASE_S
+        clock.now += 40.0  # an observer looks every 10 s
         assert recovery.look() == []
         assert row(places)["state"] == PlaceState.HELD
 

@@ -17,11 +17,11 @@ def mistakes_of(changes: dict[str, Any]) -> list[str]:
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"trials": REMOVED}, "trials: missing; allowed: a whole number from 1"),
-    ({"trials": 0}, "trials: 0 given; allowed: a whole number from 1"),
-    ({"trials": True}, "trials: true given; allowed: a whole number from 1"),
-    ({"trials": 2.0}, "trials: 2.0 given; allowed: a whole number from 1"),
-    ({"trials": "5"}, "trials: '5' given; allowed: a whole number from 1"),
+    ({"trials": REMOVED}, "trials: missing; allowed: a whole number from 1 to 1000000"),
+    ({"trials": 0}, "trials: 0 given; allowed: a whole number from 1 to 1000000"),
+    ({"trials": True}, "trials: true given; allowed: a whole number from 1 to 1000000"),
+    ({"trials": 2.0}, "trials: 2.0 given; allowed: a whole number from 1 to 1000000"),
+    ({"trials": "5"}, "trials: '5' given; allowed: a whole number from 1 to 1000000"),
     ({"seed": -1}, "seed: -1 given; allowed: a whole number from 0 to 4294967295"),
     ({"seed": 1 << 20000}, "seed: <an integer of 20001 bits> given; allowed: a whole number from 0 to 4294967295"),
     ({"name": ""}, "name: '' given; allowed: 1 to 200 printable characters"),
@@ -59,7 +59,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"network.head": "softmax"}, "remove it (or pass --set space=none)"),
     ({"space": REMOVED}, "space: missing; the affinity head needs a table [space] with lambda, sigma and n_centers"),
-    ({"training.epochs": "many"}, "training.epochs: 'many' given; allowed: a whole number from 1"),
+    ({"training.epochs": "many"}, "training.epochs: 'many' given; allowed: a whole number from 1 to 1000000"),
     ({"training.learning_rate": float("nan")}, "training.learning_rate: nan given; allowed: a number above 0"),
     ({"training.learning_rate": float("inf")}, "training.learning_rate: inf given; allowed: a number above 0"),
     ({"training.learning_rate": 1 << 20000}, "training.learning_rate: <an integer of 20001 bits> given"),

@@ -6,9 +6,8 @@ import optuna
 import pytest
 from conftest import Cli
 from contender import together
-from making import ARTICLE, TINY, make, trained
+from making import ARTICLE, TINY, make, open_study, trained
 
-from search.definition import open_study
 from storage.backend import Backend
 from storage.errors import StorageError, StudyMismatchError, StudyNotFoundError
 from storage.places import Places

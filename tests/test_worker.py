@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Cli, Start, Started
-from making import TINY, make, train, worker_for
+from making import TINY, make, open_study, train, worker_for
 from optuna.trial import TrialState
 from waiting import until
 
+from search.accelerators import Slot
 from search.cli import UNFIT_MACHINE_EXIT
-from search.definition import open_study
 from search.seeds import trial_seed
 from search.signals import StopSignals
 from search.worker import WorkerOptions, work
@@ -92,6 +92,16 @@ class TestTheLoop:
         worker.run(claim, lambda: False)
         train(study, most=3)
         assert max(t.params["n_centers"] for t in study.optuna.trials) > 10
+
+
+def test_the_command_finds_a_device_and_says_what_it_made(
+    sqlite_url: str, cli: Cli, fake_training: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("search.accelerators.plan", lambda devices, workers: [Slot("cpu", "cpu", 1, {})])
+    ran = cli("worker", TINY, "--trials", "2", "--storage", sqlite_url)
+    assert ran.out == ""
+    assert ran.err.startswith("created study 'tiny' with 2 places\n")
+    assert "2 trials ended" in ran.err
 
 
 class TestSignals:

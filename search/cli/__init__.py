@@ -36,7 +36,9 @@ def _fail(message: str, code: int = 1) -> None:
 
 
 def _storage_failure(error: Exception) -> str | None:
-    """What to say when the database went away in the middle of a command; None for every other error."""
+    """What to say when the database or the study went away in the middle of a command; None for every other error."""
+    if isinstance(error, KeyError) and "Record does not exist" in str(error):  # Optuna's
+        return "the study was deleted while this command worked on it; see: affinity-search status"
     if not type(error).__module__.startswith(("sqlalchemy.", "optuna.")):
         return None
     from storage.urls import explain_late

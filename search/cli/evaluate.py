@@ -23,7 +23,10 @@ def evaluate(
     as_json: AsJson = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Retrain the best trials with fresh seeds, choose the epoch on validation images, score the test set once each."""
+    """Retrain the best trials with fresh seeds and score the test set.
+
+    Under holdout the validation images choose the epoch, and the test set is scored once a seed.
+    """
     from search.accelerators import plan
     from search.evaluation import evaluate_best
     from search.worker import WorkerOptions

@@ -7,27 +7,36 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, Storage, StudyName, opened, say
+from search.cli.options import DEFAULT_STORAGE, Storage, opened, say
 
 
 def export(
-    study: StudyName,
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a stored study.")] = None,
     top: Annotated[int | None, typer.Option("--top", metavar="K", min=1, help="Add a list of the K best.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of stdout.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the export instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True, help="It is JSON anyway.")] = True,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Print the best trial as one JSON object: parameters, scores, seed, versions, and its test score if evaluated."""
-    from storage.export import export as export_best
-    from storage.export import schema_text, to_json
-    from storage.study import load_study
+    from storage.export import schema_text
 
-    text = schema_text() if schema else to_json(export_best(load_study(opened(storage), study), top)) + "\n"
+    if study is None and not schema:
+        raise typer.BadParameter("name the study to export; `affinity-search status` lists them")
+    text = schema_text() if schema or study is None else _exported(storage, study, top)
     if output is None:
         typer.echo(text, nl=False)
     else:
         write_atomically(output, text)
         say(f"wrote {output}")
+
+
+def _exported(storage: str, study: str, top: int | None) -> str:
+    from storage.export import export as export_best
+    from storage.export import to_json
+    from storage.study import load_study
+
+    return to_json(export_best(load_study(opened(storage), study), top)) + "\n"
 
 
 def write_atomically(path: Path, text: str) -> None:

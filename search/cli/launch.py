@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from typing import TYPE_CHECKING, Annotated
@@ -37,29 +38,35 @@ def launch(
 ) -> None:
     """Create or continue a study and run workers on this machine until its places are used."""
     from search.accelerators import plan
-    from search.definition import open_storage_for, open_study
+    from search.definition import Asked, open_storage_for, open_study
     from search.launcher import Launcher
     from search.progress import progress_for
+    from search.view import plural
 
     slots = plan(devices, workers)
-    backend = open_storage_for(storage, study, overrides or ())
-    stored, notes = open_study(backend, study, name=name, overrides=overrides or (), trials=trials)
+    asked = Asked.of(study, name, overrides, trials)
+    stored, notes = open_study(open_storage_for(storage, asked), asked)
     for note in notes:
         say(note)
     started = time.monotonic()
     with progress_for(stored) as progress:
         launcher = Launcher(stored, slots, data_dir, show=progress.show, say=progress.say, lease_s=lease_s)
-        progress.say(f"{len(slots)} workers on {', '.join(slot.label for slot in slots)}; logs in {launcher.logs}")
+        progress.say(
+            f"{plural(len(slots), 'worker')} on {', '.join(slot.label for slot in slots)}; logs in {launcher.logs}"
+        )
         finished = launcher.run()
+        progress.show(stored, last=True)
     _summarise(stored, time.monotonic() - started, finished)
 
 
 def _summarise(stored: StoredStudy, seconds: float, finished: bool) -> None:
     from search.snapshot import take
-    from search.view import best_text, counts_text, duration_text
+    from search.view import best_text, counts_text, duration_text, failure_lines, plural
 
     snapshot = take(stored.refreshed())
-    say(f"{counts_text(snapshot)}; {snapshot.attempts} attempts; this launch took {duration_text(seconds)}")
+    say(f"{counts_text(snapshot)}; {plural(snapshot.attempts, 'attempt')}; this launch took {duration_text(seconds)}")
+    for line in failure_lines(snapshot):
+        say(line)
     say(f"best {best_text(snapshot.best, snapshot.protocol)}")
     if not finished and snapshot.counts.running:
         say(f"{snapshot.counts.running} places are held by workers elsewhere; see: affinity-search status")
@@ -72,4 +79,5 @@ def _summarise(stored: StoredStudy, seconds: float, finished: bool) -> None:
 def _storage_option(stored: StoredStudy) -> str:
     """What the next command needs to find the study; nothing for the default, and never a password."""
     url = stored.backend.url
-    return "" if str(url) == DEFAULT_STORAGE or url.password else f" --storage {shlex.quote(str(stored.backend))}"
+    known = str(url) == DEFAULT_STORAGE or url.password or "AFFINITY_SEARCH_STORAGE" in os.environ
+    return "" if known else f" --storage {shlex.quote(str(stored.backend))}"

@@ -23,6 +23,8 @@ def status(
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Show the stored studies, or one of them: budget, best trial, workers, history."""
+    if watch and (study is None or as_json):
+        raise typer.BadParameter("--watch shows one study to a person: name it, and leave --json out")
     backend = opened(storage)
     if study is None:
         _show_all(backend, as_json)
@@ -30,7 +32,7 @@ def status(
     from storage.study import load_study
 
     stored = load_study(backend, study)
-    if watch and not as_json:
+    if watch:
         _watch(stored)
     _show_one(stored, as_json)
 

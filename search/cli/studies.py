@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import AsJson, DataDir, Overrides, console, say
+from search.cli.options import AsJson, DataDir, Overrides, console
 
 if TYPE_CHECKING:
     from studies.spec import StudySpec
@@ -50,8 +50,7 @@ def show(
         typer.echo(json.dumps({"definition": spec.to_dict(), "images": counts}, indent=2))
         return
     if overrides:
-        say("with --set; the resolved definition:")
-        typer.echo(json.dumps(spec.to_dict(), indent=2))
+        typer.echo(spec.to_toml(), nl=False)  # comments belong to the file, not to what was laid over it
     else:
         typer.echo(bundled.text(name) if name in bundled.names() else read(name), nl=False)
     if counts:

@@ -36,13 +36,13 @@ def worker(
     Ctrl-C once finishes the running trial, twice gives it back and stops now.
     """
     from search.accelerators import plan
-    from search.definition import open_storage_for, open_study
+    from search.definition import Asked, open_storage_for, open_study
     from search.worker import WorkerOptions, work
 
     if device == "auto":
         device = plan("auto", None)[0].device
-    backend = open_storage_for(storage, study, overrides or ())
-    stored, notes = open_study(backend, study, name=name, overrides=overrides or (), trials=trials)
+    asked = Asked.of(study, name, overrides, trials)
+    stored, notes = open_study(open_storage_for(storage, asked), asked)
     for note in notes:
         say(note)
     work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s))

@@ -193,5 +193,5 @@ def epoch_order(
 
 def learning_rate(training: TrainingConfig, epoch: int) -> float:
     """The rate of `epoch`, counted from 0: divided by 5 from each drop's share of the epochs on."""
-    passed = sum(epoch >= drop * training.epochs for drop in training.drops)
+    passed = sum(epoch >= round(drop * training.epochs, 9) for drop in training.drops)  # 0.55 · 100 is a little over 55
     return training.learning_rate / float(DROP**passed)

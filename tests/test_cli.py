@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 from conftest import Cli, Start
 from making import ARTICLE, TINY, make, train, trained
+from sqlalchemy.engine import make_url
 from waiting import until
 
 from search.cli import main
@@ -60,7 +62,7 @@ class TestNames:
         assert ran.code == 1
         assert allowed in ran.err
         assert "\x1b" not in ran.err
-        assert cli("status", "--json", "--storage", sqlite_url).out == "[]\n"
+        assert not Path(make_url(sqlite_url).database or "").exists(), "a mistake leaves no database behind"
 
 
 class TestStatus:
@@ -94,7 +96,7 @@ class TestStatus:
     def test_one_study_as_json(self, at: tuple[str, str], cli: Cli) -> None:
         found = json.loads(cli("status", "tiny", "--json", *at).out)
         assert found["counts"] == {"total": 4, "used": 4, "running": 0, "complete": 4, "pruned": 0, "failed": 0}
-        assert found["best"]["macro_f1"] == 1 - found["best"]["value"]
+        assert found["best"]["macro_f1"] == pytest.approx(1 - found["best"]["value"])
         assert [event["kind"] for event in found["history"]] == ["created", "precision"]
         assert found["definition"]["training"]["epochs"] == 2
         assert found["test_openings"] == []
@@ -207,7 +209,7 @@ class TestStudies:
 
     def test_with_overrides_the_resolved_one_is_shown(self, cli: Cli) -> None:
         ran = cli("studies", "show", TINY, *(part for change in ARTICLE for part in ("--set", change)))
-        assert json.loads(ran.out)["protocol"] == "article"
+        assert tomllib.loads(ran.out)["protocol"] == "article", "it can be saved as a study file"
         assert "images per class (protocol article)" in ran.err
         assert "validation" not in ran.err
 

@@ -45,15 +45,15 @@ def test_a_search_in_the_middle(half_done: StoredStudy) -> None:
     assert 0 <= running.since_s < 60
     assert snapshot.best is not None
     assert snapshot.best.value == half_done.optuna.best_value
-    assert snapshot.best.macro_f1 == 1 - snapshot.best.value
+    assert snapshot.best.macro_f1 == pytest.approx(1 - snapshot.best.value)
     assert json.loads(json.dumps(snapshot.to_dict()))["running"][0]["epoch"] == 0
 
 
 def test_time_left_is_the_mean_time_of_a_place_over_the_workers(half_done: StoredStudy) -> None:
     with half_done.backend.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE affinity_places SET claimed_at = 100, finished_at = 160 WHERE number < 2")
-    # One place is free, and of the one that is held a half is taken as done.
-    assert take(half_done).left_s == pytest.approx(60 * 1.5)
+    # A minute for the free place, and a minute less what the held one has had, by the one worker.
+    assert take(half_done).left_s == pytest.approx(120, abs=10)
 
 
 def test_time_left_at_both_ends(sqlite: Backend) -> None:

@@ -122,7 +122,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         )
     assert str(caught.value) == (
         "cifar.toml has 3 mistakes:\n"
-        "  training.epochs: missing; allowed: a whole number from 1\n"
+        "  training.epochs: missing; allowed: a whole number from 1 to 1000000\n"
         "  training.epoch: unknown key; did you mean training.epochs?\n"
         "  space.sigma.low: -5 given; allowed: a number above 0"
     )

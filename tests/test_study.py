@@ -128,7 +128,7 @@ class TestContinuing:
     @pytest.mark.parametrize(
         ("override", "note"),
         [
-            ("space.sigma.high=2000", r"sigma widened from .*1000.* to .*2000.*"),
+            ("space.sigma.high=2000", r"sigma widened: .*1000.* → .*2000.*"),
             ("sampler.kind=random", r"sampler changed from tpe to random"),
             ("sampler.n_startup_trials=3", r"sampler changed from tpe to tpe \(n_startup_trials=3\)"),
             ("pruner.kind=hyperband", r"pruner changed from none to hyperband"),

@@ -80,6 +80,7 @@ class Launcher:
         self._say = say
         self._lease_s = lease_s
         self._waiting = False
+        self._told: int | None = None  # the last signal that was announced
         self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
         self.workers = [Running(slot, self.logs) for slot in slots]
 
@@ -90,7 +91,7 @@ class Launcher:
             WorkersDieError: three workers in a row died before a first claim, or one found that this machine lacks its
                 device or data.
         """
-        with StopSignals(self._announce) as signals:
+        with StopSignals() as signals:
             # A database that is away must not end the search: the workers wait for it, and so does their launcher.
             self._study = self._study.made_patient(Patience(self._say, give_up=signals.should_stop))
             self._places = Places(self._study.backend, self._study.token)
@@ -176,15 +177,15 @@ class Launcher:
         for number in self._places.release_worker(worker.worker_id, reason):
             end_trial(self._study, number, TrialState.FAIL)
 
-    def _announce(self, signals: StopSignals) -> None:
-        self._say("stopping now: running trials are given back" if signals.stopping else DRAINING)
-
     def _pass_on(self, number: int) -> None:
         """Tell every worker once; not from the handler, which misses a worker that is being started."""
         for worker in self.workers:
             if worker.process and worker.told != number:
                 worker.process.send_signal(number)
                 worker.told = number
+        if self._told != number:
+            self._say(STOPPING if number == signal.SIGTERM else DRAINING)
+            self._told = number
 
     def _end_all(self) -> None:
         """Whatever way the launcher leaves, no worker stays behind and no place stays held by one."""
@@ -207,6 +208,7 @@ class Launcher:
             self._release(worker, "its worker was stopped with the launcher")
 
 
+STOPPING = "stopping now: running trials are given back"
 DRAINING = "finishing the running trials, no new ones; Ctrl-C again gives them back and stops now"
 
 

@@ -71,7 +71,9 @@ def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSign
 
 
 def _announce(signals: StopSignals) -> None:
-    say("stopping now, the trial is given back" if signals.stopping else "no new trial after this one")
+    """Called from the signal handler, where `print` could find itself interrupted in the middle of a line."""
+    message = "stopping now, the trial is given back" if signals.stopping else "no new trial after this one"
+    os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())
 
 
 @dataclass

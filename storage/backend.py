@@ -172,7 +172,11 @@ def _optuna_storage(url: URL, *, skip_table_creation: bool, check: bool = True) 
 def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
     if url.get_backend_name() == "sqlite":
         # A sidecar file, because Optuna writes through its own connections while the lock is held. It holds no state.
-        with filelock.FileLock(f"{url.database}.lock", timeout=CREATION_TIMEOUT_S):
+        try:
+            lock = filelock.FileLock(f"{url.database}.lock", timeout=CREATION_TIMEOUT_S).acquire()
+        except filelock.Timeout as error:
+            raise explain(url, error) from error
+        with lock:
             yield
         return
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:

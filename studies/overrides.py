@@ -10,12 +10,15 @@ from studies.mistakes import show
 
 # What a study can do without: `--set KEY=none` takes it out of the file.
 OPTIONAL = (("space",), ("data", "validation"))
+KINDS = ("sampler.kind", "pruner.kind")
 FORM = "--set key.path=value, as in --set training.epochs=20"
 
 
 def lay_over(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Changes the tables of a file by the overrides, one after the other; returns a line for each malformed one."""
-    return [line for override in overrides for line in _lay_over(raw, override)]
+    # A new kind of sampler or pruner takes the old one's options away, but not those given beside it.
+    kinds_first = sorted(overrides, key=lambda override: override.partition("=")[0].strip() not in KINDS)
+    return [line for override in kinds_first for line in _lay_over(raw, override)]
 
 
 def _lay_over(raw: dict[str, Any], override: str) -> list[str]:
@@ -24,11 +27,19 @@ def _lay_over(raw: dict[str, Any], override: str) -> list[str]:
     # No key holds control characters, nor the half characters that a terminal's odd bytes become.
     if not equals or not all(keys) or not path.isprintable():
         return [f"--set {show(override)}: not understood; allowed: {FORM}"]
-    if tuple(keys) in OPTIONAL and text.strip().strip("\"'") == "none":
+    if path.strip() in KINDS:
+        raw[keys[0]] = _of_kind(raw.get(keys[0]), _value(text))
+    elif tuple(keys) in OPTIONAL and text.strip().strip("\"'") == "none":
         _remove(raw, keys)
     else:
         _put(raw, keys, _name(text) if keys == ["name"] else _value(text))
     return []
+
+
+def _of_kind(table: Any, kind: Any) -> dict[str, Any]:
+    """The section with this kind: as it is if it had it already, else without the other kind's options."""
+    same = isinstance(table, dict) and table.get("kind") == kind
+    return dict(table) if same else {"kind": kind}
 
 
 def _remove(table: dict[str, Any], keys: Sequence[str]) -> None:

@@ -249,3 +249,12 @@ def test_importing_brings_no_heavy_library() -> None:
     code = "import sys, studies.files; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"optuna", "keras", "tensorflow", "numpy", "sqlalchemy", "storage", "search"} & set(loaded)
+
+
+def test_a_new_kind_takes_the_old_kind_s_options_away() -> None:
+    """The bundled digits give their median pruner an option, which no other kind takes."""
+    assert load("digits").pruner.options
+    assert load("digits", ["pruner.kind=none"]).pruner.options == {}
+    kept = load("digits", ["pruner.reduction_factor=4", "pruner.kind=halving"])
+    assert (kept.pruner.kind, kept.pruner.options) == ("halving", {"reduction_factor": 4})
+    assert load("digits", ["pruner.kind=median"]).pruner.options == load("digits").pruner.options

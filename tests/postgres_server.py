@@ -71,24 +71,45 @@ def postgres_server() -> Iterator[Server]:
     Raises:
         Unavailable: with the reason.
     """
+    with restartable_server() as restartable:
+        restartable.server.execute(f"CREATE ROLE {SECRETIVE} LOGIN PASSWORD '{PASSWORD}'")
+        yield restartable.server
+
+
+class Restartable:
+    """A server that a test may stop and start again, with its data and port."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._identity = _identity()
+        self._bin = _binaries(home, self._identity)
+        self._data = _initialise(self._bin, home, self._identity)
+        self.server = Server(_free_port())
+        self.start()
+
+    def start(self) -> None:
+        self._process = _start(self._bin, self._home, self._data, self.server.port, self._identity)
+        until(lambda: _ready(self._process, self._home, self.server.port), "PostgreSQL to accept connections")
+
+    def stop(self) -> None:
+        """At once, ending its connections."""
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(30)
+
+
+@contextlib.contextmanager
+def restartable_server() -> Iterator[Restartable]:
+    """As `postgres_server`, for a test of its own."""
     if sys.platform != "linux":
         raise Unavailable("the PostgreSQL binaries and the guard against leaving a server behind are for Linux")
-    identity = _identity()
     with tempfile.TemporaryDirectory(prefix="affinity-search-postgres-", ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         home.chmod(0o755)
-        bin_ = _binaries(home, identity)
-        data = _initialise(bin_, home, identity)
-        port = _free_port()
-        process = _start(bin_, home, data, port, identity)
+        running = Restartable(home)
         try:
-            until(lambda: _ready(process, home, port), "PostgreSQL to accept connections")
-            server = Server(port)
-            server.execute(f"CREATE ROLE {SECRETIVE} LOGIN PASSWORD '{PASSWORD}'")
-            yield server
+            yield running
         finally:
-            process.send_signal(signal.SIGINT)  # ends its connections
-            process.wait(30)
+            running.stop()
 
 
 def _identity() -> dict[str, Any]:

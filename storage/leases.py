@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from types import TracebackType
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from storage.background import Background
 from storage.errors import LostPlaceError
 from storage.places import Claim, Places
 
@@ -15,36 +15,25 @@ RENEWALS_A_LEASE = 6
 FIRST_PAUSE_S = 0.5  # after a failed renewal; doubled up to the usual interval
 
 
-class LeaseKeeper:
+class LeaseKeeper(Background):
     """Within its context a thread renews the claim's lease; `lost` tells that somebody else has the place.
 
     A failing storage ends neither the thread nor the claim: the thread tries again, in pauses that grow.
     """
 
     def __init__(self, places: Places, claim: Claim) -> None:
+        super().__init__(f"lease-{claim.number}")
         self._places = places
         self._claim = claim
         self._renew_s = places.lease_s / RENEWALS_A_LEASE
-        self._done = threading.Event()
         self._lost = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name=f"lease-{claim.number}", daemon=True)
 
     @property
     def lost(self) -> bool:
         """Whether a renewal found that the place is no longer this claim's."""
         return self._lost.is_set()
 
-    def __enter__(self) -> LeaseKeeper:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join(timeout=self._renew_s)
-
-    def _keep(self) -> None:
+    def _run(self) -> None:
         pause = self._renew_s
         while not self._done.wait(pause):
             try:

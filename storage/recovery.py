@@ -7,16 +7,15 @@ times, at once, and be killed half-way: every step is one conditional update, an
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.background import Background
 from storage.patience import is_transient
 from storage.places import DEFAULT_LEASE_S, Places
 from storage.study import StoredStudy
@@ -108,25 +107,14 @@ class Recovery:
         return f"trial {trial.number} closed as {state.name}: its worker ended without closing it"
 
 
-class RecoveryThread:
+class RecoveryThread(Background):
     """Within its context a thread looks every `every_s`, whether or not anybody wants a trial just then."""
 
     def __init__(self, study: StoredStudy, say: Callable[[str], None], every_s: float) -> None:
+        super().__init__("recovery")
         self._recovery = Recovery(study, every_s=every_s)
         self._say = say
         self._every_s = every_s
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="recovery", daemon=True)
-
-    def __enter__(self) -> RecoveryThread:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join(timeout=10.0)
 
     def _run(self) -> None:
         while not self._done.wait(self._every_s):

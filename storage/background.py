@@ -1,0 +1,32 @@
+"""A thread that lives as long as a context: for leases and recovery."""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+LONGEST_END_S = 10.0  # an end waits no longer for a request that hangs; the thread is a daemon
+
+
+class Background(ABC):
+    """Within its context `_run` runs in a thread of its own; it ends when `_done` is set."""
+
+    def __init__(self, name: str) -> None:
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join(timeout=LONGEST_END_S)
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Work until `_done`; pauses are waits for it."""

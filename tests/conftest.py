@@ -19,6 +19,10 @@ from storage.backend import Backend, open_backend
 
 HERE = Path(__file__).parent
 
+# A shell that starts this suite in the background has SIGINT ignored, which every process below would inherit: the
+# tests of Ctrl-C would then test nothing.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(autouse=True)
 def _no_leaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from storage import tables
 from storage.errors import NoDatabaseError, StorageError
@@ -209,10 +209,7 @@ def _stamp(engine: Engine) -> None:
     """Write the schema's version last: whoever sees it sees finished tables."""
     with engine.begin() as connection:
         if connection.execute(select(tables.schema.c.version)).first() is None:
-            try:
-                connection.execute(tables.schema.insert().values(version=tables.SCHEMA_VERSION))
-            except IntegrityError:  # pragma: no cover - the lock excludes it
-                raise StorageError("two processes created the tables at once; start again") from None
+            connection.execute(tables.schema.insert().values(version=tables.SCHEMA_VERSION))
 
 
 def _is_current(engine: Engine) -> bool:

@@ -181,7 +181,7 @@ class TestMistakes:
 
         monkeypatch.setattr("search.cli.app.app", broken)
         with pytest.raises(ZeroDivisionError):
-            cli("version")
+            cli("--version")
 
     @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 1)])
     def test_quiet_ends(self, error: type[BaseException], code: int, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,7 @@ class TestMistakes:
             raise error
 
         monkeypatch.setattr("search.cli.app.app", ended)
-        ran = cli("version", fails=True)
+        ran = cli("--version", fails=True)
         assert (ran.code, ran.out, ran.err) == (code, "", "")
 
 
@@ -221,7 +221,7 @@ class TestStudies:
 
 def test_the_version_by_the_installed_command() -> None:
     done = subprocess.run(
-        [Path(sys.executable).parent / "affinity-search", "version"], capture_output=True, text=True, check=True
+        [Path(sys.executable).parent / "affinity-search", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip().count(".") == 2
 

@@ -14,7 +14,7 @@ from storage.backend import Backend
 ROOT = Path(__file__).parent.parent
 TRAINING = ("keras", "tensorflow", "jax", "torch", "sklearn")
 HEAVY = (*TRAINING, "optuna", "sqlalchemy")
-COMMANDS = ("launch", "worker", "status", "evaluate", "export", "dashboard", "studies", "version")
+COMMANDS = ("launch", "worker", "status", "evaluate", "export", "dashboard", "studies")
 
 
 def imported(path: Path) -> Iterator[str]:

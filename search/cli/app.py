@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from search.cli import dashboard, evaluate, export, launch, status, studies, worker
@@ -22,9 +24,18 @@ app.command()(export.export)
 app.command()(dashboard.dashboard)
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    from importlib.metadata import version as installed
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
 
-    typer.echo(installed("affinity-search"))
+        typer.echo(version("affinity-search"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the command itself; its help stands above."""

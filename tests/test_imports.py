@@ -81,7 +81,7 @@ def run(*arguments):
 def test_help_is_instant() -> None:
     everything = "\n".join(f"run({command!r}, '--help')" for command in COMMANDS)
     assert (
-        loaded_after(f"{RUN}\nrun('--help')\nrun('studies', 'show', '--help')\n{everything}\nrun('version')") == set()
+        loaded_after(f"{RUN}\nrun('--help')\nrun('studies', 'show', '--help')\n{everything}\nrun('--version')") == set()
     )
 
 

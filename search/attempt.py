@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from search.objective import Objective, Params
@@ -61,6 +63,7 @@ class Attempt:
 
         Raises:
             optuna.TrialPruned: the study's pruner says that the trial is not worth going on.
+            LostPlaceError: the trial was ended by others.
         """
         self._scores.append(score)
         self._waiting.append(score)
@@ -80,7 +83,8 @@ class Attempt:
         """Report the waiting epochs in their order."""
         while self._waiting:
             score = self._waiting[0]
-            self._trial.report(1.0 - score.scores.macro_f1, score.epoch)
+            with self._unless_ended():
+                self._trial.report(1.0 - score.scores.macro_f1, score.epoch)
             self._waiting.popleft()
 
     def train(
@@ -133,15 +137,15 @@ class Attempt:
         self._places.give_back(self.claim, reason)
         self._tell(TrialState.FAIL)
 
-    def drop(self, reason: str) -> None:
+    def drop(self) -> None:
         """The place is somebody else's now: only this attempt's own Optuna trial is closed."""
         self._tell(TrialState.FAIL)
 
     def _begin(self) -> None:
         try:
             self._places.begin(self.claim, self._trial.number, self.params)
-        except LostPlaceError as error:
-            self.drop(str(error))  # nobody else knows of this trial: it would run for ever
+        except LostPlaceError:
+            self.drop()  # nobody else knows of this trial: it would run for ever
             raise
 
     def _ask(self) -> optuna.Trial:
@@ -157,8 +161,19 @@ class Attempt:
         return time.monotonic() - self._started
 
     def _describe(self, **attributes: Any) -> None:
-        for key, value in attributes.items():
-            self._trial.set_user_attr(key, value)
+        with self._unless_ended():
+            for key, value in attributes.items():
+                self._trial.set_user_attr(key, value)
+
+    @contextlib.contextmanager
+    def _unless_ended(self) -> Iterator[None]:
+        """Optuna refuses writes to a trial that is over: somebody ended it when this worker's lease had ended."""
+        try:
+            yield
+        except UpdateFinishedTrialError:
+            raise LostPlaceError(
+                f"trial {self.number} was ended by others, as this worker was not heard of; it is dropped"
+            ) from None
 
     def _describe_scores(self) -> None:
         """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""

@@ -99,7 +99,7 @@ class Worker:
             try:
                 return self._train(attempt, lambda: keeper.lost or should_stop())
             except LostPlaceError as error:
-                attempt.drop(str(error))
+                attempt.drop()
                 say(f"trial {attempt.number}: {error}")
                 return False
 

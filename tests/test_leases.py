@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from making import holder, make, train
+from making import holder, make, train, worker_for
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 from waiting import until
@@ -13,7 +13,7 @@ from storage.backend import Backend
 from storage.errors import LostPlaceError
 from storage.leases import LeaseKeeper
 from storage.places import Claim, Places
-from storage.recovery import WRITING_S, Recovery
+from storage.recovery import WRITING_S, Recovery, end_trial
 from storage.study import StoredStudy
 from storage.tables import PlaceState
 
@@ -154,6 +154,32 @@ class TestExpiry:
         with pytest.raises(LostPlaceError):
             attempt.complete(0.0)
         assert row(places)["value"] == value
+
+    def test_a_worker_that_was_stopped_drops_its_trial_and_goes_on(
+        self, study: StoredStudy, places: Places, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As after SIGSTOP: meanwhile its place was taken, trained by another, and its trial ended."""
+        worker = worker_for(study)
+        claim = places.claim(worker.holder)
+        assert claim is not None
+        training = worker.objective.run
+
+        def stopped(*arguments: Any, **options: Any) -> Any:
+            worker.objective.run = training  # type: ignore[method-assign]
+            over(study, places)
+            places.expire(row(places), "silent")
+            end_trial(study, row(places)["trial"], TrialState.FAIL)
+            train(study, most=1)
+            return training(*arguments, **options)
+
+        worker.objective.run = stopped  # type: ignore[method-assign]
+        assert not worker.run(claim, lambda: False)
+        assert "was ended by others" in capsys.readouterr().err
+        assert (row(places)["state"], row(places)["attempt"]) == (PlaceState.COMPLETE, 2)
+        assert [trial.state for trial in study.optuna.get_trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+        following = worker.places.claim(worker.holder)
+        assert following is not None
+        assert worker.run(following, lambda: False)
 
 
 class TestHalves:

@@ -100,7 +100,7 @@ class Worker:
                 return self._train(attempt, lambda: keeper.lost or should_stop())
             except LostPlaceError as error:
                 attempt.drop()
-                say(f"trial {attempt.number}: {error}")
+                say(str(error))
                 return False
 
     def _train(self, attempt: Attempt, should_stop: Callable[[], bool]) -> bool:

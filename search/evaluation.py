@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from search.objective import Objective
@@ -13,6 +15,8 @@ from storage.study import StoredStudy
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
+
+    from search.training.fit import EpochScore
 
 
 def evaluate_best(study: StoredStudy, options: WorkerOptions, *, top: int, seeds: int) -> list[dict[str, Any]]:
@@ -64,7 +68,7 @@ def _score(
     result = objective.run(
         params,
         seed,
-        lambda score: say(f"{what}, {epoch_text(score, study.spec.training.epochs, protocol)}"),
+        _seldom(lambda score: say(f"{what}, {epoch_text(score, study.spec.training.epochs, protocol)}")),
         # The search's own room for centres, so that a retraining rounds as the search did.
         max_centers=space.max_centers if space else None,
         restore_best=True,
@@ -72,3 +76,15 @@ def _score(
     score = objective.score_test() | {"epoch": result.best.epoch}
     say(f"{what}: macro F1 {score['macro_f1']:.4f} on the test set ({protocol}), epoch {result.best.epoch}")
     return score
+
+
+def _seldom(tell: Callable[[EpochScore], None], every_s: float = 10.0) -> Callable[[EpochScore], None]:
+    """Calls `tell` at most every `every_s`: a long training shows that it lives, a short one says only how it ended."""
+    told = [time.monotonic()]
+
+    def perhaps(score: EpochScore) -> None:
+        if time.monotonic() - told[0] >= every_s:
+            told[0] = time.monotonic()
+            tell(score)
+
+    return perhaps

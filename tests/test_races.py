@@ -9,6 +9,7 @@ from conftest import Cli
 from making import holder, make, open_study, worker_for
 from optuna.trial import TrialState
 from test_leases import FakeClock
+from waiting import until
 
 from storage.backend import Backend
 from storage.places import Places
@@ -57,6 +58,7 @@ def test_a_short_lease_ends_beside_a_long_one(backend: Backend) -> None:
     short, long = Places(backend, study.token, 0.01), Places(backend, study.token, 60.0)
     assert short.claim(holder())
     assert long.claim(holder())
+    until(lambda: backend.time() > short.rows()[0]["lease_until"], "the end of the short lease")
     clock = FakeClock()
     recovery = Recovery(study, clock, every_s=10.0)
     for _ in range(3):

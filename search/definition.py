@@ -12,8 +12,7 @@ from storage.errors import NoDatabaseError, StudyNotFoundError
 from storage.study import StoredStudy, find_study, study_names
 from studies import bundled
 from studies.errors import StudyFileError
-from studies.files import load
-from studies.overrides import lay_over
+from studies.files import load, overridden
 from studies.spec import StudySpec
 
 
@@ -48,9 +47,10 @@ def open_storage_for(url: str, asked: Asked) -> Backend:
     try:
         return open_backend(url, create=False)
     except NoDatabaseError as error:
-        if not _is_path(asked.source) and asked.source not in bundled.names():
+        if asked.source in bundled.names():
+            _checked(load(asked.source, asked.renamed), asked.source)
+        elif not _is_path(asked.source):
             raise StudyNotFoundError(f"{_unknown(asked.source)}; and {error}") from error
-    _checked(load(asked.source, asked.renamed), asked.source)
     return open_backend(url, create=True)
 
 
@@ -89,12 +89,12 @@ def _resolve(backend: Backend, asked: Asked) -> StudySpec:
         return load(source, asked.renamed)
     stored = find_study(backend, source) if asked.name in (None, source) else None
     if stored is not None:
-        return _overridden(stored.spec, asked.overrides)
+        return overridden(stored.spec, asked.overrides)
     if source in bundled.names():
         return load(source, asked.renamed)
     template = find_study(backend, source)
     if template is not None:
-        return _overridden(template.spec, asked.renamed)
+        return overridden(template.spec, asked.renamed)
     names = ", ".join(study_names(backend)[:20]) or "none"
     raise StudyNotFoundError(f"{_unknown(source)}; stored in {backend}: {names}")
 
@@ -106,14 +106,6 @@ def _is_path(source: str) -> bool:
 def _quoted(name: str) -> str:
     """As a TOML string, so that no name is taken for a number or a table."""
     return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _overridden(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
-    raw = spec.to_dict()
-    malformed = lay_over(raw, overrides)
-    if malformed:
-        raise StudyFileError(spec.name, malformed)
-    return StudySpec.from_dict(raw, spec.name)
 
 
 def _unknown(source: str) -> str:

@@ -10,13 +10,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import TrialState
 
+from search import UNFIT_MACHINE_EXIT
 from search.accelerators import Slot
-from search.cli import UNFIT_MACHINE_EXIT
 from search.signals import StopSignals
 from search.worker import new_worker_id
 from storage.backend import Backend
@@ -44,7 +44,6 @@ class Running:
     process: subprocess.Popen[bytes] | None = None
     worker_id: str = ""
     early_deaths: int = 0
-    starts: int = field(default=0)
     told: int | None = None  # the last signal that was passed on to the present process
 
     @property
@@ -75,7 +74,6 @@ class Launcher:
     ) -> None:
         self._study = study
         self._data_dir = data_dir
-        self._places = Places(study.backend, study.token)
         self._show = show
         self._say = say
         self._lease_s = lease_s
@@ -83,6 +81,10 @@ class Launcher:
         self._told: int | None = None  # the last signal that was announced
         self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
         self.workers = [Running(slot, self.logs) for slot in slots]
+
+    @property
+    def _places(self) -> Places:
+        return Places(self._study.backend, self._study.token)
 
     def run(self) -> bool:
         """Returns whether every place is used.
@@ -94,7 +96,6 @@ class Launcher:
         with StopSignals() as signals:
             # A database that is away must not end the search: the workers wait for it, and so does their launcher.
             self._study = self._study.made_patient(Patience(self._say, give_up=signals.should_stop))
-            self._places = Places(self._study.backend, self._study.token)
             with RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE):
                 self._watch(signals)
         counts = self._places.counts()
@@ -153,7 +154,6 @@ class Launcher:
                 # Its own process group: Ctrl-C in the terminal reaches the launcher alone, which passes it on.
                 start_new_session=True,
             )
-        worker.starts += 1
         worker.told = None
 
     def _ended(self, worker: Running, code: int, draining: bool) -> None:

@@ -52,7 +52,6 @@ class PlainLines:
         self._console = console
         self._last: tuple[int, int] | None = None
         self._best: Best | None = None
-        self._looked_first = True
         self._looked = float("-inf")
 
     def show(self, study: StoredStudy, *, last: bool = False) -> None:
@@ -60,11 +59,10 @@ class PlainLines:
             return
         self._looked = time.monotonic()
         snapshot = take(study)
+        word = "best so far:" if self._last is None else "new best"
         if self._last != _key(snapshot):
             self._last = _key(snapshot)
             self.say(plain_line(snapshot))
-        word = "best so far:" if self._looked_first else "new best"
-        self._looked_first = False
         if self._best != snapshot.best:
             self._best = snapshot.best
             self.say(f"{word} {best_text(snapshot.best, snapshot.protocol)}")

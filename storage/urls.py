@@ -12,7 +12,6 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from storage.errors import StorageError
 
-DEFAULT_URL = "sqlite:///affinity-search.db"
 SECRET_QUERY_KEYS = frozenset({"password", "passfile", "sslpassword", "sslkey"})
 
 

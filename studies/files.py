@@ -27,8 +27,20 @@ def load(source: str, overrides: Sequence[str] = ()) -> StudySpec:
     """
     is_bundled = _is_bundled(source)
     raw = parse(bundled.text(source) if is_bundled else read(source), source)
-    malformed = lay_over(raw, overrides)
     raw.setdefault("name", source if is_bundled else Path(source).stem)
+    return _laid_over(raw, overrides, source)
+
+
+def overridden(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
+    """A study that is there already with `key.path=value` overrides laid over it, checked as a file's are.
+
+    Raises StudyFileError: for all mistakes at once.
+    """
+    return _laid_over(spec.to_dict(), overrides, spec.name)
+
+
+def _laid_over(raw: dict[str, Any], overrides: Sequence[str], source: str) -> StudySpec:
+    malformed = lay_over(raw, overrides)
     try:
         spec = StudySpec.from_dict(raw, source)
     except StudyFileError as error:

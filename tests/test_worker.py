@@ -12,8 +12,8 @@ from making import TINY, make, open_study, train, worker_for
 from optuna.trial import TrialState
 from waiting import until
 
+from search import UNFIT_MACHINE_EXIT
 from search.accelerators import Slot
-from search.cli import UNFIT_MACHINE_EXIT
 from search.seeds import trial_seed
 from search.signals import StopSignals
 from search.worker import WorkerOptions, work

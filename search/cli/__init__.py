@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-UNFIT_MACHINE_EXIT = 78  # EX_CONFIG of sysexits.h: a worker that ends with it is not started again
+from search import UNFIT_MACHINE_EXIT
 
 
 def main() -> None:

@@ -18,6 +18,7 @@ from search.cli.options import (
     Storage,
     StudySource,
     Trials,
+    asked_study,
     say,
 )
 
@@ -38,16 +39,12 @@ def launch(
 ) -> None:
     """Create or continue a study and run workers on this machine until its places are used."""
     from search.accelerators import plan
-    from search.definition import Asked, open_storage_for, open_study
     from search.launcher import Launcher
     from search.progress import progress_for
     from search.view import plural
 
     slots = plan(devices, workers)
-    asked = Asked.of(study, name, overrides, trials)
-    stored, notes = open_study(open_storage_for(storage, asked), asked)
-    for note in notes:
-        say(note)
+    stored = asked_study(storage, study, name, overrides, trials)
     started = time.monotonic()
     with progress_for(stored) as progress:
         launcher = Launcher(stored, slots, data_dir, show=progress.show, say=progress.say, lease_s=lease_s)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from storage.backend import Backend
+    from storage.study import StoredStudy
 
 Storage = Annotated[
     str,
@@ -67,6 +68,19 @@ def _is_terminal() -> bool:
 def say(message: str) -> None:
     """A line for the person."""
     typer.echo(message, err=True)
+
+
+def asked_study(
+    url: str, source: str, name: str | None, overrides: list[str] | None, trials: int | None
+) -> StoredStudy:
+    """Create or continue the study that the options describe, and tell the person what changed."""
+    from search.definition import Asked, open_storage_for, open_study
+
+    asked = Asked.of(source, name, overrides, trials)
+    stored, notes = open_study(open_storage_for(url, asked), asked)
+    for note in notes:
+        say(note)
+    return stored
 
 
 def opened(url: str) -> Backend:

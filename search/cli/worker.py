@@ -15,7 +15,7 @@ from search.cli.options import (
     Storage,
     StudySource,
     Trials,
-    say,
+    asked_study,
 )
 
 
@@ -36,13 +36,9 @@ def worker(
     Ctrl-C once finishes the running trial, twice gives it back and stops now.
     """
     from search.accelerators import plan
-    from search.definition import Asked, open_storage_for, open_study
     from search.worker import WorkerOptions, work
 
     if device == "auto":
         device = plan("auto", None)[0].device
-    asked = Asked.of(study, name, overrides, trials)
-    stored, notes = open_study(open_storage_for(storage, asked), asked)
-    for note in notes:
-        say(note)
+    stored = asked_study(storage, study, name, overrides, trials)
     work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s))

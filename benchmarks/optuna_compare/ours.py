@@ -1,0 +1,111 @@
+"""affinity-search: its real command and storage; only Keras is replaced, by the tests' arithmetic."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from fake_objective import FakeObjective, FakeResult, install, replace_for_good
+from making import make
+from optuna.trial import TrialState
+from waiting import until
+
+import search.cli.worker
+import search.worker  # noqa: F401 - for the fork server, which imports what every worker needs
+from optuna_compare import plain
+from optuna_compare.conditions import STUDY, Conditions
+from optuna_compare.processes import meet_others
+from search.cli import main
+from storage.backend import open_backend
+from storage.places import Places
+from storage.recovery import LOOKS_A_LEASE, RecoveryThread
+from storage.study import load_study
+from storage.tables import PlaceState
+
+RECOVERED_LOOK_S = 1.0
+
+
+def create(conditions: Conditions) -> None:
+    """Once, before any worker: as many places as trials are wanted."""
+    backend = open_backend(conditions.url, create=True)
+    make(backend, STUDY, conditions.trials, [f"training.epochs={conditions.epochs}", f"seed={conditions.seed or 0}"])
+    backend.close()
+
+
+def open_fresh(conditions: Conditions) -> None:
+    """What the first command of a search does; several may be the first."""
+    meet_others()
+    make(open_backend(conditions.url, create=True))
+
+
+def work(conditions: Conditions, worker: str) -> None:
+    """The body of a worker process: `affinity-search worker`."""
+    if conditions.dies_in_ask:
+        plain.die_in_ask()
+    if conditions.gate is not None:
+        os.environ["FAKE_GATE"] = str(conditions.gate)
+    os.environ["AFFINITY_SEARCH_STORAGE"] = conditions.url
+    install(replace_for_good)
+    replace_for_good("search.worker.Objective", _paced(conditions))
+    lease = [] if conditions.grace_s is None else ["--lease-s", str(conditions.grace_s)]
+    sys.argv = ["affinity-search", "worker", STUDY, "--device", "cpu", "--worker-id", worker, *lease]
+    meet_others()
+    main()
+
+
+def recover(conditions: Conditions) -> None:
+    """What every worker does beside its work, until nothing is left to mend."""
+    assert conditions.grace_s is not None
+    backend = open_backend(conditions.url, create=False)
+    study = load_study(backend, STUDY)
+    places = Places(backend, study.token)
+
+    def done() -> bool:
+        time.sleep(RECOVERED_LOOK_S)
+        trials = study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return not trials and not places.rows(PlaceState.HELD)
+
+    meet_others()
+    with RecoveryThread(study, lambda line: print(line, flush=True), conditions.grace_s / LOOKS_A_LEASE):
+        until(done, "every place and trial to be closed")
+
+
+def left(conditions: Conditions, trials: list[optuna.trial.FrozenTrial]) -> list[str]:
+    """What still looks as if somebody worked on it."""
+    running = sum(trial.state == TrialState.RUNNING for trial in trials)
+    held = _count(conditions, PlaceState.HELD)
+    return [f"{running} RUNNING"] * bool(running) + [f"{held} places held"] * bool(held)
+
+
+def retries(conditions: Conditions, trials: list[optuna.trial.FrozenTrial]) -> int:
+    """How many trainings the dead workers' places will get."""
+    return _count(conditions, PlaceState.FREE)
+
+
+def _count(conditions: Conditions, state: PlaceState) -> int:
+    backend = open_backend(conditions.url, create=False)
+    rows = Places(backend, load_study(backend, STUDY).token).rows(state)
+    backend.close()
+    return len(rows)
+
+
+def _paced(conditions: Conditions) -> type[FakeObjective]:
+    class PacedObjective(FakeObjective):
+        """Takes its time between two reports, as a training does."""
+
+        def run(
+            self, params: dict[str, float | int], seed: int, on_epoch: Callable[[Any], None], *stop: Any, **options: Any
+        ) -> FakeResult:
+            pace_s = plain.begin(conditions, seed)
+
+            def slowly(epoch: Any) -> None:
+                time.sleep(pace_s)
+                on_epoch(epoch)
+
+            return super().run(params, seed, slowly, *stop, **options)
+
+    return PacedObjective

@@ -1,0 +1,291 @@
+"""A real search under real disasters: kills, stops, outages, on SQLite or PostgreSQL, with a real Keras.
+
+    python tests/chaos.py sqlite --kills 100
+
+It ends with a line of Markdown, and with exit code 1 if anything was lost, counted twice or cannot be reproduced.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+from chaos_audit import Audit, audit
+from optuna.trial import TrialState
+from postgres_server import Restartable, restartable_server
+from waiting import until
+
+from storage.backend import open_backend
+from storage.places import Places
+from storage.recovery import Recovery
+from storage.study import StoredStudy, load_study
+from storage.tables import PlaceState
+
+STUDY = Path(__file__).parent / "chaos.toml"
+LEASE_S = 6.0
+OUTAGE_S = 8.0  # longer than a lease
+STOPPED_S = 10.0
+PAUSE_S = (1.0, 6.0)  # between two disasters
+IN_TRAINING = 0.85  # the share of victims that hold a place; the others may be starting
+# How often each happens, beside the kills.
+OTHERS = {"stop": 0.10, "launcher": 0.06, "outage": 0.06, "preempt": 0.10, "recoveries": 0.06}
+MORE_PLACES = 4
+HEADER = (
+    "| database | kills | stopped | preempted | launchers killed | outages | places | attempts | resumed | lost "
+    "| duplicated | epochs trained twice | equal to a retraining | minutes |"
+)
+
+
+class Chaos:
+    """One search, and whatever happens to it."""
+
+    def __init__(self, url: str, folder: Path, outage: Callable[[], None], seed: int) -> None:
+        self.url = url
+        self.folder = folder
+        self.happened: Counter[str] = Counter()
+        self._outage = outage
+        self._random = random.Random(seed)
+        self._files = str(folder / "files")
+        self._environment = os.environ | {"AFFINITY_SEARCH_STORAGE": url, "AFFINITY_SEARCH_FILES": self._files}
+        self._places = 0
+        self._disasters: dict[str, Callable[[], bool]] = {
+            "kill": lambda: self._signal(signal.SIGKILL) is not None,
+            "preempt": lambda: self._signal(signal.SIGTERM) is not None,
+            "stop": self._stop,
+            "launcher": self._kill_launcher,
+            "outage": self._let_database_rest,
+            "recoveries": self._recover_twice,
+        }
+        self._launcher: subprocess.Popen[bytes] | None = None
+
+    def run(self, kills: int) -> None:
+        """Let disasters happen until so many workers were killed, then let the search end in peace."""
+        self._launch()
+        while self.happened["kill"] < kills:
+            time.sleep(self._random.uniform(*PAUSE_S))
+            self._keep_going()
+            self._happen()
+            print(f"{time.strftime('%H:%M:%S')} {dict(self.happened)}, {self._counts()}", flush=True)
+        until(self._finished, "the search to end", timeout_s=1200)
+        until(self._nobody_runs, "every trial to be closed", timeout_s=300)
+
+    def _happen(self) -> None:
+        name = "kill"
+        drawn = self._random.random()
+        for other, share in OTHERS.items():
+            drawn -= share / (1 + sum(OTHERS.values()))
+            if drawn < 0:
+                name = other
+                break
+        self.happened[name] += self._disasters[name]()
+
+    def _stop(self) -> bool:
+        """Longer than its lease; when it wakes up, somebody else may have its place."""
+        victim = self._signal(signal.SIGSTOP)
+        if victim is None:
+            return False
+
+        def wake() -> None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                victim.send_signal(signal.SIGCONT)
+
+        threading.Timer(STOPPED_S, wake).start()
+        return True
+
+    def _kill_launcher(self) -> bool:
+        """Its workers live on; the next launcher starts two more."""
+        assert self._launcher is not None
+        if self._launcher.poll() is not None:
+            return False
+        self._launcher.kill()
+        self._launcher.wait()
+        return True
+
+    def _let_database_rest(self) -> bool:
+        self._outage()
+        return True
+
+    def _recover_twice(self) -> bool:
+        """Two at the same moment, beside those of the launcher and the workers."""
+        command = [sys.executable, "-m", "search", "doctor", "chaos", "--repair"]
+        both = [self._start(command, f"doctor-{self.happened['recoveries']}-{number}") for number in range(2)]
+        threading.Thread(target=lambda: [one.wait() for one in both]).start()
+        return True
+
+    def _signal(self, number: signal.Signals) -> psutil.Process | None:
+        """Send it to a worker chosen at random; None if there is none."""
+        workers = [one for one in psutil.process_iter(["cmdline"]) if self._is_worker(one.info["cmdline"] or [])]
+        if self._random.random() < IN_TRAINING:
+            holders = self._holders()
+            workers = [one for one in workers if one.pid in holders]
+        if not workers:
+            return None
+        victim = self._random.choice(workers)
+        try:
+            victim.send_signal(number)
+        except psutil.NoSuchProcess:
+            return None
+        return victim
+
+    def _holders(self) -> set[int]:
+        study = self.study()
+        with contextlib.closing(study.backend):
+            return {row["pid"] for row in Places.of(study).rows(PlaceState.HELD)}
+
+    def _is_worker(self, command: list[str]) -> bool:
+        return "worker" in command and self._files in command
+
+    def _keep_going(self) -> None:
+        """Start the launcher again when it has ended: its user would, or the service manager."""
+        assert self._launcher is not None
+        if self._launcher.poll() is not None:
+            study = self.study()
+            counts = Places.of(study).counts()
+            if counts.used == counts.total:
+                self._places = counts.total + MORE_PLACES
+            study.backend.close()
+            self._launch("--trials", str(self._places))
+
+    def _launch(self, *options: str) -> None:
+        command = [sys.executable, "-m", "search", "launch", str(STUDY), "--workers", "2", *options]
+        self._places = self._places or 12
+        self._launcher = self._start([*command, "--lease-s", str(LEASE_S)], "launch")
+
+    def _start(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return subprocess.Popen(
+                command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+
+    def _finished(self) -> bool:
+        assert self._launcher is not None
+        code = self._launcher.poll()
+        if code not in (None, 0):
+            self._launch("--trials", str(self._places))
+        return code == 0
+
+    def _nobody_runs(self) -> bool:
+        """Trials of workers that died before they said their place are closed after a default lease."""
+        study = self.study()
+        recovery = Recovery(study, every_s=1.0)
+        with contextlib.closing(study.backend):
+            deadline = time.monotonic() + 200
+            while study.optuna.get_trials(states=(TrialState.RUNNING,)) and time.monotonic() < deadline:
+                recovery.look()
+                time.sleep(1)
+            return True
+
+    def study(self) -> StoredStudy:
+        return load_study(open_backend(self.url, create=False), "chaos")
+
+    def _counts(self) -> str:
+        try:
+            study = self.study()
+        except Exception as error:  # the database is being started
+            return type(error).__name__
+        with contextlib.closing(study.backend):
+            counts = Places.of(study).counts()
+            return f"{counts.used} of {counts.total} places used"
+
+    def end(self) -> None:
+        """Leave no process behind, whatever happened."""
+        for process in psutil.process_iter(["cmdline"]):
+            if self._is_worker(process.info["cmdline"] or []):
+                process.kill()
+        if self._launcher is not None and self._launcher.poll() is None:
+            self._launcher.kill()
+
+
+@contextlib.contextmanager
+def sqlite_database(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A file, and an outage of it: another program holds its lock."""
+    path = folder / "chaos.db"
+
+    def outage() -> None:
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            time.sleep(OUTAGE_S)
+            other.execute("ROLLBACK")
+
+    yield f"sqlite:///{path}", outage
+
+
+@contextlib.contextmanager
+def postgresql_database(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A server of our own, and an outage of it: it is stopped, and started again."""
+    with restartable_server() as server:
+        yield server.server.url("postgres"), lambda: _stop_and_start(server)
+
+
+def _stop_and_start(server: Restartable) -> None:
+    server.stop()
+    time.sleep(OUTAGE_S)
+    server.start()
+
+
+DATABASES = {"sqlite": sqlite_database, "postgresql": postgresql_database}
+
+
+def line(database: str, chaos: Chaos, found: Audit, seconds: float) -> str:
+    """A row of the table."""
+    happened = chaos.happened
+    cells = [
+        database,
+        *(happened[name] for name in ("kill", "stop", "preempt", "launcher", "outage")),
+        found.places,
+        found.attempts,
+        found.resumed,
+        found.lost,
+        found.duplicated,
+        f"{found.twice} of {found.trained}",
+        f"{found.retrained} of {found.places}",
+        f"{seconds / 60:.1f}",
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("database", choices=DATABASES)
+    parser.add_argument("--kills", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    # Two cores for two workers, so that each has one thread, and its sums one order, on any machine.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="affinity-search-chaos-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with DATABASES[asked.database](folder) as (url, outage):
+            open_backend(url, create=True).close()
+            chaos = Chaos(url, folder, outage, asked.seed)
+            try:
+                chaos.run(asked.kills)
+                found = audit(chaos.study())
+            except BaseException:
+                for log in folder.glob("*.log"):
+                    print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
+                raise
+            finally:
+                chaos.end()
+    rule = "|" + "---|" * (HEADER.count("|") - 1)
+    print(f"\n{HEADER}\n{rule}\n{line(asked.database, chaos, found, time.monotonic() - began)}")
+    for wrong in found.wrong:
+        print(f"wrong: {wrong}", file=sys.stderr)
+    sys.exit(bool(found.wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""What must hold after any disaster: N places used, none twice, nothing running, and every value reproducible."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from search.objective import Objective
+from search.seeds import trial_seed
+from storage.places import Places
+from storage.study import StoredStudy
+from storage.tables import PlaceState
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found; `wrong` is empty if nothing was lost or counted twice."""
+
+    places: int
+    attempts: int
+    lost: int
+    duplicated: int
+    trained: int  # epochs that were reported by whoever trained them
+    twice: int  # of these, more than a search without disasters trains
+    resumed: int  # attempts that went on from a checkpoint
+    retrained: int  # places whose every epoch's score equals a retraining's, bit for bit
+    wrong: tuple[str, ...]
+
+
+def audit(study: StoredStudy) -> Audit:
+    """Compare the places, Optuna's trials, and a retraining of every place in this process."""
+    rows, trials = Places.of(study).rows(), study.optuna.get_trials(deepcopy=False)
+    complete = Counter(trial.user_attrs.get("place") for trial in trials if trial.state == TrialState.COMPLETE)
+    wrong = [*_wrong_rows(rows, trials), *_wrong_trials(trials, rows)]
+    differing = _differing(study, rows, {trial.number: trial for trial in trials})
+    trained = sum(len(trial.intermediate_values) - trial.user_attrs.get("resumed_epochs", 0) for trial in trials)
+    return Audit(
+        places=len(rows),
+        attempts=len(trials),
+        lost=sum(not complete[row["number"]] for row in rows),
+        duplicated=sum(count > 1 for count in complete.values()),
+        trained=trained,
+        twice=trained - len(rows) * study.spec.training.epochs,
+        resumed=sum("resumed_epochs" in trial.user_attrs for trial in trials),
+        retrained=len(rows) - len(differing),
+        wrong=(*wrong, *differing),
+    )
+
+
+def _wrong_rows(rows: list[dict[str, Any]], trials: list[FrozenTrial]) -> list[str]:
+    by_number = {trial.number: trial for trial in trials}
+    wrong = []
+    for row in rows:
+        trial = by_number.get(row["trial"])
+        if row["state"] != PlaceState.COMPLETE:
+            wrong.append(f"place {row['number']} is {row['state']}: {row['reason']}")
+        elif trial is None or trial.state != TrialState.COMPLETE or trial.value != row["value"]:
+            wrong.append(f"place {row['number']} and its trial {row['trial']} disagree")
+    return wrong
+
+
+def _wrong_trials(trials: list[FrozenTrial], rows: list[dict[str, Any]]) -> list[str]:
+    """Every attempt is the one that counts, or failed for a reason that is told, and belongs to its place."""
+    counted = {row["trial"] for row in rows}
+    attempts = {row["number"]: row["attempt"] for row in rows}
+    params = {row["number"]: row["params"] for row in rows}
+    wrong = []
+    for trial in trials:
+        place = trial.user_attrs.get("place")
+        if trial.state not in (TrialState.COMPLETE, TrialState.FAIL):
+            wrong.append(f"trial {trial.number} is {trial.state.name}")
+        elif trial.state == TrialState.COMPLETE and trial.number not in counted:
+            wrong.append(f"trial {trial.number} is complete, but place {place} counts another")
+        elif trial.state == TrialState.FAIL and "reason" not in trial.user_attrs:
+            wrong.append(f"trial {trial.number} failed without a reason")
+        attempt = trial.user_attrs.get("attempt", 1)  # its worker may have died between writing the two
+        if place is not None and not 1 <= attempt <= max(1, attempts[place]):
+            wrong.append(f"trial {trial.number} is attempt {attempt} of {attempts[place]}")
+        if place is not None and trial.params != params[place]:
+            wrong.append(f"trial {trial.number} trained other parameters than place {place} has")
+    return wrong
+
+
+def _differing(study: StoredStudy, rows: list[dict[str, Any]], trials: dict[int, FrozenTrial]) -> list[str]:
+    """Places that do not have, bit for bit, the scores of a training without any disaster."""
+    from search import devices
+
+    devices.configure("cpu", 1)
+    objective = Objective(study.spec, study.settled_precision, None)
+    space = study.spec.space
+    wrong = []
+    for row in rows:
+        if row["state"] != PlaceState.COMPLETE or row["trial"] not in trials:
+            continue
+        seed = trial_seed(study.spec.seed, row["number"])
+        again = objective.run(row["params"], seed, max_centers=space.max_centers if space else None)
+        scores = {epoch.epoch: 1.0 - epoch.scores.macro_f1 for epoch in again.epochs}
+        if row["value"] != again.value or trials[row["trial"]].intermediate_values != scores:
+            wrong.append(f"place {row['number']}: value {row['value']}, but a retraining gives {again.value}")
+    return wrong

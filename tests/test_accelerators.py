@@ -1,12 +1,13 @@
 """Devices and their workers, with NVIDIA's library replaced by a named fake: no test machine has such cards."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from search import accelerators
-from search.accelerators import NoSuchDeviceError, plan
+from search.accelerators import NoSuchDeviceError, plan, trouble
 
 
 class FakeNvml:
@@ -17,6 +18,8 @@ class FakeNvml:
 
     def __init__(self, names: list[str] | None) -> None:
         self.names = names
+        self.free_mib = 70_000
+        self.lost = False
         self.open = False
 
     def nvmlInit(self) -> None:  # noqa: N802 - NVML's name
@@ -32,7 +35,12 @@ class FakeNvml:
         return len(self.names)
 
     def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        if self.lost:
+            raise self.NVMLError("GPU is lost")
         return index
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(total=80_000 << 20, free=self.free_mib << 20)
 
     def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
         assert self.names is not None
@@ -56,6 +64,53 @@ def test_one_worker_on_each_gpu_which_it_sees_alone(nvml: FakeNvml) -> None:
     assert {slot.environment["CUDA_DEVICE_ORDER"] for slot in slots} == {"PCI_BUS_ID"}
     assert {slot.device for slot in slots} == {"gpu:0"}
     assert not nvml.open
+
+
+def test_several_workers_share_a_gpu_s_memory() -> None:
+    slots = plan("gpu:1,3", None, per_device=2)
+    assert [slot.label for slot in slots] == ["gpu:1", "gpu:1", "gpu:3", "gpu:3"]
+    assert {slot.memory_mib for slot in slots} == {36_000}, "nine tenths, halved"
+    assert {slot.environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] for slot in slots} == {"0.450"}
+    alone = plan("gpu", None)[0]
+    assert alone.memory_mib is None, "one worker takes what it needs"
+    assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in alone.environment
+
+
+@pytest.mark.parametrize("devices", ["cpu", "tpu"])
+def test_only_gpus_are_shared(devices: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NoSuchDeviceError, match=f"--workers-per-device 2 given for {devices}: only GPUs"):
+        plan(devices, None, per_device=2)
+
+
+def test_tpus_by_name_have_a_worker_each(nvml: FakeNvml) -> None:
+    slots = plan("tpu", None, tpus=["first", "second"])
+    assert [(slot.label, slot.device) for slot in slots] == [("tpu:first", "tpu"), ("tpu:second", "tpu")]
+    assert [slot.environment["TPU_NAME"] for slot in slots] == ["first", "second"]
+    assert plan("auto", None, tpus=["first"])[0].label == "tpu:first"
+    with pytest.raises(NoSuchDeviceError, match="--tpu first given for gpu"):
+        plan("gpu", None, tpus=["first"])
+
+
+class TestTrouble:
+    """What a launcher asks before it starts a worker."""
+
+    def test_none(self) -> None:
+        assert trouble(plan("gpu:2", None)[0]) is None
+        assert trouble(plan("cpu", None)[0]) is None
+
+    def test_a_full_gpu(self, nvml: FakeNvml) -> None:
+        slot = plan("gpu:2", None)[0]
+        nvml.free_mib = 300
+        assert trouble(slot) == "gpu:2 is full: 300 MiB free of 80000; see nvidia-smi for who uses it"
+
+    def test_a_gpu_that_has_disappeared(self, nvml: FakeNvml) -> None:
+        slot = plan("gpu:2", None)[0]
+        nvml.names = ["the only one left"]
+        assert "gpu:2 has disappeared: NVML finds 1 GPUs" in str(trouble(slot))
+        nvml.lost = True
+        assert "GPU is lost" in str(trouble(slot))
+        with pytest.raises(NoSuchDeviceError, match="look at nvidia-smi"):
+            plan("auto", None)
 
 
 def test_chosen_gpus() -> None:
@@ -106,7 +161,7 @@ def test_cpu_workers_share_the_cores(workers: int | None, threads: int) -> None:
 
 
 def test_numbers_of_workers_that_make_no_sense() -> None:
-    with pytest.raises(NoSuchDeviceError, match="--workers 3 given for gpu:0,2: one worker runs on each of 2"):
+    with pytest.raises(NoSuchDeviceError, match="--workers 3 given for gpu:0,2, where 2 run"):
         plan("gpu:0,2", 3)
     assert len(plan("gpu:0,2", 2)) == 2
     with pytest.raises(NoSuchDeviceError, match="a whole number from 1"):

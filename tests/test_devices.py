@@ -8,6 +8,7 @@ import types
 import pytest
 
 from search import devices
+from search.devices import on_tensorflow
 from search.training.errors import TrainingError
 
 devices.configure("cpu", 2)
@@ -28,7 +29,7 @@ def configured(monkeypatch):
     """Pretend that another device was configured."""
 
     def pretend(kind, **details):
-        monkeypatch.setattr(devices, "_configured", devices._Configured(kind, strategy=details.pop("strategy", None)))
+        monkeypatch.setattr(devices, "_configured", devices.Wanted(kind, strategy=details.pop("strategy", None)))
         monkeypatch.setattr(devices, "_gpu_details", lambda: details)
 
     return pretend
@@ -166,8 +167,20 @@ def test_a_gpu_is_claimed_with_memory_growth():
         set_visible_devices=lambda chosen, kind: calls.append((chosen, kind)),
         experimental=types.SimpleNamespace(set_memory_growth=lambda gpu, on: calls.append((gpu, on))),
     )
-    devices._claim_gpu(types.SimpleNamespace(config=config), 1)
+    on_tensorflow.claim_gpu(types.SimpleNamespace(config=config), 1, None)
     assert calls == [(["second"], "GPU"), ("second", True)]
+
+
+def test_a_worker_of_several_gets_its_share_of_the_gpu():
+    calls = []
+    config = types.SimpleNamespace(
+        list_physical_devices=lambda kind: ["first"],
+        set_visible_devices=lambda chosen, kind: None,
+        LogicalDeviceConfiguration=lambda memory_limit: memory_limit,
+        set_logical_device_configuration=lambda gpu, limits: calls.append((gpu, limits)),
+    )
+    on_tensorflow.claim_gpu(types.SimpleNamespace(config=config), 0, 42_000)
+    assert calls == [("first", [42_000])], "and no growth, which TensorFlow refuses beside a limit"
 
 
 def test_jax_is_set_by_the_environment_without_tensorflow():

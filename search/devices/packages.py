@@ -1,0 +1,45 @@
+"""Which backend Keras uses and which versions are installed, without importing any of them."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+
+_BACKEND_PACKAGES = {
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tensorflow-intel"),
+    "jax": ("jax",),
+    "torch": ("torch",),
+}
+
+
+def backend() -> str:
+    """The Keras backend this process uses or will use: as Keras itself finds it."""
+    if chosen := os.environ.get("KERAS_BACKEND"):
+        return chosen
+    try:
+        return str(json.loads((keras_home() / "keras.json").read_text()).get("backend", "tensorflow"))
+    except (OSError, ValueError, AttributeError):
+        return "tensorflow"
+
+
+def keras_home() -> Path:
+    """Keras' own folder: its configuration, and its cache of data sets in `datasets`."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on, from package metadata."""
+    found = {"python": platform.python_version(), "backend": backend()}
+    for package in ("keras", "optuna", "numpy", "scikit-learn", "affinity-search"):
+        found[package] = _version(package) or "not installed"
+    candidates = _BACKEND_PACKAGES.get(backend(), (backend(),))
+    found["backend_version"] = next(filter(None, map(_version, candidates)), "not installed")
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

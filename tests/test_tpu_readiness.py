@@ -1,0 +1,96 @@
+"""What a TPU will ask of the code, without one: two replicas, static shapes under XLA, the real resolver.
+
+Only the hardware is replaced, by two logical CPU devices and a MirroredStrategy over them; nothing here ran on a TPU.
+Each test needs a TensorFlow of its own, as devices are settled once per process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from search import devices
+
+pytestmark = pytest.mark.skipif(devices.backend() != "tensorflow", reason="TPUStrategy is TensorFlow's")
+
+TRAINING = """
+import json, sys
+import numpy as np
+from search import devices
+
+def train(jit=None):
+    if jit is not None:
+        devices.compile_options = lambda: {"jit_compile": jit}
+    from search.training.datasets import FACTS, Split, search_splits
+    from search.training.fit import AffinityParams, Trainer, TrainingConfig
+    from search.training.networks import NetworkConfig
+    train, evaluation = search_splits("digits", 20, 0.2, "holdout", 0, None)
+    half = train.take(np.arange(96))
+    # Both halves of each batch are alike: then a replica's own batch statistics are those of the whole batch.
+    order = np.concatenate([np.tile(part, 2) for part in np.split(np.arange(96), 3)])
+    doubled = Split(half.images[order], half.labels[order])
+    import search.training.fit as fit
+    fit.epoch_order = lambda indices, labels, batch, seed, epoch: (indices, labels)
+    network = NetworkConfig((4, 8), 1, 0.9, "affinity")
+    trainer = Trainer(doubled, evaluation, FACTS["digits"], network, TrainingConfig(3, 64, 5e-3), max_centers=3)
+    result = trainer.run(AffinityParams(0.4, 40.0, 2), seed=1)
+    print(json.dumps([[epoch.loss, epoch.scores.macro_f1] for epoch in result.epochs]))
+"""
+
+ONE_DEVICE = TRAINING + """
+devices.configure("cpu", 1)
+train()
+"""
+
+TWO_REPLICAS = TRAINING + """
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+seen = {}
+class FakeTpu(tf.distribute.MirroredStrategy):
+    def __init__(self, resolver):
+        assert isinstance(resolver, tf.distribute.cluster_resolver.TPUClusterResolver), resolver
+        assert seen["initialised"] is resolver
+        super().__init__(["CPU:0", "CPU:1"])
+tf.tpu.experimental.initialize_tpu_system = lambda resolver: seen.update(initialised=resolver)
+tf.distribute.TPUStrategy = FakeTpu
+devices.configure("tpu")
+assert devices.replicas() == 2, devices.replicas()
+assert devices.describe() == "tpu, 2 cores"
+assert devices.compile_options() == {"jit_compile": False}, "the strategy compiles"
+train()
+"""
+
+UNDER_XLA = TRAINING + """
+devices.configure("cpu", 1)
+train(jit=True)
+"""
+
+
+def trained(code: str) -> list[list[float]]:
+    """(loss, macro F1) of each epoch."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=250, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def one_device() -> list[list[float]]:
+    return trained(ONE_DEVICE)
+
+
+def test_two_replicas_give_what_one_device_gives(one_device: list[list[float]]) -> None:
+    """Through the real resolver, the strategy's scope and Keras' distributed fit and predict."""
+    for replicated, alone in zip(trained(TWO_REPLICAS), one_device, strict=True):
+        assert replicated == pytest.approx(alone, rel=1e-3)
+
+
+def test_every_function_compiles_under_xla_with_static_shapes(one_device: list[list[float]]) -> None:
+    for compiled, alone in zip(trained(UNDER_XLA), one_device, strict=True):
+        assert compiled == pytest.approx(alone, rel=1e-3)

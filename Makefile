@@ -1,12 +1,14 @@
 # Every target does its own set-up: it needs Python 3.11 to 3.13 and make, nothing else.
 VENV := .venv
 BIN := $(VENV)/bin
+# Workers that `make chaos` kills, on each database.
+KILLS ?= 100
 # A folder with cifar-10-batches-py and mnist.npz; without it Keras downloads what a study needs.
 DATA ?=
 DATA_OPTION := $(if $(DATA),--data-dir "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format schema mnist-table cifar10-search clean
+.PHONY: help demo test lint format schema chaos optuna-compare mnist-table cifar10-search clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -56,6 +58,13 @@ format: $(VENV)/.installed-test  ## Let ruff lay out the code
 
 schema: $(VENV)/.installed-run  ## Write the export's JSON schema from its models
 	$(BIN)/python -c "from storage.export import make_schema; print(make_schema(), end='')" > storage/export.schema.json
+
+chaos: $(VENV)/.installed-test  ## Kill the workers of a real search again and again (KILLS=100, on SQLite and PostgreSQL)
+	$(BIN)/python tests/chaos.py sqlite --kills $(KILLS)
+	$(BIN)/python tests/chaos.py postgresql --kills $(KILLS)
+
+optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (8 minutes)
+	cd benchmarks && ../$(BIN)/python -m optuna_compare
 
 mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (about an hour on 2 cores)
 	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +12,20 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from search.checkpointing import Checkpointer
 from search.objective import Objective, Params
+from search.reports import Reports
 from search.sampling import make_pruner, make_sampler, suggest
 from search.seeds import sampler_seed, trial_seed
 from storage.errors import LostPlaceError
-from storage.patience import is_transient
+from storage.patience import at_once
 from storage.places import Claim, Holder, Places
 from storage.recovery import end_trial
 from storage.study import StoredStudy
-from storage.tables import PlaceState
+from storage.tables import Cause, PlaceState
 
 if TYPE_CHECKING:
+    from search.training.checkpoints import TrainingState
     from search.training.fit import EpochScore, TrainingResult
 
 
@@ -36,9 +39,12 @@ class Attempt:
         self.study = study
         self.claim = claim
         self.seed = trial_seed(study.spec.seed, claim.number)
-        self._places = Places(study.backend, study.token)
+        self._places = Places.of(study)
         self._scores: list[EpochScore] = []
-        self._waiting: deque[EpochScore] = deque()
+        patience = study.backend.patience
+        self._reports = Reports(self._report, patience.limit_s if patience else None)
+        self._resumed = 0  # epochs that an earlier attempt has trained
+        self._ending = threading.RLock()  # taken by the thread that ends the attempt, and never given back
         self._started = time.monotonic()
         self._trial = self._ask()
         self.params: Params = suggest(self._trial, study.spec.space)
@@ -58,88 +64,132 @@ class Attempt:
         """Number of the Optuna trial."""
         return self._trial.number
 
+    @property
+    def room(self) -> int | None:
+        """How many centres per class the network must have room for; None without a space."""
+        space = self.study.spec.space
+        return space.max_centers if space else None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree in: everything that decides how training goes on."""
+        return {
+            "fingerprint": self.study.fingerprint,
+            "params": self.params,
+            "seed": self.seed,
+            "room": self.room,
+        }
+
     def report(self, score: EpochScore) -> None:
         """Record an epoch's 1 − macro F1; while the storage is away, with the next one that gets through.
 
         Raises:
             optuna.TrialPruned: the study's pruner says that the trial is not worth going on.
             LostPlaceError: the trial was ended by others.
+            StorageGoneError: the storage has been away for longer than the limit.
         """
         self._scores.append(score)
-        self._waiting.append(score)
-        last = score.epoch + 1 >= self.study.spec.training.epochs
-        try:
-            with self.study.backend.at_once():
-                self._send()
-                prune = not last and self._trial.should_prune()
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            return  # the storage is away: training goes on, the report waits its turn
-        if prune:
+        decided = score.epoch < self._resumed or score.epoch + 1 >= self.study.spec.training.epochs
+        if self._reports.add(score, lambda: not decided and self._trial.should_prune()):
             raise optuna.TrialPruned
 
-    def _send(self) -> None:
-        """Report the waiting epochs in their order."""
-        while self._waiting:
-            score = self._waiting[0]
-            with self._unless_ended():
-                self._trial.report(1.0 - score.scores.macro_f1, score.epoch)
-            self._waiting.popleft()
+    def _report(self, score: EpochScore) -> None:
+        with self._unless_ended():
+            self._trial.report(1.0 - score.scores.macro_f1, score.epoch)
 
     def train(
         self,
         objective: Objective,
         should_stop: Callable[[], bool],
         on_epoch: Callable[[EpochScore], None] = lambda score: None,
+        checkpoint: Checkpointer | None = None,
     ) -> TrainingResult:
-        """Train the place's parameters with its seed, reporting every epoch.
+        """Train the place's parameters with its seed, reporting every epoch; from the checkpoint on if it has any.
 
         Raises:
             optuna.TrialPruned, DivergedError, TrainingInterrupted: as `report` and `Objective.run`.
         """
+        from search.training.errors import CheckpointError
 
         def after_epoch(score: EpochScore) -> None:
-            on_epoch(score)
+            if score.epoch >= self._resumed:
+                on_epoch(score)
             self.report(score)
 
-        space = self.study.spec.space
-        most = space.max_centers if space else None
-        return objective.run(self.params, self.seed, after_epoch, should_stop, max_centers=most)
+        resume = checkpoint.load() if checkpoint else None
+        keep = checkpoint.keep if checkpoint else None
+
+        def run(state: TrainingState | None) -> TrainingResult:
+            before, self._resumed = self._resumed, len(state.epochs) if state else 0
+            if self._resumed != before:
+                self._describe(resumed_epochs=self._resumed)
+            return objective.run(
+                self.params, self.seed, after_epoch, should_stop, max_centers=self.room, resume=state, keep=keep
+            )
+
+        try:
+            return run(resume)
+        except CheckpointError as error:  # before its first epoch
+            assert checkpoint is not None
+            checkpoint.refuse(error)
+            return run(None)
 
     def complete(self, value: float) -> None:
         """End with 1 − macro F1 of the best epoch."""
+        self._ending.acquire()
         self._describe_scores()
         self._places.finish(self.claim, PlaceState.COMPLETE, value=value)
         self._tell(TrialState.COMPLETE, value)
 
     def prune(self) -> None:
         """End as stopped by the pruner."""
+        self._ending.acquire()
         self._describe_scores()
         self._places.finish(self.claim, PlaceState.PRUNED)
         self._tell(TrialState.PRUNED)
 
-    def fail(self, reason: str) -> None:
+    def fail(self, cause: str, reason: str) -> None:
         """End without a value; the place is used up."""
-        self._describe(reason=reason, duration_s=self._duration_s())
-        self._places.finish(self.claim, PlaceState.SPENT, reason=reason)
+        self._ending.acquire()
+        self._describe_failure(cause, reason)
+        self._places.finish(self.claim, PlaceState.SPENT, cause=cause, reason=reason)
         self._tell(TrialState.FAIL)
 
-    def retry_later(self, reason: str) -> None:
-        """End this attempt; the place is free again unless it was the last one."""
-        self._describe(reason=reason, duration_s=self._duration_s())
-        self._places.fail_attempt(self.claim, reason)
+    def retry_later(self, cause: str, reason: str, *, last: bool = False) -> bool:
+        """End this attempt; the place is free again unless that was the last one. Returns whether it is used up."""
+        self._ending.acquire()
+        self._describe_failure(cause, reason)
+        state = self._places.fail_attempt(self.claim, cause, reason, last=last)
         self._tell(TrialState.FAIL)
+        return state == PlaceState.SPENT
+
+    def failed_before(self, cause: str) -> bool:
+        """Whether an earlier attempt at this place ended for that cause."""
+        earlier = self.study.attempts_at(self.claim.number)
+        return any(trial.user_attrs.get("cause") == cause for trial in earlier if trial.number != self.number)
 
     def give_back(self, reason: str) -> None:
-        """End this attempt on request; it is not counted."""
-        self._describe(reason=reason, duration_s=self._duration_s())
-        self._places.give_back(self.claim, reason)
-        self._tell(TrialState.FAIL)
+        """End this attempt on request, at once; it is not counted.
+
+        Raises the database's error if that is away: the place then comes back when its lease ends.
+        """
+        self._ending.acquire()
+        self._give_back(reason)
+
+    def abandon(self, reason: str) -> None:
+        """As `give_back`, from another thread than the one that trains; nothing if that one is ending it already."""
+        if self._ending.acquire(blocking=False):
+            self._give_back(reason)
+
+    def _give_back(self, reason: str) -> None:
+        with at_once():
+            self._describe_failure(Cause.PREEMPTED, reason)
+            self._places.give_back(self.claim, reason)
+            self._tell(TrialState.FAIL)
 
     def drop(self) -> None:
         """The place is somebody else's now: only this attempt's own Optuna trial is closed."""
-        self._tell(TrialState.FAIL)
+        self._tell(TrialState.FAIL, reason="its place went to another worker, as this one was not heard of")
 
     def _begin(self) -> None:
         try:
@@ -154,8 +204,8 @@ class Attempt:
         study.pruner = make_pruner(spec.pruner, spec.training.epochs)
         return study.ask()
 
-    def _tell(self, state: TrialState, value: float | None = None) -> None:
-        end_trial(self.study, self._trial.number, state, value)
+    def _tell(self, state: TrialState, value: float | None = None, reason: str | None = None) -> None:
+        end_trial(self.study, self._trial.number, state, value, reason)
 
     def _duration_s(self) -> float:
         return time.monotonic() - self._started
@@ -175,11 +225,14 @@ class Attempt:
                 f"trial {self.number} was ended by others, as this worker was not heard of; it is dropped"
             ) from None
 
+    def _describe_failure(self, cause: str, reason: str) -> None:
+        self._describe(cause=str(cause), reason=reason, duration_s=self._duration_s())
+
     def _describe_scores(self) -> None:
         """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""
         if not self._scores:
             return
-        self._send()
+        self._reports.flush()
         best = max(self._scores, key=lambda score: (score.scores.macro_f1, -score.epoch))
         metrics = best.scores.to_dict()
         self._describe(epoch=best.epoch, duration_s=self._duration_s(), **metrics)

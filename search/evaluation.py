@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from search.objective import Objective
 from search.seeds import evaluation_seed
-from search.worker import WorkerOptions, epoch_text, say
+from search.trials import epoch_text, say
+from search.worker import WorkerOptions
 from storage.evaluations import latest_test, record_opening, record_scores
 from storage.export import best_trials
 from storage.study import StoredStudy

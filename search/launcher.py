@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from optuna.trial import TrialState
 
-from search import UNFIT_MACHINE_EXIT
-from search.accelerators import Slot
+from search import UNFIT_DEVICE_EXIT, UNFIT_MACHINE_EXIT
+from search.accelerators import Slot, trouble
 from search.signals import StopSignals
-from search.worker import new_worker_id
-from storage.backend import Backend
-from storage.patience import Patience, StorageGoneError
+from search.worker import sweep
+from search.worker_process import WorkerProcess, exit_text
+from storage.errors import RepeatedFailureError
+from storage.files import StudyFiles, default_root
+from storage.patience import DEFAULT_LIMIT_S, Patience, StorageGoneError
 from storage.places import DEFAULT_LEASE_S, Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread, end_trial
 from storage.study import StoredStudy
@@ -33,29 +31,6 @@ GRACE_S = 10.0
 
 class WorkersDieError(AffinitySearchError):
     """Workers cannot work here: the launcher stops with the last line of the last one's log."""
-
-
-@dataclass
-class Running:
-    """A slot with the process that fills it at present."""
-
-    slot: Slot
-    logs: Path
-    process: subprocess.Popen[bytes] | None = None
-    worker_id: str = ""
-    early_deaths: int = 0
-    told: int | None = None  # the last signal that was passed on to the present process
-
-    @property
-    def log(self) -> Path:
-        return self.logs / f"{self.worker_id}.log"
-
-    def last_line(self) -> str:
-        """The last words of the worker, for the person who wonders why it died."""
-        lines = [
-            line.removeprefix("error: ") for line in self.log.read_text(errors="replace").splitlines() if line.strip()
-        ]
-        return lines[-1] if lines else "(its log is empty)"
 
 
 class Launcher:
@@ -71,33 +46,41 @@ class Launcher:
         say: Callable[[str], None],
         logs: Path | None = None,
         lease_s: float = DEFAULT_LEASE_S,
+        files: Path | None = None,
+        outage_s: float = DEFAULT_LIMIT_S,
     ) -> None:
         self._study = study
         self._data_dir = data_dir
+        self._files = StudyFiles(files or default_root(study.backend.url), study.token)
+        self._outage_s = outage_s
+        self._since = study.backend.time()
+        self._started: list[str] = []  # every worker so far
         self._show = show
         self._say = say
         self._lease_s = lease_s
         self._waiting = False
         self._told: int | None = None  # the last signal that was announced
         self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
-        self.workers = [Running(slot, self.logs) for slot in slots]
+        self.workers = [WorkerProcess(slot, self.logs) for slot in slots]
 
     @property
     def _places(self) -> Places:
-        return Places(self._study.backend, self._study.token)
+        return Places.of(self._study)
 
     def run(self) -> bool:
         """Returns whether every place is used.
 
         Raises:
-            WorkersDieError: three workers in a row died before a first claim, or one found that this machine lacks its
-                device or data.
+            WorkersDieError: no device is left where workers can work (theirs is gone or full, or three in a row died
+                before a first claim), the data is not there, or three places in a row failed for the same cause.
         """
         with StopSignals() as signals:
             # A database that is away must not end the search: the workers wait for it, and so does their launcher.
-            self._study = self._study.made_patient(Patience(self._say, give_up=signals.should_stop))
+            patience = Patience(self._say, limit_s=self._outage_s, give_up=signals.should_stop)
+            self._study = self._study.made_patient(patience)
             with RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE):
                 self._watch(signals)
+        sweep(self._files, self._places)
         counts = self._places.counts()
         return counts.used == counts.total
 
@@ -116,11 +99,18 @@ class Launcher:
             if code is not None:
                 worker.process = None
                 self._ended(worker, code, signals.draining)
+                self._check_failures()
         if signals.draining:
             self._pass_on(signal.SIGTERM if signals.stopping else signal.SIGINT)
         else:
             self._refill()
         return any(worker.process for worker in self.workers) or (not signals.draining and self._others_hold_places())
+
+    def _check_failures(self) -> None:
+        try:
+            self._places.refuse_repeated_failure(self._started, self._since)
+        except RepeatedFailureError as error:
+            raise WorkersDieError(str(error)) from error
 
     def _others_hold_places(self) -> bool:
         """Whether workers elsewhere hold the last places: should one of them die, its place is trained here."""
@@ -132,57 +122,57 @@ class Launcher:
 
     def _refill(self) -> None:
         """Places can come back after a worker has left: one that died later, or one given back elsewhere."""
-        idle = [worker for worker in self.workers if worker.process is None]
+        idle = [worker for worker in self.workers if worker.process is None and worker.retired is None]
         free = self._places.counts().free if idle else 0
         for worker in idle[:free]:
-            self._start(worker)
+            reason = trouble(worker.slot)
+            if reason:
+                self._retire(worker, reason)
+            else:
+                self._start(worker)
 
-    def _start(self, worker: Running) -> None:
-        worker.worker_id = f"{new_worker_id()}-{worker.slot.label.replace(':', '')}"
-        command = [sys.executable, "-m", "search", "worker", "--device", worker.slot.device]
-        command += ["--worker-id", worker.worker_id]
-        command += ["--threads", str(worker.slot.threads)] if worker.slot.threads else []
-        command += ["--lease-s", str(self._lease_s)]
-        command += ["--data-dir", str(self._data_dir)] if self._data_dir else []
-        with worker.log.open("wb") as log:
-            worker.process = subprocess.Popen(
-                [*command, "--", self._study.name],
-                env=os.environ | worker.slot.environment | worker_environment(self._study.backend),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                # Its own process group: Ctrl-C in the terminal reaches the launcher alone, which passes it on.
-                start_new_session=True,
-            )
-        worker.told = None
+    def _retire(self, worker: WorkerProcess, reason: str) -> None:
+        """Its device is of no use any more; the others go on, if there are any."""
+        worker.retired = reason
+        if all(one.retired for one in self.workers):
+            raise WorkersDieError(reason)
+        self._say(f"no more workers on {worker.slot.label}: {reason}")
 
-    def _ended(self, worker: Running, code: int, draining: bool) -> None:
+    def _start(self, worker: WorkerProcess) -> None:
+        options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._files.root)]
+        options += ["--data-dir", str(self._data_dir)] if self._data_dir else []
+        worker.start(self._study, options)
+        self._started.append(worker.worker_id)
+
+    def _ended(self, worker: WorkerProcess, code: int, draining: bool) -> None:
         if code == 0:
             return
         if code == UNFIT_MACHINE_EXIT:
             raise WorkersDieError(worker.last_line())
+        if code == UNFIT_DEVICE_EXIT:
+            self._retire(worker, worker.last_line())
+            return
         claimed = self._places.was_claimed_by(worker.worker_id)
-        self._release(worker, f"its worker died ({_exit_text(code)})")
+        self._release(worker, f"its worker died ({exit_text(code)})")
         if draining:
             return
-        self._say(f"worker {worker.worker_id} died ({_exit_text(code)}): {worker.last_line()}; log: {worker.log}")
+        self._say(f"worker {worker.worker_id} died ({exit_text(code)}): {worker.last_line()}; log: {worker.log}")
         worker.early_deaths = 0 if claimed else worker.early_deaths + 1
         if worker.early_deaths >= DEATHS_BEFORE_FIRST_CLAIM:
-            raise WorkersDieError(
+            self._retire(
+                worker,
                 f"{worker.early_deaths} workers in a row died on {worker.slot.label} before their first trial: "
-                f"{worker.last_line()} (whole log: {worker.log})"
+                f"{worker.last_line()} (whole log: {worker.log})",
             )
 
-    def _release(self, worker: Running, reason: str) -> None:
+    def _release(self, worker: WorkerProcess, reason: str) -> None:
         for number in self._places.release_worker(worker.worker_id, reason):
-            end_trial(self._study, number, TrialState.FAIL)
+            end_trial(self._study, number, TrialState.FAIL, reason=reason)
 
     def _pass_on(self, number: int) -> None:
         """Tell every worker once; not from the handler, which misses a worker that is being started."""
         for worker in self.workers:
-            if worker.process and worker.told != number:
-                worker.process.send_signal(number)
-                worker.told = number
+            worker.tell(number)
         if self._told != number:
             self._say(STOPPING if number == signal.SIGTERM else DRAINING)
             self._told = number
@@ -191,33 +181,16 @@ class Launcher:
         """Whatever way the launcher leaves, no worker stays behind and no place stays held by one."""
         alive = [worker for worker in self.workers if worker.process]
         for worker in alive:
-            assert worker.process is not None
-            worker.process.terminate()
+            worker.tell(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
         for worker in alive:
             self._wait_or_kill(worker, deadline)
 
-    def _wait_or_kill(self, worker: Running, deadline: float) -> None:
-        assert worker.process is not None
-        try:
-            worker.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            worker.process.wait()
+    def _wait_or_kill(self, worker: WorkerProcess, deadline: float) -> None:
+        worker.wait_or_kill(max(0.0, deadline - time.monotonic()))
         with contextlib.suppress(StorageGoneError):  # then the place comes back when its lease ends
             self._release(worker, "its worker was stopped with the launcher")
 
 
 STOPPING = "stopping now: running trials are given back"
 DRAINING = "finishing the running trials, no new ones; Ctrl-C again gives them back and stops now"
-
-
-def worker_environment(backend: Backend) -> dict[str, str]:
-    """The URL goes to workers by environment: arguments can be read by every user of the machine."""
-    return {"AFFINITY_SEARCH_STORAGE": backend.secret_url, "PYTHONUNBUFFERED": "1"}
-
-
-def _exit_text(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}"
-    return f"killed by {signal.Signals(-code).name}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from studies.spec import StudySpec
 
 if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everything that names an objective
+    from search.training.checkpoints import TrainingState
     from search.training.datasets import Split
     from search.training.fit import EpochScore, Trainer, TrainingResult
 
@@ -47,13 +48,14 @@ class Objective:
         *,
         max_centers: int | None = None,
         restore_best: bool = False,
+        resume: TrainingState | None = None,
+        keep: Callable[[TrainingState], None] | None = None,
     ) -> TrainingResult:
         """Train once. `max_centers` is the space's present largest m: beyond the built one, the trainer is rebuilt.
 
-        Raises:
-            DivergedError: the loss became NaN or infinite.
-            TrainingInterrupted: `should_stop` said so.
+        The rest, and what it raises, is as with `Trainer.run`; after OutOfMemoryError the next run builds anew.
         """
+        from search.training.errors import OutOfMemoryError
         from search.training.fit import AffinityParams
 
         trainer = self._fitting_trainer(max(max_centers or 1, int(params.get("n_centers", 1))))
@@ -62,7 +64,13 @@ class Objective:
             if params
             else None
         )
-        return trainer.run(affinity, seed, on_epoch, should_stop, restore_best=restore_best)
+        try:
+            return trainer.run(
+                affinity, seed, on_epoch, should_stop, restore_best=restore_best, resume=resume, keep=keep
+            )
+        except OutOfMemoryError:
+            self._trainer = None  # its variables and functions would hold on to what room there is
+            raise
 
     def open_test(self) -> None:
         """Read the test set, for `score_test`; only `evaluate` does, and before its first `run`.

@@ -5,48 +5,46 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import optuna
-
-from search.attempt import Attempt
+from search.deadline import Deadline
 from search.objective import Objective
 from search.signals import StopSignals
-from storage.errors import LostPlaceError
-from storage.leases import LeaseKeeper
-from storage.patience import Patience, StorageGoneError
-from storage.places import DEFAULT_LEASE_S, Claim, Holder, Places
+from search.trials import Current, Worker, say
+from storage.files import StudyFiles, default_root
+from storage.patience import DEFAULT_LIMIT_S, Patience
+from storage.places import DEFAULT_LEASE_S, Holder, Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread
 from storage.study import StoredStudy
+from storage.tables import USED
 
 if TYPE_CHECKING:
-    from search.training.fit import EpochScore
+    pass
 
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker runs on: `device` is cpu, gpu:K or tpu; `threads` None leaves the choice to the framework."""
+    """What a worker runs on: `device` is cpu, gpu:K or tpu; `threads` None leaves the choice to the framework.
+
+    `files` None is the storage's default folder; `outage_s` is how long the storage may be away.
+    """
 
     device: str
     threads: int | None = None
     data_dir: Path | None = None
     worker_id: str | None = None
     lease_s: float = DEFAULT_LEASE_S
+    files: Path | None = None
+    outage_s: float = DEFAULT_LIMIT_S
+    memory_mib: int | None = None
 
 
 def new_worker_id() -> str:
     """Unique for the life of a worker process, readable in tables: host and a random part."""
     return f"{socket.gethostname()[:40]}-{secrets.token_hex(3)}"
-
-
-def say(message: str) -> None:
-    """One line for the person or the log."""
-    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
 
 
 def work(study: StoredStudy, options: WorkerOptions) -> int:
@@ -56,16 +54,19 @@ def work(study: StoredStudy, options: WorkerOptions) -> int:
         DeviceError, DataError: this machine cannot train the study; no place is claimed.
     """
     with StopSignals(_announce) as signals:
-        study = study.made_patient(Patience(say, give_up=signals.should_stop))
-        with RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE):
-            return _use_up_places(study, options, signals)
+        study = study.made_patient(Patience(say, limit_s=options.outage_s, give_up=signals.should_stop))
+        current = Current()
+        with Deadline(current.abandon), RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE):
+            return _use_up_places(study, options, signals, current)
 
 
-def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSignals) -> int:
-    worker = _prepare(study, options)
+def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSignals, current: Current) -> int:
+    since = study.backend.time()
+    worker = _prepare(study, options, current)
     ended = 0
     while not signals.draining and (claim := worker.places.claim(worker.holder)):
         ended += worker.run(claim, signals.should_stop)
+        worker.places.refuse_repeated_failure([worker.holder.worker], since)
     say(f"worker {worker.holder.worker}: {ended} trials ended" + (", stopped" if signals.draining else ""))
     return ended
 
@@ -76,72 +77,10 @@ def _announce(signals: StopSignals) -> None:
     os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())
 
 
-@dataclass
-class Worker:
-    """A process ready to train: data loaded, device and precision settled."""
-
-    study: StoredStudy
-    holder: Holder
-    objective: Objective
-    places: Places
-    versions: dict[str, str]
-
-    def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
-        """One attempt at a claimed place; true if the place was used up by it."""
-        self.study = self.study.refreshed()  # others may have widened the space or changed the sampler
-        with LeaseKeeper(self.places, claim) as keeper:
-            try:
-                attempt = Attempt(self.study, claim, self.holder, self.versions)
-            except LostPlaceError as error:
-                say(str(error))
-                return False
-            say(f"trial {attempt.number} (place {claim.number}) begins: {_shown(attempt.params)}")
-            try:
-                return self._train(attempt, lambda: keeper.lost or should_stop())
-            except LostPlaceError as error:
-                attempt.drop()
-                say(str(error))
-                return False
-
-    def _train(self, attempt: Attempt, should_stop: Callable[[], bool]) -> bool:
-        from search.training.errors import DivergedError, TrainingInterrupted
-
-        try:
-            result = attempt.train(self.objective, should_stop, lambda score: self._show_epoch(attempt, score))
-        except optuna.TrialPruned:
-            attempt.prune()
-            say(f"trial {attempt.number} pruned")
-        except DivergedError as error:
-            attempt.fail(str(error))
-            say(f"trial {attempt.number} failed: {error}")
-        except TrainingInterrupted:
-            attempt.give_back("given back: the worker was asked to stop")
-            say(f"trial {attempt.number} given back")
-            return False
-        except (LostPlaceError, StorageGoneError):
-            raise
-        except Exception as error:
-            # Unknown, so perhaps this machine's fault: the place gets another attempt, this process ends loudly.
-            attempt.retry_later(f"{type(error).__name__}: {error}"[:500])
-            raise
-        else:
-            attempt.complete(result.value)
-            best = result.best
-            say(
-                f"trial {attempt.number} complete: macro F1 {best.scores.macro_f1:.4f} "
-                f"({self.study.spec.protocol}) at epoch {best.epoch}"
-            )
-        return True
-
-    def _show_epoch(self, attempt: Attempt, score: EpochScore) -> None:
-        spec = self.study.spec
-        say(f"trial {attempt.number} " + epoch_text(score, spec.training.epochs, spec.protocol))
-
-
-def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
+def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Worker:
     from search import devices
 
-    devices.configure(options.device, options.threads)
+    devices.configure(options.device, options.threads, options.memory_mib)
     study = study.settle_precision(devices.settle_precision(study.spec.training.precision))
     holder = Holder(
         worker=options.worker_id or new_worker_id(),
@@ -151,22 +90,13 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     )
     say(f"worker {holder.worker} on {holder.device}, {study.precision}, study {study.name}")
     objective = Objective(study.spec, study.settled_precision, options.data_dir)
-    return Worker(
-        study,
-        holder,
-        objective,
-        Places(study.backend, study.token, options.lease_s),
-        devices.versions(),
-    )
+    places = Places.of(study, options.lease_s)
+    files = StudyFiles(options.files or default_root(study.backend.url), study.token)
+    sweep(files, places)
+    return Worker(study, holder, objective, places, devices.versions(), files, current)
 
 
-def epoch_text(score: EpochScore, epochs: int, protocol: str) -> str:
-    """An epoch in one line, with the protocol's name beside its score."""
-    return (
-        f"epoch {score.epoch + 1}/{epochs}: macro F1 {score.scores.macro_f1:.4f} ({protocol}), loss {score.loss:.4f}, "
-        f"{score.duration_s:.1f} s"
-    )
-
-
-def _shown(params: dict[str, float | int]) -> str:
-    return ", ".join(f"{name} {value:.6g}" for name, value in params.items()) or "softmax"
+def sweep(files: StudyFiles, places: Places) -> None:
+    """Remove the checkpoints of used places: workers that died between a place's end and theirs left them."""
+    if files.checkpoints.is_dir():
+        files.sweep(row["number"] for row in places.rows(*USED))

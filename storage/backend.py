@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,23 +19,22 @@ from sqlalchemy import (
     Float,
     create_engine,
     func,
-    inspect,
     literal_column,
     select,
     text,
 )
 from sqlalchemy.engine import URL
+from sqlalchemy.event import listen
 from sqlalchemy.exc import SQLAlchemyError
 
-from storage import tables
+from storage import schema
 from storage.errors import NoDatabaseError, StorageError
-from storage.patience import Patience
+from storage.patience import LOCK_WAIT_S, Patience, lock_wait_s
 from storage.patient import patient_storage
-from storage.urls import explain, parse_url, redact
+from storage.urls import explain, is_sqlite, parse_url, redact
 
 T = TypeVar("T")
 
-SQLITE_BUSY_TIMEOUT_S = 60.0
 CREATION_TIMEOUT_S = 120.0
 # Any 64-bit number will do, as long as every version of this program uses the same.
 POSTGRES_LOCK_KEY = 0x0AFF1217
@@ -50,11 +49,20 @@ class _Connection(sqlite3.Connection):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.execute(f"PRAGMA busy_timeout = {int(SQLITE_BUSY_TIMEOUT_S * 1000)}")
+        self.wait_for_locks(LOCK_WAIT_S)
         # The write-ahead log lets readers and the one writer work side by side; with it NORMAL loses no commit to a
         # killed process, only the last ones to a power cut.
         self.execute("PRAGMA journal_mode = WAL")
         self.execute("PRAGMA synchronous = NORMAL")
+
+    def wait_for_locks(self, seconds: float) -> None:
+        """How long a statement waits for another connection's lock before it fails."""
+        self.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+
+def _settle_busy_timeout(connection: Any, record: Any, proxy: Any) -> None:
+    """Whenever a pool hands a connection out: who is in a hurry (a report, a renewal) does not wait out a lock."""
+    connection.wait_for_locks(lock_wait_s())
 
 
 @dataclass(frozen=True)
@@ -101,10 +109,6 @@ class Backend:
         """The database's clock, read once."""
         return self.transaction(lambda connection: float(connection.execute(select(self.now())).scalar_one()))
 
-    def at_once(self) -> AbstractContextManager[None]:
-        """Within it, this thread's requests fail at the first error, patience or not."""
-        return nullcontext() if self.patience is None else self.patience.at_once()
-
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the database's creation lock: at most one process creates or changes tables or studies."""
@@ -128,6 +132,8 @@ def open_backend(url: str, *, create: bool) -> Backend:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         engine = create_engine(parsed, **_engine_options(parsed))
+        if is_sqlite(parsed):
+            listen(engine, "checkout", _settle_busy_timeout)
         if create:
             _create(parsed, engine)
         else:
@@ -139,9 +145,24 @@ def open_backend(url: str, *, create: bool) -> Backend:
         raise explain(parsed, error) from error
 
 
+def _create(url: URL, engine: Engine) -> None:
+    if is_sqlite(url):
+        _check_sqlite_folder(url)
+    if schema.is_current(engine):
+        return
+    with _exclusive(url, engine):
+        if schema.is_current(engine):
+            return
+        storage = _optuna_storage(url, skip_table_creation=False, check=False)
+        if storage.get_current_version() != storage.get_head_version():
+            storage.upgrade()
+        storage.engine.dispose()
+        schema.bring_up_to_date(engine)
+
+
 def _engine_options(url: URL) -> dict[str, Any]:
-    if url.get_backend_name() == "sqlite":
-        return {"connect_args": {"timeout": SQLITE_BUSY_TIMEOUT_S, "factory": _Connection}}
+    if is_sqlite(url):
+        return {"connect_args": {"timeout": LOCK_WAIT_S, "factory": _Connection}}
     # A worker needs one connection for its writes and one for whatever reads beside it; many workers share one server.
     return {
         "pool_pre_ping": True,
@@ -160,17 +181,20 @@ def _engine_options(url: URL) -> dict[str, Any]:
 def _optuna_storage(url: URL, *, skip_table_creation: bool, check: bool = True) -> RDBStorage:
     secret = url.render_as_string(hide_password=False)
     # Optuna runs str.format over the URL: braces in a password would raise KeyError.
-    return RDBStorage(
+    storage = RDBStorage(
         secret.replace("{", "{{").replace("}", "}}"),
         engine_kwargs=_engine_options(url),
         skip_table_creation=skip_table_creation,
         skip_compatibility_check=not check,
     )
+    if is_sqlite(url):
+        listen(storage.engine, "checkout", _settle_busy_timeout)
+    return storage
 
 
 @contextmanager
 def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
-    if url.get_backend_name() == "sqlite":
+    if is_sqlite(url):
         # A sidecar file, because Optuna writes through its own connections while the lock is held. It holds no state.
         try:
             lock = filelock.FileLock(f"{url.database}.lock", timeout=CREATION_TIMEOUT_S).acquire()
@@ -189,42 +213,6 @@ def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
             connection.execute(text("RESET lock_timeout"))
 
 
-def _create(url: URL, engine: Engine) -> None:
-    if url.get_backend_name() == "sqlite":
-        _check_sqlite_folder(url)
-    if _is_current(engine):
-        return
-    with _exclusive(url, engine):
-        if _is_current(engine):
-            return
-        storage = _optuna_storage(url, skip_table_creation=False, check=False)
-        if storage.get_current_version() != storage.get_head_version():
-            storage.upgrade()
-        storage.engine.dispose()
-        tables.metadata.create_all(engine)
-        _stamp(engine)
-
-
-def _stamp(engine: Engine) -> None:
-    """Write the schema's version last: whoever sees it sees finished tables."""
-    with engine.begin() as connection:
-        if connection.execute(select(tables.schema.c.version)).first() is None:
-            connection.execute(tables.schema.insert().values(version=tables.SCHEMA_VERSION))
-
-
-def _is_current(engine: Engine) -> bool:
-    if not inspect(engine).has_table(tables.schema.name):
-        return False
-    with engine.connect() as connection:
-        version = connection.execute(select(func.max(tables.schema.c.version))).scalar_one()
-    if version is not None and version > tables.SCHEMA_VERSION:
-        raise StorageError(
-            f"the database has schema version {version}, this program knows {tables.SCHEMA_VERSION}: "
-            "update affinity-search on this machine"
-        )
-    return bool(version == tables.SCHEMA_VERSION)
-
-
 def _check_sqlite_folder(url: URL) -> None:
     if not url.database or url.database == ":memory:":
         raise StorageError("an in-memory SQLite database cannot be shared by workers; use sqlite:///FILE.db")
@@ -235,14 +223,11 @@ def _check_sqlite_folder(url: URL) -> None:
 
 def _require_tables(url: URL, engine: Engine) -> None:
     """Refuse to read where nothing is, instead of leaving an empty SQLite file behind."""
-    if url.get_backend_name() == "sqlite":
+    if is_sqlite(url):
         _check_sqlite_folder(url)
         if not Path(str(url.database)).is_file():
             raise NoDatabaseError(
                 f"no database at {redact(url)}; `affinity-search launch STUDY` creates it, "
                 "and --storage or AFFINITY_SEARCH_STORAGE names another"
             )
-    if not _is_current(engine):
-        raise NoDatabaseError(
-            f"{redact(url)} holds no studies of affinity-search; start one with `affinity-search launch`"
-        )
+    schema.require(engine, redact(url))

@@ -22,8 +22,8 @@ from studies.spec import StudySpec, fingerprint_differences, widening_difference
 def create_or_continue(backend: Backend, spec: StudySpec) -> tuple[StoredStudy, list[str]]:
     """Store a new study with its places, or continue the one of that name with what may change of it.
 
-    Sampler, pruner, a higher number of trials and a wider space may change; each change is logged in the study. The
-    caller holds `backend.exclusive()`, since before it read a stored definition to make `spec` of.
+    Sampler, pruner, attempts at a place, a higher number of trials and a wider space may change; each change is logged
+    in the study. The caller holds `backend.exclusive()`, since before it read a stored definition to make `spec` of.
 
     Returns:
         The study, and one line for every change made or request without effect.
@@ -109,6 +109,8 @@ def _changes(old: StudySpec, new: StudySpec) -> list[str]:
             for name, parameter in new.space.items()
             if parameter != before[name]
         ]
+    if new.max_attempts != old.max_attempts:
+        changes.append(f"attempts at a place changed from {old.max_attempts} to {new.max_attempts}")
     for part in ("sampler", "pruner"):
         if getattr(new, part) != getattr(old, part):
             changes.append(f"{part} changed from {_label(getattr(old, part))} to {_label(getattr(new, part))}")
@@ -124,9 +126,8 @@ def _store_changes(stored: StoredStudy, spec: StudySpec, changes: list[str]) -> 
     """Definition, places and log in one transaction; the caller holds the creation lock."""
     old = stored.spec
     trials = max(old.trials, spec.trials)
-    merged = old.model_copy(
-        update={"trials": trials, "space": spec.space, "sampler": spec.sampler, "pruner": spec.pruner}
-    )
+    changed = {part: getattr(spec, part) for part in ("space", "sampler", "pruner", "max_attempts")}
+    merged = old.model_copy(update=changed | {"trials": trials})
     with stored.backend.engine.begin() as connection:
         connection.execute(
             update(tables.studies)

@@ -23,5 +23,9 @@ class LostPlaceError(StorageError):
     """Somebody else holds the place now: the worker drops the trial quietly and takes another place."""
 
 
+class RepeatedFailureError(StorageError):
+    """Places fail one after the other for one cause: whoever trains them stops instead of burning the budget."""
+
+
 class NothingToExportError(StorageError):
     """The study has no finished trial: the command ends with exit code 1."""

@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from storage.background import Background
 from storage.errors import LostPlaceError
+from storage.patience import at_once
 from storage.places import Claim, Places
 
 # Of the default 120 s: renewed every 20 s, so a lease outlives five failed renewals.
@@ -37,7 +38,7 @@ class LeaseKeeper(Background):
         pause = self._renew_s
         while not self._done.wait(pause):
             try:
-                with self._places.backend.at_once():  # the pauses here are this thread's own
+                with at_once():  # the pauses here are this thread's own
                     self._places.renew(self._claim)
                 pause = self._renew_s
             except LostPlaceError:

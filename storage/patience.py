@@ -19,12 +19,21 @@ T = TypeVar("T")
 
 DEFAULT_LIMIT_S = 1800.0
 LONGEST_PAUSE_S = 15.0
+LOCK_WAIT_S = 60.0  # for another connection's lock on a SQLite file
 # Operational errors that waiting does not mend.
 LASTING = ("no such table", "no such column", "readonly database", "does not exist", "syntax error", "malformed")
 
 
 class StorageGoneError(StorageError):
     """The database was away for longer than the limit: the worker exits with this line; its place comes back."""
+
+    @classmethod
+    def after(cls, seconds: float, why: str) -> StorageGoneError:
+        """With `why` in the database's own words."""
+        return cls(
+            f"the storage was away for {seconds:.0f} s ({why}); start again when it is back: nothing that was "
+            "reported is lost"
+        )
 
 
 def is_transient(error: BaseException | None) -> bool:
@@ -42,6 +51,33 @@ def is_transient(error: BaseException | None) -> bool:
     return False
 
 
+class _Mood(threading.local):
+    """How this thread's requests take a failure."""
+
+    hurried = False
+    patient = False
+
+
+_mood = _Mood()
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Within it, requests of this thread fail at the first error, and wait but a moment for a locked SQLite file."""
+    before, _mood.hurried = _mood.hurried, True
+    try:
+        yield
+    finally:
+        _mood.hurried = before
+
+
+def lock_wait_s() -> float:
+    """How long a request of this thread shall wait for another connection's lock on a SQLite file."""
+    if _mood.hurried:
+        return 1.0
+    return 5.0 if _mood.patient else LOCK_WAIT_S  # who is patient tries again, and may be told to stop in between
+
+
 class Patience:
     """Tries a request again, in pauses that grow to 15 s, for as long as `limit_s`.
 
@@ -57,9 +93,8 @@ class Patience:
     ) -> None:
         """`give_up` is asked between tries: a worker that is to stop now does not wait for a database."""
         self._say = say
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._give_up = give_up
-        self._at_once = threading.local()
 
     def call(self, request: Callable[[], T]) -> T:
         """The request's answer.
@@ -67,35 +102,29 @@ class Patience:
         Raises:
             StorageGoneError: the database stayed away for `limit_s`, or `give_up` said so.
         """
-        if getattr(self._at_once, "on", False):
+        if _mood.hurried:
             return request()
         since = time.monotonic()
         retrying = Retrying(
             retry=retry_if_exception(is_transient),
             wait=wait_exponential(multiplier=0.5, max=LONGEST_PAUSE_S) + wait_random(0.0, 0.5),
-            stop=lambda state: self._give_up() or stop_after_delay(self._limit_s)(state),
+            stop=lambda state: self._give_up() or stop_after_delay(self.limit_s)(state),
             before_sleep=self._announce,
             sleep=self._sleep,
             reraise=True,
         )
+        before, _mood.patient = _mood.patient, True
         try:
             answer = retrying(request)
         except Exception as error:
             if is_transient(error):
-                raise self._gone(error, time.monotonic() - since) from error
+                raise StorageGoneError.after(time.monotonic() - since, first_line(error)) from error
             raise
+        finally:
+            _mood.patient = before
         if retrying.statistics.get("attempt_number", 1) > 1:
             self._say(f"the storage is back after {time.monotonic() - since:.0f} s")
         return answer
-
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Within it, requests of this thread fail at the first error."""
-        self._at_once.on = True
-        try:
-            yield
-        finally:
-            self._at_once.on = False
 
     def _sleep(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -105,9 +134,3 @@ class Patience:
     def _announce(self, state: RetryCallState) -> None:
         if state.attempt_number == 1 and state.outcome is not None:
             self._say(f"the storage is away ({first_line(state.outcome.exception())}); waiting for it")
-
-    def _gone(self, error: BaseException, seconds: float) -> StorageGoneError:
-        return StorageGoneError(
-            f"the storage was away for {seconds:.0f} s ({first_line(error)}); start again when it is back: "
-            "nothing that was reported is lost"
-        )

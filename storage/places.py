@@ -10,18 +10,21 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Connection, case, insert, select, update
 
 from storage import tables
 from storage.backend import Backend
 from storage.errors import LostPlaceError
-from storage.tables import PlaceState
+from storage.tables import CAUSE_LENGTH, Cause, PlaceState
 from storage.tallies import PlaceReader
 
-DEFAULT_MAX_ATTEMPTS = 3
+if TYPE_CHECKING:
+    from storage.study import StoredStudy
+
 DEFAULT_LEASE_S = 120.0
+DEFAULT_MAX_ATTEMPTS = 3
 Params = dict[str, float | int]
 
 
@@ -57,10 +60,18 @@ def add_places(connection: Connection, token: str, present: int, total: int) -> 
 class Places(PlaceReader):
     """The places of one study. Every method is one transaction and may be called from any process at any time."""
 
-    def __init__(self, backend: Backend, token: str, lease_s: float = DEFAULT_LEASE_S) -> None:
-        """`lease_s`: how long a place claimed here stays held without a renewal."""
+    def __init__(
+        self, backend: Backend, token: str, lease_s: float = DEFAULT_LEASE_S, max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    ) -> None:
+        """`lease_s`: how long a place claimed here stays held without a renewal; `max_attempts`: then it is spent."""
         super().__init__(backend, token)
         self.lease_s = lease_s
+        self._max_attempts = max_attempts
+
+    @classmethod
+    def of(cls, study: StoredStudy, lease_s: float = DEFAULT_LEASE_S) -> Self:
+        """The places of a stored study, with its own limit of attempts."""
+        return cls(study.backend, study.token, lease_s, study.spec.max_attempts)
 
     def claim(self, holder: Holder) -> Claim | None:
         """Take the lowest free place, or None when none is free. No two callers ever get the same place."""
@@ -91,6 +102,7 @@ class Places(PlaceReader):
                 finished_at=None,
                 trial=None,
                 reason=None,
+                cause=None,
             )
             .returning(table.c.number, table.c.attempt, table.c.params)
         )
@@ -110,6 +122,12 @@ class Places(PlaceReader):
             return None
         return Claim(row.number, row.attempt, lease, json.loads(row.params) if row.params else None)
 
+    def prove_writable(self) -> None:
+        """Write something that changes nothing; raises the database's error if it takes no writes now."""
+        table = tables.studies
+        same = update(table).where(table.c.token == self._token).values(created_at=table.c.created_at)
+        self.backend.transaction(lambda connection: connection.execute(same))
+
     def renew(self, claim: Claim) -> None:
         """Put the end of the lease off to a full lease from now.
 
@@ -118,7 +136,7 @@ class Places(PlaceReader):
         """
         self._held(claim, lease_until=self.backend.now() + self.lease_s)
 
-    def expire(self, row: Mapping[str, Any], reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> bool:
+    def expire(self, row: Mapping[str, Any], reason: str) -> bool:
         """Free (or use up, after the last attempt) the held place of a row just read.
 
         False, and nothing written, if its holder has renewed or ended it since, or somebody else expired it.
@@ -132,7 +150,7 @@ class Places(PlaceReader):
             table.c.lease_until == row["lease_until"],
             table.c.lease_until < self.backend.now(),
         )
-        statement = update(table).where(*unchanged).values(**self._lost(reason, max_attempts))
+        statement = update(table).where(*unchanged).values(**self._lost(Cause.LOST, reason))
         return self.backend.transaction(lambda connection: connection.execute(statement).rowcount == 1)
 
     def begin(self, claim: Claim, trial: int, params: Mapping[str, float | int]) -> None:
@@ -143,13 +161,22 @@ class Places(PlaceReader):
         """
         self._held(claim, trial=trial, params=json.dumps(dict(params)))
 
-    def finish(self, claim: Claim, state: PlaceState, *, value: float | None = None, reason: str | None = None) -> None:
-        """Use the place up: COMPLETE with a value, PRUNED, or SPENT with a reason.
+    def finish(
+        self,
+        claim: Claim,
+        state: PlaceState,
+        *,
+        value: float | None = None,
+        cause: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Use the place up: COMPLETE with a value, PRUNED, or SPENT with cause and reason.
 
         Raises:
             LostPlaceError: somebody else holds the place; nothing was written.
         """
-        self._held(claim, state=state, value=value, reason=reason, finished_at=self.backend.now())
+        cause = cause and cause[:CAUSE_LENGTH]
+        self._held(claim, state=state, value=value, cause=cause, reason=reason, finished_at=self.backend.now())
 
     def give_back(self, claim: Claim, reason: str) -> None:
         """Free a place on purpose: the attempt is not counted, its parameters stay.
@@ -158,40 +185,43 @@ class Places(PlaceReader):
             LostPlaceError: somebody else holds the place.
         """
         attempt = tables.places.c.attempt - 1
-        self._held(claim, state=PlaceState.FREE, attempt=attempt, reason=reason)
+        self._held(claim, state=PlaceState.FREE, attempt=attempt, cause=str(Cause.PREEMPTED), reason=reason)
 
-    def fail_attempt(self, claim: Claim, reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> PlaceState:
+    def fail_attempt(self, claim: Claim, cause: str, reason: str, *, last: bool = False) -> PlaceState:
         """Free the place after a failure that may pass, or use it up after its last attempt; returns which.
+
+        `last` makes this attempt the last one, however many are left.
 
         Raises:
             LostPlaceError: somebody else holds the place.
         """
-        spent = claim.attempt >= max_attempts
+        spent = last or claim.attempt >= self._max_attempts
         state = PlaceState.SPENT if spent else PlaceState.FREE
         finished = self.backend.now() if spent else None
-        self._held(claim, state=state, reason=reason, finished_at=finished)
+        self._held(claim, state=state, cause=cause[:CAUSE_LENGTH], reason=reason, finished_at=finished)
         return state
 
-    def release_worker(self, worker: str, reason: str, max_attempts: int = DEFAULT_MAX_ATTEMPTS) -> list[int]:
+    def release_worker(self, worker: str, reason: str) -> list[int]:
         """Free (or use up, after the last attempt) what a dead worker held; returns its attempts' Optuna trials."""
         table = tables.places
         statement = (
             update(table)
             .where(table.c.token == self._token, table.c.worker == worker, table.c.state == PlaceState.HELD)
-            .values(**self._lost(reason, max_attempts))
+            .values(**self._lost(f"{Cause.DIED}: {reason}", reason))
             .returning(table.c.trial)
         )
         return self.backend.transaction(
             lambda connection: [row.trial for row in connection.execute(statement) if row.trial is not None]
         )
 
-    def _lost(self, reason: str, max_attempts: int) -> dict[str, Any]:
+    def _lost(self, cause: str, reason: str) -> dict[str, Any]:
         """What becomes of a held place whose holder is gone: free for another attempt, or spent after the last."""
-        last = tables.places.c.attempt >= max_attempts
+        last = tables.places.c.attempt >= self._max_attempts
         return {
             "state": case((last, str(PlaceState.SPENT)), else_=str(PlaceState.FREE)),
             "finished_at": case((last, self.backend.now())),
             "lease": None,
+            "cause": cause[:CAUSE_LENGTH],
             "reason": reason,
         }
 

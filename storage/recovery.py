@@ -16,7 +16,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
 from storage.background import Background
-from storage.patience import is_transient
+from storage.patience import at_once, is_transient
 from storage.places import DEFAULT_LEASE_S, Places
 from storage.study import StoredStudy
 from storage.tables import PlaceState
@@ -49,7 +49,6 @@ class Recovery:
     ) -> None:
         """`every_s`: how often `look` will be called; thrice as long without a look is a gap."""
         self.study = study
-        self._places = Places(study.backend, study.token)
         self._clock = clock
         self._seen: dict[tuple[str, int], _Seen] = {}
         self._gap_s = 3 * every_s
@@ -57,13 +56,17 @@ class Recovery:
 
     def look(self) -> list[str]:
         """Compare with the last look and mend what is certain; returns one line for each thing mended."""
-        held = self._places.rows(PlaceState.HELD)
+        places = Places.of(self.study.refreshed())  # the limit of attempts may have changed
+        held = places.rows(PlaceState.HELD)
+        if held:
+            # A SQLite file locked by another program can still be read: its holders' silence proves nothing.
+            places.prove_writable()
         running = self.study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         now = self._clock()
         if now - self._last_look > self._gap_s:
             self._seen.clear()
         self._last_look = now
-        return self._expire(held, now) + self._complete_halves(running, now)
+        return self._expire(places, held, now) + self._complete_halves(places, running, now)
 
     def _unchanged_s(self, key: tuple[str, int], mark: Any, now: float) -> float:
         """For how long this observer has seen the same mark."""
@@ -72,23 +75,25 @@ class Recovery:
             self._seen[key] = seen = _Seen(mark, now)
         return now - seen.since
 
-    def _expire(self, held: list[dict[str, Any]], now: float) -> list[str]:
+    def _expire(self, places: Places, held: list[dict[str, Any]], now: float) -> list[str]:
         lines = []
         for row in held:
             silent_s = self._unchanged_s(("place", row["number"]), (row["lease"], row["lease_until"]), now)
             if silent_s < row["lease_s"]:
                 continue
             reason = f"lease ended: {row['worker']} on {row['host']} not heard of for {silent_s:.0f} s"
-            if self._places.expire(row, reason):
+            if places.expire(row, reason):
+                if row["trial"] is not None:
+                    end_trial(self.study, row["trial"], TrialState.FAIL, reason=reason)
                 lines.append(f"place {row['number']}: {reason}")
         return lines
 
-    def _complete_halves(self, running: list[FrozenTrial], now: float) -> list[str]:
+    def _complete_halves(self, places: Places, running: list[FrozenTrial], now: float) -> list[str]:
         """End the RUNNING trials that their place's row says are over."""
         if not running:
             return []
         # Read after the trials: a trial that began since is not in the list, and one that ended since is told once.
-        by_trial = {row["trial"]: row for row in self._places.rows() if row["trial"] is not None}
+        by_trial = {row["trial"]: row for row in places.rows() if row["trial"] is not None}
         lines = [self._complete_half(trial, by_trial.get(trial.number), now) for trial in running]
         return [line for line in lines if line]
 
@@ -103,7 +108,8 @@ class Recovery:
         ):
             return None
         state, value = _ending(row)
-        end_trial(self.study, trial.number, state, value)
+        reason = (row and row["reason"]) or "its worker ended without closing it"
+        end_trial(self.study, trial.number, state, value, reason)
         return f"trial {trial.number} closed as {state.name}: its worker ended without closing it"
 
 
@@ -119,7 +125,7 @@ class RecoveryThread(Background):
     def _run(self) -> None:
         while not self._done.wait(self._every_s):
             try:
-                with self._recovery.study.backend.at_once():
+                with at_once():
                     lines = self._recovery.look()
             except Exception as error:
                 # While the storage is away there is nothing to mend; the gap makes the observer watch anew. Whatever
@@ -138,8 +144,15 @@ def _ending(row: dict[str, Any] | None) -> tuple[TrialState, float | None]:
     return TrialState.FAIL, None
 
 
-def end_trial(study: StoredStudy, number: int, state: TrialState, value: float | None = None) -> None:
-    """Tell Optuna how a trial ended; nothing happens if somebody has told it already, or deleted the study."""
+def end_trial(
+    study: StoredStudy, number: int, state: TrialState, value: float | None = None, reason: str | None = None
+) -> None:
+    """Tell Optuna how a trial ended; nothing happens if somebody has told it already, or deleted the study.
+
+    A `reason` is kept with a trial that failed.
+    """
     # KeyError is Optuna's answer for a trial that is not there.
     with contextlib.suppress(UpdateFinishedTrialError, KeyError):
+        if reason is not None and state == TrialState.FAIL:
+            study.describe_trial(number, reason=reason)
         study.optuna.tell(number, value, state=state, skip_if_finished=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, select, update
 
 from storage import tables
@@ -66,6 +67,25 @@ class StoredStudy:
 
         self.backend.transaction(settle)
         return self.refreshed()
+
+    def describe_trial(self, number: int, **attributes: Any) -> None:
+        """Set attributes of a trial that may be another process's.
+
+        Raises:
+            KeyError: there is no such trial, or the study was deleted.
+            optuna.exceptions.UpdateFinishedTrialError: the trial is over.
+        """
+        storage = self.backend.optuna
+        study_id = storage.get_study_id_from_name(self.name)
+        if storage.get_study_user_attrs(study_id).get(TOKEN_ATTRIBUTE) != self.token:
+            raise KeyError(f"study {self.name!r} is another one now")
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        for key, value in attributes.items():
+            storage.set_trial_user_attr(trial_id, key, value)
+
+    def attempts_at(self, place: int) -> list[FrozenTrial]:
+        """The Optuna trials of a place's attempts so far, in their order."""
+        return [trial for trial in self.optuna.get_trials(deepcopy=False) if trial.user_attrs.get("place") == place]
 
     def made_patient(self, patience: Patience) -> StoredStudy:
         """The same study for a worker: its requests wait for a database that is away."""

@@ -8,9 +8,23 @@ from enum import StrEnum
 
 from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA_VERSION = 1
+# 2: places.cause
+SCHEMA_VERSION = 2
 
 metadata = MetaData()
+
+
+CAUSE_LENGTH = 200
+
+
+class Cause(StrEnum):
+    """Why an attempt ended without a value; an error that nobody foresaw is its own cause, by type and message."""
+
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out of memory"
+    PREEMPTED = "preempted"  # on request: not a failure, and not counted
+    LOST = "lost"  # its holder fell silent
+    DIED = "worker died"  # its holder's process ended, as its launcher saw
 
 
 class PlaceState(StrEnum):
@@ -55,7 +69,8 @@ places = Table(
     Column("trial", Integer),  # number of the last attempt's Optuna trial
     Column("params", Text),  # JSON; every attempt of a place trains the same parameters
     Column("value", Float),
-    Column("reason", Text),  # why it was spent or given back
+    Column("reason", Text),  # why the last attempt ended without a value, for people
+    Column("cause", String(CAUSE_LENGTH)),  # the same without what differs from case to case, for comparing
     Index("affinity_places_state", "token", "state", "number"),
 )
 

@@ -11,6 +11,7 @@ from sqlalchemy import Select, func, select
 
 from storage import tables
 from storage.backend import Backend
+from storage.errors import RepeatedFailureError
 from storage.tables import USED, PlaceState
 
 
@@ -83,6 +84,22 @@ class PlaceReader:
             .order_by(func.count().desc())
         )
         return {row[0] or "unknown": row[1] for row in self._all(query)}
+
+    def refuse_repeated_failure(self, workers: Sequence[str], since: float, times: int = 3) -> None:
+        """Look at the places that these workers have used since then (by the database's clock).
+
+        Raises:
+            RepeatedFailureError: the last `times` of them were spent for the same cause.
+        """
+        table = tables.places
+        mine = (table.c.worker.in_(workers), table.c.state.in_(USED), table.c.finished_at >= since)
+        query = select(table).where(table.c.token == self._token, *mine).order_by(table.c.finished_at.desc())
+        rows = self._all(query.limit(times))
+        if len(rows) == times and {(row.state, row.cause) for row in rows} == {(PlaceState.SPENT, rows[0].cause)}:
+            raise RepeatedFailureError(
+                f"{times} places in a row failed for the same cause, and the rest of the budget is kept for when it is "
+                f"mended: {rows[0].reason}"
+            )
 
     def mean_duration_s(self) -> float | None:
         """Mean time from claim to end of the used places; None before the first."""

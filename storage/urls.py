@@ -77,6 +77,11 @@ def _secrets(url: URL) -> list[str]:
     return [str(secret) for secret in (url.password, *several) if secret]
 
 
+def is_sqlite(url: URL) -> bool:
+    """Whether the URL names a SQLite file."""
+    return url.get_backend_name() == "sqlite"
+
+
 def explain(url: URL, error: BaseException) -> StorageError:
     """Turn a failure to open `url` into one sentence with the next step."""
     shown, line = redact(url), _first_line(error, url)
@@ -86,7 +91,7 @@ def explain(url: URL, error: BaseException) -> StorageError:
         return StorageError(f"another process has been creating {shown} for too long; is one hanging?")
     if isinstance(error, RuntimeError) and "table schema" in line:
         return StorageError(f"{shown} was made by a newer Optuna: {line}")
-    if url.get_backend_name() == "sqlite":
+    if is_sqlite(url):
         return _explain_sqlite(shown, line, Path(str(url.database)))
     return StorageError(f"{_postgres_cause(url, line)} ({shown}: {line})")
 

@@ -48,6 +48,7 @@ class StudySpec(Section):
     name: str = Field(description="1 to 200 printable characters")
     protocol: Literal["holdout", "article"] = Field(default="holdout", description="holdout or article")
     trials: int = Field(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
+    max_attempts: int = Field(default=3, ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="a whole number from 0 to 4294967295")
     data: DataSpec = Field(description="a table [data]")
     network: NetworkSpec = Field(description="a table [network]")

@@ -24,12 +24,18 @@ HERE = Path(__file__).parent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session")
+def _data_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data-home")
+
+
 @pytest.fixture(autouse=True)
-def _no_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_leaks(monkeypatch: pytest.MonkeyPatch, _data_home: Path) -> None:
     """Nobody's environment changes what a test sees."""
     for key in [key for key in os.environ if key.startswith(("AFFINITY_SEARCH_", "FAKE_", "PG"))]:
         monkeypatch.delenv(key)
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("XDG_DATA_HOME", str(_data_home))  # checkpoints of studies in PostgreSQL
 
 
 @pytest.fixture(scope="session")

@@ -3,60 +3,40 @@
 Worker processes are told by the environment how to behave:
   FAKE_GATE       a path: after its first epoch every training waits until that file exists, or until asked to stop
   FAKE_DIVERGING  trial seeds whose loss becomes NaN in the first epoch
+  FAKE_FULL       trial seeds that run out of memory
   FAKE_BROKEN     trial seeds whose training raises an error that nobody foresaw
+  FAKE_KILLED     the kernel kills the worker when it has claimed a place and begins to train
+  FAKE_STUCK      the second epoch is one call into C that answers no signal for a minute
+  FAKE_LOST_CARD  the CUDA_VISIBLE_DEVICES whose worker finds no card
   FAKE_DEAD       a worker ends with these last words before it claims anything
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import random
+import signal
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from waiting import until
 
-from search.training.errors import DivergedError, TrainingInterrupted
+from search.devices.errors import DeviceError
+from search.training.checkpoints import TrainingState
+from search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
+from search.training.metrics import Scores
+from search.training.results import EpochScore, TrainingResult
 
 N_CLASSES = 10
 
 
-@dataclass(frozen=True)
-class FakeScores:
-    """Looks like training's Scores, without scikit-learn."""
-
-    macro_f1: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "macro_f1": self.macro_f1,
-            "micro_f1": 1 - (1 - self.macro_f1) / 3,
-            "per_class_f1": [self.macro_f1] * N_CLASSES,
-        }
-
-
-@dataclass(frozen=True)
-class FakeEpoch:
-    epoch: int
-    scores: FakeScores
-    loss: float = 0.5
-    duration_s: float = 0.001
-
-
-@dataclass(frozen=True)
-class FakeResult:
-    epochs: tuple[FakeEpoch, ...]
-
-    @property
-    def best(self) -> FakeEpoch:
-        return max(self.epochs, key=lambda epoch: epoch.scores.macro_f1)
-
-    @property
-    def value(self) -> float:
-        return 1.0 - self.best.scores.macro_f1
+def fake_scores(macro_f1: float) -> Scores:
+    """Looks like a model that is as good at every class."""
+    each = (macro_f1,) * N_CLASSES
+    return Scores(macro_f1, 1 - (1 - macro_f1) / 3, each, (1,) * N_CLASSES, macro_f1, macro_f1, ((0,),))
 
 
 def fake_macro_f1(params: dict[str, float | int], seed: int, epoch: int) -> float:
@@ -81,19 +61,28 @@ class FakeObjective:
         *,
         max_centers: int | None = None,
         restore_best: bool = False,
-    ) -> FakeResult:
+        resume: TrainingState | None = None,
+        keep: Callable[[TrainingState], None] | None = None,
+    ) -> TrainingResult:
         self.last = (params, seed)
         self._misbehave(seed)
-        done = []
+        done: list[EpochScore] = []
         for epoch in range(self.epochs):
-            if epoch == 1:
+            resumed = resume is not None and epoch < len(resume.epochs)
+            if epoch == 1 and not resumed:
                 self._wait_at_gate(should_stop)
+                self._get_stuck()
             if should_stop and should_stop():
                 raise TrainingInterrupted("asked to stop")
-            done.append(FakeEpoch(epoch, FakeScores(fake_macro_f1(params, seed, epoch))))
+            if resume and resumed:
+                done.append(resume.epochs[epoch])
+            else:
+                done.append(EpochScore(epoch, 0.5, fake_scores(fake_macro_f1(params, seed, epoch)), 0.001))
+                if keep:
+                    keep(TrainingState(tuple(done), {}))
             if on_epoch:
                 on_epoch(done[-1])
-        return FakeResult(tuple(done))
+        return TrainingResult(tuple(done))
 
     def open_test(self) -> None:
         self.test_is_open = True
@@ -101,13 +90,23 @@ class FakeObjective:
     def score_test(self) -> dict[str, Any]:
         assert self.test_is_open, "only `evaluate` opens the test set"
         assert self.last is not None
-        return FakeScores(fake_macro_f1(*self.last, epoch=50)).to_dict()
+        return fake_scores(fake_macro_f1(*self.last, epoch=50)).to_dict()
 
     def _misbehave(self, seed: int) -> None:
         if str(seed) in os.environ.get("FAKE_DIVERGING", "").split():
             raise DivergedError(0, float("nan"))
+        if os.environ.get("FAKE_KILLED"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if str(seed) in os.environ.get("FAKE_FULL", "").split():
+            raise OutOfMemoryError("the fake card is full")
         if str(seed) in os.environ.get("FAKE_BROKEN", "").split():
             raise RuntimeError("the fake card fell off the bus")
+
+    def _get_stuck(self) -> None:
+        if os.environ.get("FAKE_STUCK"):
+            print("the fake card hangs in a step", file=sys.stderr, flush=True)
+            ctypes.CDLL(None).usleep(60_000_000)
+            ctypes.CDLL(None).usleep(60_000_000)
 
     def _wait_at_gate(self, should_stop: Callable[[], bool] | None) -> None:
         gate = os.environ.get("FAKE_GATE")
@@ -115,8 +114,10 @@ class FakeObjective:
             until(lambda: Path(gate).exists() or (should_stop is not None and should_stop()), "the gate to open")
 
 
-def fake_configure(device: str, threads: int | None = None) -> None:
+def fake_configure(device: str, threads: int | None = None, memory_mib: int | None = None) -> None:
     """In place of search.devices.configure, which imports TensorFlow."""
+    if os.environ.get("FAKE_LOST_CARD", "none") == os.environ.get("CUDA_VISIBLE_DEVICES"):
+        raise DeviceError("the fake card is lost")
     if last_words := os.environ.get("FAKE_DEAD"):
         print(f"worker begins\n{last_words}", file=sys.stderr, flush=True)
         os._exit(3)

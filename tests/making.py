@@ -9,8 +9,9 @@ from fake_objective import FakeObjective
 
 from search.definition import Asked
 from search.definition import open_study as open_asked
-from search.worker import Worker
+from search.trials import Current, Worker
 from storage.backend import Backend
+from storage.files import StudyFiles, default_root
 from storage.places import Holder, Places
 from storage.study import StoredStudy
 
@@ -44,7 +45,8 @@ def holder(worker: str | None = None) -> Holder:
 def worker_for(study: StoredStudy, worker: str | None = None) -> Worker:
     """The real worker around the fake objective."""
     objective: Any = FakeObjective(study.spec, "float32", None)
-    return Worker(study, holder(worker), objective, Places(study.backend, study.token), {"python": "3"})
+    files = StudyFiles(default_root(study.backend.url), study.token)
+    return Worker(study, holder(worker), objective, Places.of(study), {"python": "3"}, files, Current())
 
 
 def train(study: StoredStudy, most: int | None = None) -> int:

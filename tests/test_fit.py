@@ -10,10 +10,15 @@ devices.configure("cpu", 2)
 
 from keras import ops  # noqa: E402 - the device comes first
 
-from search.training import datasets, fit  # noqa: E402
+from search.training import checkpoints, datasets, schedule  # noqa: E402
 from search.training.affinity import AffinityHead  # noqa: E402
 from search.training.datasets import FACTS, Split, search_splits  # noqa: E402
-from search.training.errors import DivergedError, TrainingInterrupted  # noqa: E402
+from search.training.errors import (  # noqa: E402
+    CheckpointError,
+    DivergedError,
+    OutOfMemoryError,
+    TrainingInterrupted,
+)
 from search.training.fit import AffinityParams, EpochScore, Trainer, TrainingConfig, TrainingResult  # noqa: E402
 from search.training.metrics import score  # noqa: E402
 from search.training.networks import NetworkConfig, trainable_state  # noqa: E402
@@ -206,7 +211,8 @@ def test_parameters_must_fit_the_head(splits):
 
 @pytest.mark.parametrize(("n", "batch", "total"), [(10, 4, 12), (8, 4, 8), (3, 8, 8)])
 def test_an_epochs_order_is_a_permutation_filled_from_its_start(n, batch, total):
-    indices, labels = fit.epoch_order(np.arange(100, 100 + n, dtype=np.int32), np.arange(n), batch, seed=1, epoch=0)
+    images = np.arange(100, 100 + n, dtype=np.int32)
+    indices, labels = schedule.epoch_order(images, np.arange(n), batch, seed=1, epoch=0)
     assert len(indices) == total
     assert sorted(indices[:n]) == list(range(100, 100 + n))
     assert all(indices[i] == indices[i % n] for i in range(total))
@@ -215,7 +221,7 @@ def test_an_epochs_order_is_a_permutation_filled_from_its_start(n, batch, total)
 
 def test_orders_differ_by_seed_and_epoch_and_repeat():
     def order(seed, epoch):
-        return fit.epoch_order(np.arange(50), np.arange(50), 10, seed, epoch)[0].tolist()
+        return schedule.epoch_order(np.arange(50), np.arange(50), 10, seed, epoch)[0].tolist()
 
     assert order(1, 0) == order(1, 0)
     assert len({tuple(order(*key)) for key in [(1, 0), (1, 1), (2, 0), (0, 1)]}) == 4
@@ -223,7 +229,7 @@ def test_orders_differ_by_seed_and_epoch_and_repeat():
 
 def test_the_learning_rate_is_divided_at_each_drop():
     training = TrainingConfig(epochs=100, batch=1, learning_rate=1.0, drops=(0.5, 0.8))
-    rates = [fit.learning_rate(training, epoch) for epoch in (0, 49, 50, 79, 80, 99)]
+    rates = [schedule.learning_rate(training, epoch) for epoch in (0, 49, 50, 79, 80, 99)]
     assert rates == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
 
 
@@ -255,3 +261,63 @@ def test_an_image_set_of_another_shape_works():
     split = Split(rng.integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20, dtype=np.int32) % 10)
     subject = Trainer(split, split, FACTS["cifar10"], replace(NETWORK, widths=(4,)), replace(SHORT, augment=True))
     assert len(subject.run(PARAMS, seed=0).epochs) == 2
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(splits, epochs, tmp_path):
+    training = replace(TRAINING, augment=True)
+    subject = small(splits, training=training, max_centers=3)
+    kept = []
+    params = AffinityParams(0.3, 40.0, 2)
+    whole = subject.run(params, seed=1, keep=kept.append)
+    weights = [np.array(variable) for variable in trainable_state(subject._model)]
+
+    checkpoints.save(tmp_path / "1.npz", kept[epochs - 1], {})
+    other = small(splits, training=training, max_centers=3)  # as in another process
+    other.run(PARAMS, seed=9)
+    seen = []
+    resumed = other.run(params, 1, seen.append, resume=checkpoints.load(tmp_path / "1.npz", {}))
+
+    assert outcome(resumed) == outcome(whole)
+    assert tuple(seen) == resumed.epochs, "a new Optuna trial hears of every epoch"
+    for variable, expected in zip(trainable_state(other._model), weights, strict=True):
+        assert (np.array(variable) == expected).all(), variable.path
+
+
+def test_a_checkpoint_leaves_the_images_out_and_holds_the_random_state(splits):
+    kept = []
+    small(splits, training=replace(SHORT, augment=True)).run(PARAMS, seed=1, keep=kept.append)
+    names = list(kept[-1].variables)
+    assert not any("images" in name for name in names)
+    assert any(name.startswith("random/") for name in names)
+    assert any(name.startswith("adam/") for name in names)
+    assert len(kept) == 2
+    assert len(kept[-1].epochs) == 2
+
+
+def test_a_checkpoint_of_another_network_is_refused_before_anything_is_told(splits):
+    kept, seen = [], []
+    small(splits, max_centers=2).run(PARAMS, seed=1, keep=kept.append)
+    with pytest.raises(CheckpointError, match="another network"):
+        small(splits, max_centers=3).run(PARAMS, 1, seen.append, resume=kept[0])
+    assert not seen
+
+
+def test_a_device_without_room_has_an_error_of_its_own(splits, monkeypatch):
+    def too_much(*args, **options):
+        return ops.zeros((2**45,), "float32")  # 128 TiB: the real allocator refuses
+
+    subject = small(splits)
+    monkeypatch.setattr(subject._model, "fit", too_much)
+    with pytest.raises(OutOfMemoryError, match=r"cpu, 2 threads ran out of memory .*smaller training\.batch"):
+        subject.run(PARAMS, seed=1)
+
+
+def test_a_stop_is_heard_during_the_evaluation(splits):
+    train, evaluation, _ = splits
+    subject = Trainer(train, evaluation, FACTS["digits"], NETWORK, SHORT)
+    steps = math.ceil(len(train) / SHORT.batch)
+    asked = []
+    with pytest.raises(TrainingInterrupted):
+        subject.run(PARAMS, seed=1, should_stop=lambda: asked.append(1) or len(asked) > steps)
+    assert len(asked) == steps + 1

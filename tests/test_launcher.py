@@ -119,6 +119,21 @@ class TestDeaths:
         assert launch.said.count("died (exit code 1)") == 3
         assert "the fake card fell off the bus" in launch.said
 
+    def test_a_place_that_is_killed_every_time_is_spent_after_three(
+        self, sqlite: Backend, sqlite_url: str, start: Start, gate: Path
+    ) -> None:
+        study = make(sqlite, trials=1)
+        launch = start("launch", "tiny", "--workers", "1", "--storage", sqlite_url, FAKE_GATE=str(gate))
+        for attempt in (1, 2, 3):
+            (victim,) = until(lambda number=attempt: [row for row in waiting(study) if row["attempt"] == number], "it")
+            os.kill(victim["pid"], signal.SIGKILL)
+        assert launch.ended() == 0, launch.said
+        (row,) = rows(study)
+        assert (row["state"], row["attempt"]) == (PlaceState.SPENT, 3)
+        assert row["reason"] == "its worker died (killed by SIGKILL)"
+        history = [(trial.state, trial.user_attrs["reason"]) for trial in study.attempts_at(0)]
+        assert history == [(TrialState.FAIL, row["reason"])] * 3, "with its history"
+
     def test_workers_that_never_begin_end_the_launch(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:
         study = make(sqlite)
         last_words = "no such card [42]"

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from search.attempt import Attempt
 from search.training.results import EpochScore
 from storage.backend import Backend
-from storage.patience import Patience, StorageGoneError, is_transient
+from storage.patience import Patience, StorageGoneError, at_once, is_transient
 from storage.places import Places
 
 
@@ -104,7 +104,7 @@ class TestPatience:
 
     def test_at_once_holds_for_its_own_thread_only(self, patience: Patience) -> None:
         answers: list[str] = []
-        with patience.at_once():
+        with at_once():
             with pytest.raises(OperationalError):
                 patience.call(FakeOutage(1))
             other = threading.Thread(target=lambda: answers.append(patience.call(FakeOutage(1))))

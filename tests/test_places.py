@@ -122,7 +122,7 @@ class TestComingBack:
         assert again.lease != claim.lease
 
     def test_the_third_failure_uses_a_place_up(self, places: Places) -> None:
-        ends = [places.fail_attempt(claimed(places), "the card fell off") for _ in range(3)]
+        ends = [places.fail_attempt(claimed(places), "RuntimeError", "the card fell off") for _ in range(3)]
         assert ends == [PlaceState.FREE, PlaceState.FREE, PlaceState.SPENT]
         assert row(places)["reason"] == "the card fell off"
         assert claimed(places).number == 1
@@ -148,7 +148,8 @@ class TestComingBack:
         places.release_worker("slow", "thought dead")
         claimed(places, "quick")
         before = places.rows()
-        arguments = {"begin": (3, {}), "finish": (PlaceState.COMPLETE,)}.get(late, ("too late",))
+        given = {"begin": (3, {}), "finish": (PlaceState.COMPLETE,), "fail_attempt": ("diverged", "too late")}
+        arguments = given.get(late, ("too late",))
         with pytest.raises(LostPlaceError, match="place 0 is held by another worker now"):
             getattr(places, late)(lost, *arguments)
         assert places.rows() == before
@@ -168,8 +169,8 @@ class TestAttempts:
         [
             ("complete", (0.25,), PlaceState.COMPLETE, TrialState.COMPLETE),
             ("prune", (), PlaceState.PRUNED, TrialState.PRUNED),
-            ("fail", ("a NaN",), PlaceState.SPENT, TrialState.FAIL),
-            ("retry_later", ("an error",), PlaceState.FREE, TrialState.FAIL),
+            ("fail", ("diverged", "a NaN"), PlaceState.SPENT, TrialState.FAIL),
+            ("retry_later", ("RuntimeError", "an error"), PlaceState.FREE, TrialState.FAIL),
             ("give_back", ("asked",), PlaceState.FREE, TrialState.FAIL),
         ],
     )

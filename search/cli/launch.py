@@ -12,7 +12,9 @@ import typer
 from search.cli.options import (
     DEFAULT_STORAGE,
     DataDir,
+    Files,
     LeaseS,
+    OutageS,
     Overrides,
     Rename,
     Storage,
@@ -30,11 +32,17 @@ def launch(
     study: StudySource,
     workers: Annotated[int | None, typer.Option("--workers", metavar="W", min=1, help="CPU workers.")] = None,
     devices: Annotated[str, typer.Option("--devices", help="auto, cpu, gpu, gpu:0,2 or tpu.")] = "auto",
+    per_device: Annotated[
+        int, typer.Option("--workers-per-device", metavar="K", min=1, help="Workers that share each GPU.")
+    ] = 1,
+    tpu: Annotated[list[str] | None, typer.Option("--tpu", metavar="NAME", help="A TPU elsewhere; repeatable.")] = None,
     trials: Trials = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
     name: Rename = None,
     overrides: Overrides = None,
+    files: Files = None,
+    outage_s: OutageS = 1800.0,
     lease_s: LeaseS = 120.0,
 ) -> None:
     """Create or continue a study and run workers on this machine until its places are used."""
@@ -43,11 +51,20 @@ def launch(
     from search.progress import progress_for
     from search.view import plural
 
-    slots = plan(devices, workers)
+    slots = plan(devices, workers, per_device=per_device, tpus=tpu or [])
     stored = asked_study(storage, study, name, overrides, trials)
     started = time.monotonic()
     with progress_for(stored) as progress:
-        launcher = Launcher(stored, slots, data_dir, show=progress.show, say=progress.say, lease_s=lease_s)
+        launcher = Launcher(
+            stored,
+            slots,
+            data_dir,
+            show=progress.show,
+            say=progress.say,
+            lease_s=lease_s,
+            files=files,
+            outage_s=outage_s,
+        )
         progress.say(
             f"{plural(len(slots), 'worker')} on {', '.join(slot.label for slot in slots)}; logs in {launcher.logs}"
         )

@@ -36,12 +36,26 @@ DataDir = Annotated[
         file_okay=False,
     ),
 ]
+Files = Annotated[
+    Path | None,
+    typer.Option(
+        "--files",
+        metavar="DIR",
+        envvar="AFFINITY_SEARCH_FILES",
+        help="Folder for checkpoints; let machines share it. [default: beside the SQLite file, else user data]",
+        file_okay=False,
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the study file, e.g. training.epochs=2."),
 ]
 Rename = Annotated[str | None, typer.Option("--name", metavar="S", help="Store the study under this name.")]
 Trials = Annotated[int | None, typer.Option("--trials", metavar="N", min=1, help="Total number of places.")]
+OutageS = Annotated[
+    float,
+    typer.Option("--outage-s", metavar="S", min=0.0, help="Seconds that workers wait for a storage that is away."),
+]
 LeaseS = Annotated[
     float,
     typer.Option("--lease-s", min=1.0, hidden=True, help="Seconds until a silent worker's place is taken from it."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -9,7 +10,9 @@ import typer
 from search.cli.options import (
     DEFAULT_STORAGE,
     DataDir,
+    Files,
     LeaseS,
+    OutageS,
     Overrides,
     Rename,
     Storage,
@@ -28,7 +31,11 @@ def worker(
     storage: Storage = DEFAULT_STORAGE,
     name: Rename = None,
     overrides: Overrides = None,
+    files: Files = None,
+    outage_s: OutageS = 1800.0,
     lease_s: LeaseS = 120.0,
+    tpu: Annotated[str | None, typer.Option("--tpu", metavar="NAME", help="A TPU elsewhere.")] = None,
+    memory_mib: Annotated[int | None, typer.Option("--memory-mib", min=1, hidden=True)] = None,
     worker_id: Annotated[str | None, typer.Option("--worker-id", hidden=True)] = None,
 ) -> None:
     """Run one worker here until no place is free; run it on any machine that reaches the storage.
@@ -38,7 +45,9 @@ def worker(
     from search.accelerators import plan
     from search.worker import WorkerOptions, work
 
-    if device == "auto":
-        device = plan("auto", None)[0].device
+    if device == "auto" or tpu:
+        slot = plan(device, None, tpus=[tpu] if tpu else [])[0]
+        device = slot.device
+        os.environ.update(slot.environment if tpu else {})
     stored = asked_study(storage, study, name, overrides, trials)
-    work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s))
+    work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib))

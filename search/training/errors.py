@@ -27,3 +27,11 @@ class DivergedError(TrainingError):
 
 class TrainingInterrupted(TrainingError):  # noqa: N818 - named after what happened, as KeyboardInterrupt is
     """`should_stop` said so: the trial is unfinished, not failed."""
+
+
+class OutOfMemoryError(TrainingError):
+    """The device had no room for a step: perhaps others used it just then, so once more is worth a try."""
+
+
+class CheckpointError(TrainingError):
+    """A checkpoint cannot be written or read: training goes on without it."""

@@ -1,8 +1,9 @@
 """One training run after another on one compiled network: parameters in, a score per epoch out."""
 
+import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -11,20 +12,23 @@ from keras import ops
 from numpy.typing import NDArray
 
 from search import devices
+from search.training.checkpoints import TrainingState
 from search.training.datasets import DatasetFacts, Split
-from search.training.errors import DivergedError, TrainingInterrupted
+from search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
 from search.training.metrics import Scores, score
 from search.training.networks import NetworkConfig, build_network, layer_seeds, reset_network, trainable_state
 from search.training.results import AffinityParams, EpochScore, TrainingConfig, TrainingResult
+from search.training.schedule import epoch_order, learning_rate, whole_batches
 
-__all__ = ["AffinityParams", "EpochScore", "Trainer", "TrainingConfig", "TrainingResult"]
+__all__ = ["AffinityParams", "EpochScore", "Trainer", "TrainingConfig", "TrainingResult", "TrainingState"]
 
 OnEpoch = Callable[[EpochScore], None]
 ShouldStop = Callable[[], bool]
+Keep = Callable[[TrainingState], None]
+INTERRUPTED = "Training was asked to stop; the trial is unfinished and can be run again."
 
 # Images scored in one step: large enough for speed, small enough for the memory of any device.
 EVALUATION_BATCH = 1000
-DROP = 5  # the learning rate is divided by it at each drop
 
 
 class Trainer:
@@ -65,7 +69,7 @@ class Trainer:
             self._compile()
 
     def _compile(self) -> None:
-        optimizer = keras.optimizers.Adam()
+        optimizer = keras.optimizers.Adam(name="adam")  # its variables' paths are part of a checkpoint
         softmax_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         loss = softmax_loss if self._head is None else self._head.loss
         self._model.compile(optimizer=optimizer, loss=loss, **devices.compile_options())
@@ -78,26 +82,54 @@ class Trainer:
         on_epoch: OnEpoch | None = None,
         should_stop: ShouldStop | None = None,
         restore_best: bool = False,
+        *,
+        resume: TrainingState | None = None,
+        keep: Keep | None = None,
     ) -> TrainingResult:
-        """Train from scratch; the affinity head needs `params`, the softmax head takes None.
+        """Train from scratch, or from `resume` on; the affinity head needs `params`, the softmax head takes None.
 
-        `on_epoch` is called after each epoch and whatever it raises passes through; `should_stop` is asked after
-        every step. With `restore_best` the weights of the best epoch are left in place, else those of the last.
-        Raises TrainingInterrupted if `should_stop` says so, DivergedError at a NaN or infinite epoch loss, and
-        ValueError if the parameters do not fit the head.
+        `on_epoch` is called for each epoch, those of `resume` first, and whatever it raises passes through; before it
+        `keep` is given the state to go on from. `should_stop` is asked after every step. With `restore_best` the
+        weights of the best epoch are left in place, else those of the last; it cannot be had with `resume`.
+        Raises TrainingInterrupted if `should_stop` says so, DivergedError at a NaN or infinite epoch loss,
+        OutOfMemoryError, CheckpointError (before any call) if `resume` is of another network, and ValueError if the
+        parameters do not fit the head.
         """
-        self._begin(params, seed)
-        done: list[EpochScore] = []
-        best: list[NDArray[Any]] = []
-        for epoch in range(self._training.epochs):
-            done.append(self._epoch(epoch, seed, should_stop))
-            if restore_best and TrainingResult(tuple(done)).best is done[-1]:
-                best = [ops.convert_to_numpy(variable) for variable in trainable_state(self._model)]
-            if on_epoch is not None:
-                on_epoch(done[-1])
-        for variable, value in zip(trainable_state(self._model), best, strict=True) if best else ():
-            variable.assign(value)
+        if restore_best and resume:
+            raise ValueError("restore_best cannot be had with resume: the weights of the best epoch may be gone")
+        with _memory_watched():
+            self._begin(params, seed)
+            done: list[EpochScore] = []
+            if resume is not None:
+                self._restore(resume)
+                for score_ in resume.epochs:
+                    done.append(score_)
+                    if on_epoch is not None:
+                        on_epoch(score_)
+            best: list[NDArray[Any]] = []
+            for epoch in range(len(done), self._training.epochs):
+                done.append(self._epoch(epoch, seed, should_stop))
+                if keep is not None:
+                    keep(TrainingState(tuple(done), self._variables()))
+                if restore_best and TrainingResult(tuple(done)).best is done[-1]:
+                    best = list(self._variables().values())
+                if on_epoch is not None:
+                    on_epoch(done[-1])
+            for variable, value in zip(trainable_state(self._model), best, strict=True) if best else ():
+                variable.assign(value)
         return TrainingResult(tuple(done))
+
+    def _variables(self) -> dict[str, NDArray[Any]]:
+        """Copies of all that makes up the state of training, by path."""
+        return {variable.path: ops.convert_to_numpy(variable) for variable in trainable_state(self._model)}
+
+    def _restore(self, state: TrainingState) -> None:
+        mine = {variable.path: variable for variable in trainable_state(self._model)}
+        shapes = {path: tuple(variable.shape) for path, variable in mine.items()}
+        if shapes != {path: value.shape for path, value in state.variables.items()}:
+            raise CheckpointError("it is of another network, or was written by another version of Keras")
+        for path, value in state.variables.items():
+            mine[path].assign(value)
 
     def score_test(self) -> Scores:
         """Score the test split with the present weights. Raises ValueError if the trainer was given none."""
@@ -122,7 +154,7 @@ class Trainer:
         loss = self._fit(epoch_order(*self._train, self._training.batch, seed, epoch), should_stop)
         if not math.isfinite(loss):
             raise DivergedError(epoch, loss)
-        scores = self._score(*self._evaluation)
+        scores = self._score(*self._evaluation, should_stop)
         return EpochScore(epoch, loss, scores, duration_s=time.perf_counter() - started)
 
     def _fit(self, batches: tuple[NDArray[np.int32], NDArray[np.int32]], should_stop: ShouldStop | None) -> float:
@@ -136,22 +168,44 @@ class Trainer:
             callbacks=[watch] if should_stop else [],
         )
         if watch.stopped:
-            raise TrainingInterrupted("Training was asked to stop; the trial is unfinished and can be run again.")
+            raise TrainingInterrupted(INTERRUPTED)
         return float(history.history["loss"][0])
 
-    def _score(self, indices: NDArray[np.int32], labels: NDArray[np.int32]) -> Scores:
+    def _score(
+        self, indices: NDArray[np.int32], labels: NDArray[np.int32], should_stop: ShouldStop | None = None
+    ) -> Scores:
         """Padded to whole batches, so that every step has one shape, and trimmed again."""
-        padded = np.resize(indices, _whole(len(indices), self._evaluation_batch))
-        outputs = self._predict(padded)[: len(labels)]
+        padded = np.resize(indices, whole_batches(len(indices), self._evaluation_batch))
+        outputs = self._predict(padded, should_stop)[: len(labels)]
         return score(labels, outputs.argmax(axis=1), self._n_classes)
 
-    def _predict(self, indices: NDArray[np.int32]) -> NDArray[np.float32]:
-        """The head's outputs (N, C) for N a multiple of the evaluation batch."""
+    def _predict(self, indices: NDArray[np.int32], should_stop: ShouldStop | None) -> NDArray[np.float32]:
+        """The head's outputs (N, C) for N a multiple of the evaluation batch; ten thousand images take a CPU long."""
         batch = self._evaluation_batch
         if devices.replicas() > 1:  # predict_on_batch would give every replica the whole batch
             return np.asarray(self._model.predict(indices, batch_size=batch, verbose=0))
         # predict builds a tf.data pipeline at each call: 45 ms an epoch on digits, against 1.5 ms.
-        return np.concatenate([self._model.predict_on_batch(part) for part in np.split(indices, len(indices) // batch)])
+        outputs = []
+        for part in np.split(indices, len(indices) // batch):
+            if should_stop is not None and should_stop():
+                raise TrainingInterrupted(INTERRUPTED)
+            outputs.append(self._model.predict_on_batch(part))
+        return np.concatenate(outputs)
+
+
+@contextlib.contextmanager
+def _memory_watched() -> Iterator[None]:
+    """Every backend has its own exception for a device without room."""
+    try:
+        yield
+    except Exception as error:
+        if not devices.is_out_of_memory(error):
+            raise
+        details = (str(error) or type(error).__name__).splitlines()[0][:200]
+        raise OutOfMemoryError(
+            f"{devices.describe()} ran out of memory ({details}); if it happens again, use fewer workers on it or a "
+            "smaller training.batch"
+        ) from error
 
 
 class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
@@ -173,25 +227,3 @@ def _place(parts: list[Split]) -> list[tuple[NDArray[np.int32], NDArray[np.int32
     return [
         (np.arange(end - len(part), end, dtype=np.int32), part.labels) for part, end in zip(parts, ends, strict=True)
     ]
-
-
-def _whole(n: int, batch: int) -> int:
-    return math.ceil(n / batch) * batch
-
-
-def epoch_order(
-    indices: NDArray[np.int32], labels: NDArray[np.int32], batch: int, seed: int, epoch: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The epoch's (indices, labels) in random order, the last batch filled up from the order's start.
-
-    Depends on seed and epoch alone, so that a continued run sees what an uninterrupted one sees.
-    """
-    order = np.random.default_rng((seed, epoch)).permutation(len(indices))
-    filled = np.resize(order, _whole(len(order), batch))
-    return indices[filled], labels[filled]
-
-
-def learning_rate(training: TrainingConfig, epoch: int) -> float:
-    """The rate of `epoch`, counted from 0: divided by 5 from each drop's share of the epochs on."""
-    passed = sum(epoch >= round(drop * training.epochs, 9) for drop in training.drops)  # 0.55 · 100 is a little over 55
-    return training.learning_rate / float(DROP**passed)

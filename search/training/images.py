@@ -34,7 +34,7 @@ class Augmentation(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**options)
         self.shift_px = shift_px
         self.flip = flip
-        self.random = keras.random.SeedGenerator(0)
+        self.random = keras.random.SeedGenerator(0, name="random")
 
     def begin(self, seed: int) -> None:
         """Start the random sequence that belongs to `seed`."""

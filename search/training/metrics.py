@@ -1,11 +1,11 @@
 """Scores of one evaluation: macro F1 first, as the studies maximise it, and the minority's share of it."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,13 @@ class Scores:
     minority_f1: float
     majority_f1: float
     confusion: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote. Raises KeyError or TypeError for anything else."""
+        fields: dict[str, Any] = {key: plain[key] for key in ("macro_f1", "accuracy", "minority_f1", "majority_f1")}
+        fields |= {key: tuple(plain[key]) for key in ("per_class_f1", "support")}
+        return cls(**fields, confusion=tuple(tuple(row) for row in plain["confusion"]))
 
     @property
     def micro_f1(self) -> float:
@@ -40,6 +47,9 @@ def score(labels: NDArray[Any], predictions: NDArray[Any], n_classes: int) -> Sc
     A class that is neither present nor predicted counts with F1 = 0, so that a forgotten class always costs.
     Minority classes are the even-numbered ones. Raises ValueError if the lengths differ or N = 0.
     """
+    # Here, so that the plain numbers above can be read without waiting for scikit-learn.
+    from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
     if len(labels) != len(predictions) or len(labels) == 0:
         raise ValueError(f"{len(labels)} labels but {len(predictions)} predictions; both must have one length above 0")
     classes = np.arange(n_classes)

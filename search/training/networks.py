@@ -70,10 +70,14 @@ def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
     for block, width in enumerate(config.widths):
         if block > 0:
             x = keras.layers.AveragePooling2D(2, dtype=precision)(x)
-        for _ in range(config.depth):
-            # No bias: the batch norm right behind it would subtract it.
-            x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, dtype=precision)(x)
-            x = keras.layers.BatchNormalization(momentum=config.batch_norm_momentum, dtype=precision)(x)
+        for number in range(config.depth):
+            # Named, because Keras counts on from model to model: a checkpoint must fit the next process's network. No
+            # bias: the batch norm right behind it would subtract it.
+            name = f"conv_{block}_{number}"
+            x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, dtype=precision, name=name)(x)
+            x = keras.layers.BatchNormalization(
+                momentum=config.batch_norm_momentum, dtype=precision, name=f"norm_{block}_{number}"
+            )(x)
             x = keras.layers.ReLU(dtype=precision)(x)
     return x
 

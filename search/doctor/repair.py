@@ -1,0 +1,73 @@
+"""`affinity-search doctor --repair`: what a running worker would mend beside its training, done here and now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from search.doctor.study import Diagnosis, examine
+from search.view import duration_text, plural
+from storage.files import StudyFiles
+from storage.places import DEFAULT_LEASE_S, Places
+from storage.recovery import LOOKS_A_LEASE, WRITING_S, Recovery
+from storage.study import StoredStudy
+from storage.tables import USED
+
+LOOK_EVERY_S = (0.1, 1.0)  # the least and the most
+MARGIN_S = 5.0  # beyond the longest watch: a slow answer of the database starts the watch of a short lease anew
+
+
+@dataclass
+class Repair:
+    """One observer of one study. It ends only what it has itself watched for a full lease, as every worker does, so it
+    may run beside workers and beside others of its kind.
+    """
+
+    study: StoredStudy
+    files: StudyFiles | None
+    say: Callable[[str], None]
+
+    def mend(self, before: Diagnosis) -> list[str]:
+        """Watch until nothing that `before` found is left, then remove leftovers; one line for each thing mended."""
+        lines: list[str] = []
+        watch_s = self._watch_s(before)
+        if watch_s:
+            self.say(
+                f"watching for up to {duration_text(watch_s)}: only a place that stays silent for its full lease is "
+                "taken from its worker (Ctrl-C leaves; running workers do the same)"
+            )
+            lines = self._watch(before, watch_s)
+        return lines + self._sweep()
+
+    def _watch_s(self, before: Diagnosis) -> float:
+        """A full lease of each silent place; trials that nobody ended take as long as recovery gives their workers."""
+        leases = [one.lease_s for one in (*before.lost, *before.gone)]
+        halves = [DEFAULT_LEASE_S if half.place is None else WRITING_S for half in before.halves]
+        return max([*leases, *halves], default=0.0)
+
+    def _watch(self, before: Diagnosis, watch_s: float) -> list[str]:
+        shortest = min([one.lease_s for one in (*before.lost, *before.gone)], default=DEFAULT_LEASE_S)
+        every_s = max(LOOK_EVERY_S[0], shortest / LOOKS_A_LEASE)
+        recovery = Recovery(self.study, every_s=every_s)
+        mended: list[str] = []
+        deadline = time.monotonic() + watch_s + MARGIN_S
+        while True:
+            for line in recovery.look():
+                self.say(line)
+                mended.append(line)
+            now = examine(self.study, None, settle_s=0.0)
+            if not (now.ails or now.gone) or time.monotonic() > deadline:
+                return mended
+            time.sleep(min(every_s, LOOK_EVERY_S[1]))
+
+    def _sweep(self) -> list[str]:
+        if self.files is None:
+            return []
+        used = [row["number"] for row in Places.of(self.study).rows(*USED)]
+        removed = self.files.sweep(used)
+        if not removed:
+            return []
+        line = f"removed {plural(len(removed), 'checkpoint file')} of used places"
+        self.say(line)
+        return [line]

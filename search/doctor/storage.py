@@ -1,0 +1,156 @@
+"""What `affinity-search doctor` looks at in the storage: the database, its clock, and the room for checkpoints."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from search.doctor.check import Check
+from storage.backend import Backend, open_backend
+from storage.errors import NoDatabaseError, StorageError
+from storage.files import StudyFiles, default_root
+from storage.patience import at_once
+from storage.places import Places
+from storage.urls import explain_late, first_line, is_sqlite, parse_url
+
+if TYPE_CHECKING:
+    from storage.study import StoredStudy
+    from studies.spec import StudySpec
+
+ROUND_TRIPS = 5
+MOST_CLOCK_DIFFERENCE_S = 2.0
+WRITE_TRIES = 5  # of a second each, where another program holds the SQLite file
+GIB, MIB = 2**30, 2**20
+LEAST_FREE = 1 * GIB
+LEAST_CHECKPOINTS = 20
+BYTES_PER_PARAMETER = 3 * 4  # float32: the weight and Adam's two moments
+
+
+def open_storage(url: str, study: str | None) -> tuple[Check, Backend | None]:
+    """Whether the database is there. Without a study that has to be in it, there need be none yet."""
+    try:
+        backend = open_backend(url, create=False)
+    except NoDatabaseError as error:
+        if study is not None:
+            return Check("storage", "failed", str(error)), None
+        return Check("storage", "warning", "no database yet", "`affinity-search launch STUDY` creates it"), None
+    except StorageError as error:
+        return Check("storage", "failed", str(error)), None
+    return Check("storage", "ok", f"{backend}, schema up to date"), backend
+
+
+def driver_package(url: str) -> str | None:
+    """The package that speaks with the database, if it is one of ours to install."""
+    try:
+        return "psycopg" if parse_url(url).drivername == "postgresql+psycopg" else None
+    except StorageError:
+        return None
+
+
+def check_database(backend: Backend) -> Iterator[Check]:
+    """Its speed, its clock, and whether it takes writes."""
+    backend.time()  # the first request opens the connection
+    trips = [_round_trip(backend) for _ in range(ROUND_TRIPS)]
+    took_s, ahead_s = min(trips)
+    yield Check("round trip", "ok", f"{took_s * 1000:.1f} ms")
+    yield _check_clock(took_s, ahead_s)
+    yield check_writable(backend)
+
+
+def _round_trip(backend: Backend) -> tuple[float, float]:
+    """(how long the answer took, by how much the database's clock is ahead of this machine's), in seconds."""
+    sent, before = time.time(), time.perf_counter()
+    theirs = backend.time()
+    took = time.perf_counter() - before
+    return took, theirs - (sent + took / 2)
+
+
+def _check_clock(took_s: float, ahead_s: float) -> Check:
+    which = "ahead of" if ahead_s > 0 else "behind"
+    if abs(ahead_s) - took_s / 2 <= MOST_CLOCK_DIFFERENCE_S:
+        return Check("clock", "ok", f"the database's and this machine's differ by {abs(ahead_s):.1f} s")
+    found = f"the database's is {abs(ahead_s):.1f} s {which} this machine's"
+    advice = "set this machine's clock (NTP): leases go by the database's and are safe, but times shown here are off"
+    return Check("clock", "warning", found, advice)
+
+
+def check_writable(backend: Backend) -> Check:
+    for _ in range(WRITE_TRIES):
+        try:
+            with at_once():
+                Places(backend, "").prove_writable()  # the statement touches no row: no study has this token
+        except Exception as error:
+            if explain_late(error) is None:
+                raise
+            line = first_line(error)
+            if "locked" in line:
+                continue
+            advice = "check the permissions, or whether the server is a read-only copy"
+            return Check("writing", "failed", f"the database takes no writes: {line}", advice)
+        else:
+            return Check("writing", "ok", "the database takes writes")
+    found = f"another program has been locking the database for over {WRITE_TRIES} s"
+    return Check("writing", "failed", found, "close it: nothing can be trained as long")
+
+
+def files_root(url: str, files: Path | None) -> Path | None:
+    """The folder of checkpoints: --files, or the one that goes with the storage; None if that cannot be known."""
+    if files is not None:
+        return files
+    try:
+        parsed = parse_url(url)
+    except StorageError:
+        return None
+    in_memory = is_sqlite(parsed) and parsed.database in (None, "", ":memory:")
+    return None if in_memory else default_root(parsed)
+
+
+def check_files(root: Path, study: StoredStudy | None) -> Check:
+    """Room for checkpoints under `root`, which need not exist yet; with a study for its own."""
+    folder = StudyFiles(root, study.token).checkpoints if study else root
+    try:
+        free = _free_bytes(folder)
+    except OSError as error:
+        found = f"{error.filename or folder} cannot be written ({error.strerror or error})"
+        advice = "training goes on without checkpoints: make it writable, or name another folder with --files"
+        return Check("files", "failed", found, advice)
+    found = f"{root}{'' if root.exists() else ' (made when needed)'}, {free / GIB:.1f} GiB free"
+    need = LEAST_FREE
+    if study is not None:
+        size = parameters(study.spec) * BYTES_PER_PARAMETER
+        found += f"; a checkpoint takes about {size / MIB:.1f} MiB"
+        need = max(need, LEAST_CHECKPOINTS * size * max(1, Places.of(study).counts().running))
+    if free < need:
+        advice = f"make room for {need / GIB:.1f} GiB, or name another folder with --files"
+        return Check("files", "warning", found, advice)
+    return Check("files", "ok", found)
+
+
+def _free_bytes(folder: Path) -> int:
+    """Where the folder is or would be made, once a file could be written there; leaves nothing behind."""
+    present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.NamedTemporaryFile(dir=present, prefix=".affinity-search-doctor-") as file:
+            file.write(b"room")
+            file.flush()
+    except OSError as error:  # its own name would be that of the temporary file
+        raise OSError(error.errno, error.strerror, str(present)) from error
+    return shutil.disk_usage(present).free
+
+
+def parameters(spec: StudySpec) -> int:
+    """How many numbers the study's network has, by the layers that search.training.networks builds."""
+    channels, total = 3 if spec.data.set == "cifar10" else 1, 0
+    for width in spec.network.widths:
+        for _ in range(spec.network.depth):
+            total += 9 * channels * width + 4 * width  # 3×3 kernel; a batch norm's four vectors
+            channels = width
+    classes = 10
+    if spec.network.head == "softmax":
+        return total + classes * (channels + 1)
+    centers = spec.space.max_centers if spec.space else 1
+    return total + 4 * channels + classes * centers * channels + centers + 2

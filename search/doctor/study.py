@@ -1,0 +1,218 @@
+"""What ails a stored study: places whose workers fell silent, trials that nobody ended, places that gave nothing.
+
+Only looks. What it calls lost is what `storage.recovery` would mend, and it says what that would do.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from optuna.trial import FrozenTrial, TrialState
+
+from storage.files import StudyFiles
+from storage.places import DEFAULT_LEASE_S, Places
+from storage.study import StoredStudy
+from storage.tables import USED, PlaceState
+from storage.tallies import Counts
+
+SETTLE_S = 1.0  # a living worker writes a place's end and its trial's end within it
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Held:
+    """A place that somebody holds, or held until he fell silent."""
+
+    place: int
+    attempt: int
+    trial: int | None
+    worker: str
+    host: str
+    pid: int
+    device: str
+    renewed_s: float  # since the last renewal, by the database's clock
+    lease_s: float
+    state: Literal["alive", "lost"]  # lost: the lease is over
+    gone: bool  # a process of this host that no longer exists
+    recovery: str | None  # what recovery does when the lease is over; None while all is well
+
+
+@dataclass(frozen=True)
+class Half:
+    """An Optuna trial that runs though its place is over or somebody else's."""
+
+    trial: int
+    place: int | None
+    recovery: str
+
+
+@dataclass(frozen=True)
+class EndedAttempt:
+    """One attempt at a place that was used up without a value."""
+
+    trial: int
+    attempt: int | None
+    ended: str
+    reason: str
+    worker: str
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A place that was used up without a value."""
+
+    place: int
+    reason: str
+    attempts: tuple[EndedAttempt, ...]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """A study at one moment."""
+
+    study: str
+    counts: Counts
+    held: tuple[Held, ...]
+    halves: tuple[Half, ...]
+    spent: tuple[Spent, ...]
+    leftovers: tuple[Path, ...]  # checkpoint files of used places
+
+    @property
+    def lost(self) -> list[Held]:
+        return [one for one in self.held if one.state == "lost"]
+
+    @property
+    def gone(self) -> list[Held]:
+        """Whose lease will end unless somebody renews it, which nobody will."""
+        return [one for one in self.held if one.state == "alive" and one.gone]
+
+    @property
+    def ails(self) -> bool:
+        """Whether there is something for recovery to mend."""
+        return bool(self.lost or self.halves)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        lists = {key: [asdict(one) for one in getattr(self, key)] for key in ("held", "halves", "spent")}
+        counts = self.counts.to_dict() | {"free": self.counts.free}
+        return {"study": self.study, "counts": counts} | lists | {"leftovers": [str(path) for path in self.leftovers]}
+
+
+def examine(study: StoredStudy, files: StudyFiles | None, settle_s: float | None = None) -> Diagnosis:
+    """Read the study's state; halves that end within `settle_s` (SETTLE_S without) were just being written."""
+    study = study.refreshed()
+    halves = _halves(study)
+    pause_s = SETTLE_S if settle_s is None else settle_s
+    if halves and pause_s:
+        time.sleep(pause_s)
+        first = {half.trial for half in halves}
+        halves = [half for half in _halves(study) if half.trial in first]
+    now = study.backend.time()  # before the rows: a lease that is renewed meanwhile counts as alive
+    places = Places.of(study)
+    rows = places.rows()
+    return Diagnosis(
+        study=study.name,
+        counts=places.counts(),
+        held=tuple(_held(row, now, study.spec.max_attempts, files) for row in rows if _is_held(row)),
+        halves=tuple(halves),
+        spent=tuple(_spent(study, [row for row in rows if row["state"] == PlaceState.SPENT])),
+        leftovers=tuple(files.left_behind(row["number"] for row in rows if row["state"] in USED) if files else ()),
+    )
+
+
+def _is_held(row: Row) -> bool:
+    return bool(row["state"] == PlaceState.HELD)
+
+
+def _lease_s(row: Row) -> float:
+    return float(row["lease_s"] or DEFAULT_LEASE_S)
+
+
+def _held(row: Row, now: float, max_attempts: int, files: StudyFiles | None) -> Held:
+    lost, gone = row["lease_until"] < now, _is_gone(row)
+    return Held(
+        **{key: row[key] for key in ("attempt", "trial", "worker", "host", "pid", "device")},
+        place=row["number"],
+        renewed_s=max(0.0, now - (row["lease_until"] - _lease_s(row))),
+        lease_s=_lease_s(row),
+        state="lost" if lost else "alive",
+        gone=gone,
+        recovery=_recovery_of(row, max_attempts, files) if lost or gone else None,
+    )
+
+
+def _is_gone(row: Row) -> bool:
+    """Whether the holder was a process of this very host and has ended; elsewhere only the lease can tell."""
+    if row["host"] != socket.gethostname():
+        return False
+    try:
+        return psutil.Process(row["pid"]).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.AccessDenied:
+        return False
+
+
+def _recovery_of(row: Row, max_attempts: int, files: StudyFiles | None) -> str:
+    """What storage.places.Places.expire makes of the row."""
+    if row["attempt"] >= max_attempts:
+        return f"spend the place: {row['attempt']} of {max_attempts} attempts used"
+    kept = files is not None and files.checkpoint(row["number"]).is_file()
+    return f"free the place for attempt {row['attempt'] + 1} of {max_attempts}" + (
+        ", which goes on from its checkpoint" if kept else ""
+    )
+
+
+def _halves(study: StoredStudy) -> list[Half]:
+    """As Recovery finds them. The trials are read first: one that begins meanwhile is then not among them."""
+    now = study.backend.time()
+    running = study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if not running:
+        return []
+    rows = Places.of(study).rows()
+    by_trial = {row["trial"]: row for row in rows if row["trial"] is not None}
+    halves = [trial for trial in running if not _is_held(by_trial.get(trial.number, {"state": None}))]
+    # A worker that has asked its sampler and not yet written its place's row: one such trial for each such place.
+    starting = sum(_is_held(row) and row["trial"] is None and row["lease_until"] >= now for row in rows)
+    unplaced = [trial for trial in halves if trial.number not in by_trial and "place" not in trial.user_attrs]
+    young = {trial.number for trial in unplaced[max(0, len(unplaced) - starting) :]}
+    return [_half(trial, by_trial.get(trial.number)) for trial in halves if trial.number not in young]
+
+
+def _half(trial: FrozenTrial, row: Row | None) -> Half:
+    if row is not None and row["state"] == PlaceState.COMPLETE:
+        ending = f"close it as COMPLETE with its place's value {row['value']:.4f}"
+    elif row is not None and row["state"] == PlaceState.PRUNED:
+        ending = "close it as PRUNED, as its place is"
+    else:
+        ending = "close it as FAIL: its attempt is over"
+    return Half(trial.number, trial.user_attrs.get("place", row and row["number"]), ending)
+
+
+def _spent(study: StoredStudy, rows: Sequence[Row]) -> Iterator[Spent]:
+    if not rows:
+        return
+    # As StoredStudy.attempts_at, for all these places in one reading of the trials.
+    trials = study.optuna.get_trials(deepcopy=False)
+    for row in rows:
+        attempts = [trial for trial in trials if trial.user_attrs.get("place") == row["number"]]
+        yield Spent(row["number"], row["reason"] or "unknown", tuple(_attempt(trial, row) for trial in attempts))
+
+
+def _attempt(trial: FrozenTrial, row: Row) -> EndedAttempt:
+    attrs = trial.user_attrs
+    of_place = row["reason"] if row["trial"] == trial.number else None
+    return EndedAttempt(
+        trial=trial.number,
+        attempt=attrs.get("attempt"),
+        ended=trial.state.name,
+        reason=attrs.get("reason") or of_place or "unknown",
+        worker=attrs.get("worker", "unknown"),
+    )

@@ -1,0 +1,139 @@
+"""How the findings of `affinity-search doctor` look in a terminal."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from rich.console import Console, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from search.doctor.check import Check
+from search.doctor.study import Diagnosis, Held, Spent
+from search.view import duration_text, plural
+
+STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
+MOST_SPENT = 10
+UNFOLDED = 1000
+
+
+def show(out: Console, part: Check | RenderableType) -> None:
+    """Print a check or another part of the findings: folded to a terminal, in whole lines into a file or a pipe."""
+    if isinstance(part, Check):
+        part = _hanging(part) if out.is_terminal else Text(str(part))
+    out.print(part, width=None if out.is_terminal else UNFOLDED)
+
+
+def _hanging(check: Check) -> Table:
+    """A line whose later rows stand under its text, not under its status."""
+    grid = Table.grid(padding=(0, 2))
+    _, _, text = str(check).partition(check.status)
+    grid.add_row(Text(check.status.ljust(7), STYLES[check.status]), Text(text.strip()))
+    return grid
+
+
+def study_checks(diagnosis: Diagnosis) -> Iterator[Check]:
+    """What the diagnosis means, in the words of the other checks."""
+    yield _places(diagnosis)
+    if diagnosis.ails:
+        yield _lost(diagnosis)
+    if diagnosis.gone:
+        leases = max(one.lease_s - one.renewed_s for one in diagnosis.gone)
+        found = f"{plural(len(diagnosis.gone), 'place')} held by processes of this host that are gone"
+        advice = f"the lease ends in {duration_text(max(0.0, leases))}, then running workers take over; or: --repair"
+        yield Check("gone", "warning", found, advice)
+    if diagnosis.spent:
+        found = f"{plural(len(diagnosis.spent), 'place')} used up without a value"
+        yield Check(
+            "failures",
+            "warning",
+            found,
+            "the reasons stand below; launching with --set max_attempts=N gives later ones more tries",
+        )
+    if diagnosis.leftovers:
+        found = f"{plural(len(diagnosis.leftovers), 'checkpoint file')} of used places left behind"
+        yield Check("leftovers", "warning", found, "they only take room; --repair removes them")
+
+
+def _places(diagnosis: Diagnosis) -> Check:
+    counts, alive = diagnosis.counts, [one for one in diagnosis.held if one.state == "alive" and not one.gone]
+    found = f"{counts.used} of {counts.total} used, {counts.free} free, {counts.running} held"
+    launch = f"affinity-search launch {shlex.quote(diagnosis.study)}"
+    if counts.used == counts.total:
+        return Check("places", "ok", f"{found}: the search is over; {launch} --trials N adds places")
+    if alive:
+        return Check("places", "ok", f"{found}, {len(alive)} of them by living workers")
+    whom = ", none of them by a living worker" if counts.running else ": nobody works on it"
+    return Check("places", "warning", found + whom, f"start workers: {launch}")
+
+
+def _lost(diagnosis: Diagnosis) -> Check:
+    parts = []
+    if diagnosis.lost:
+        parts.append(f"{plural(len(diagnosis.lost), 'place')} whose worker fell silent")
+    if diagnosis.halves:
+        parts.append(f"{plural(len(diagnosis.halves), 'trial')} that nobody ended")
+    return Check(
+        "lost", "warning", ", ".join(parts), "a running or newly launched worker mends this; without one: --repair"
+    )
+
+
+def study_parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
+    """The held places, what recovery would do, and why places failed."""
+    if diagnosis.held:
+        yield _held_table(diagnosis.held)
+    for one in diagnosis.held:
+        if one.recovery:
+            yield Text(f"place {one.place}: {_why(one)}; recovery would {one.recovery}")
+    for half in diagnosis.halves:
+        where = "" if half.place is None else f" (place {half.place})"
+        yield Text(f"trial {half.trial}{where} is RUNNING without a worker; recovery would {half.recovery}")
+    if diagnosis.spent:
+        yield _spent_table(diagnosis.spent[:MOST_SPENT])
+    if len(diagnosis.spent) > MOST_SPENT:
+        yield Text(f"and {len(diagnosis.spent) - MOST_SPENT} more places; --json lists all")
+
+
+def _why(one: Held) -> str:
+    silent = f"not heard of for {duration_text(one.renewed_s)}, its lease is over"
+    gone = f"process {one.pid} is gone"
+    if one.state == "alive":
+        return f"{gone}, its lease ends in {duration_text(max(0.0, one.lease_s - one.renewed_s))}"
+    return f"{gone}, {silent}" if one.gone else silent
+
+
+def _held_table(held: tuple[Held, ...]) -> Table:
+    table = _table("place", "attempt", "trial", "worker", "host", "pid", "device", "renewed", "state")
+    for one in held:
+        table.add_row(
+            str(one.place),
+            str(one.attempt),
+            "-" if one.trial is None else str(one.trial),
+            escape(one.worker),
+            escape(one.host),
+            str(one.pid),
+            escape(one.device),
+            f"{duration_text(one.renewed_s)} ago",
+            Text(one.state, style="green" if one.state == "alive" else "bold red"),
+        )
+    return table
+
+
+def _spent_table(spent: tuple[Spent, ...]) -> Table:
+    table = _table("place", "attempt", "trial", "ended", "worker", "reason")
+    for place in spent:
+        for one in place.attempts:
+            attempt = "-" if one.attempt is None else str(one.attempt)
+            table.add_row(str(place.place), attempt, str(one.trial), one.ended, escape(one.worker), escape(one.reason))
+        if not place.attempts:
+            table.add_row(str(place.place), "-", "-", "-", "-", escape(place.reason))
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

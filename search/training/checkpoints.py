@@ -1,0 +1,101 @@
+"""Where a run stood at the end of an epoch, kept in a file: written atomically, read with suspicion."""
+
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.training.errors import CheckpointError
+from search.training.metrics import Scores
+from search.training.results import EpochScore
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """A run after its last finished epoch: the scores so far, and every variable but the image table.
+
+    `variables` maps each variable's path (the optimiser's and the random state included) to its value.
+    """
+
+    epochs: tuple[EpochScore, ...]
+    variables: Mapping[str, NDArray[Any]]
+
+
+def save(path: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
+    """Replace the file at `path`, whole or not at all, making its folder if need be.
+
+    `identity` (JSON-ready) says whose state it is; `load` must be given the same.
+
+    Raises:
+        CheckpointError: it cannot be written (the disk is full, the folder is closed); what was there before stays.
+    """
+    header = {"format": FORMAT, "identity": dict(identity), "epochs": [_plain(epoch) for epoch in state.epochs]}
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _write(unfinished, json.dumps(header), state.variables)
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"the checkpoint {path} cannot be written ({error.strerror or error}); training goes on, and starts from "
+            "an earlier epoch if this worker dies: make room, or name another folder with --files"
+        ) from error
+
+
+def _write(path: Path, header: str, variables: Mapping[str, NDArray[Any]]) -> None:
+    arrays: dict[str, Any] = {f"{number}": value for number, value in enumerate(variables.values())}
+    with path.open("wb") as file:
+        np.savez(file, header=np.array(header), names=np.array(list(variables)), **arrays)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave the new name with the old disk's bytes
+
+
+def load(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
+    """What `save` wrote for this identity; None if there is no file.
+
+    Raises:
+        CheckpointError: the file is damaged (its checksums tell), of another program version, or another's.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            header = json.loads(str(found["header"]))
+            if header["format"] != FORMAT:
+                raise CheckpointError(f"it has format {header['format']} and this program reads {FORMAT}")
+            if header["identity"] != json.loads(json.dumps(dict(identity))):
+                raise CheckpointError("it is of other parameters or another definition")
+            epochs = tuple(_epoch(plain) for plain in header["epochs"])
+            names = [str(name) for name in found["names"]]
+            return TrainingState(epochs, {name: found[str(number)] for number, name in enumerate(names)})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"it cannot be read ({_first_line(error)})") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _plain(epoch: EpochScore) -> dict[str, Any]:
+    return {
+        "epoch": epoch.epoch,
+        "loss": epoch.loss,
+        "scores": epoch.scores.to_dict(),
+        "duration_s": epoch.duration_s,
+    }
+
+
+def _epoch(plain: Mapping[str, Any]) -> EpochScore:
+    return EpochScore(plain["epoch"], plain["loss"], Scores.from_dict(plain["scores"]), plain["duration_s"])

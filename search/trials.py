@@ -1,0 +1,179 @@
+"""One claimed place after the other: trained from its claim to its end, with a reaction to each way it can end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import optuna
+
+from search.attempt import Attempt
+from search.checkpointing import Checkpointer
+from search.objective import Objective
+from search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
+from storage.errors import LostPlaceError
+from storage.files import StudyFiles
+from storage.leases import LeaseKeeper
+from storage.patience import StorageGoneError, is_transient
+from storage.places import Claim, Holder, Places
+from storage.study import StoredStudy
+from storage.tables import Cause
+
+# After these nobody takes the place up again.
+ENDS = (optuna.TrialPruned, DivergedError)
+
+if TYPE_CHECKING:
+    from search.training.fit import EpochScore, TrainingResult
+
+
+def say(message: str) -> None:
+    """One line for the person or the log."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Current:
+    """What a worker is at just now, for the thread that ends it when its main thread does not answer."""
+
+    attempt: Attempt | None = None
+    checkpoint: Checkpointer | None = None
+
+    def abandon(self) -> None:
+        """Save the last finished epoch and give the place back."""
+        if self.attempt is not None:
+            if self.checkpoint is not None:
+                self.checkpoint.write()
+            self.attempt.abandon(GIVEN_BACK)
+
+
+GIVEN_BACK = "given back: the worker was asked to stop"
+
+
+@dataclass
+class Worker:
+    """A process ready to train: data loaded, device and precision settled."""
+
+    study: StoredStudy
+    holder: Holder
+    objective: Objective
+    places: Places
+    versions: dict[str, str]
+    files: StudyFiles
+    current: Current
+
+    def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
+        """One attempt at a claimed place; true if the place was used up by it."""
+        self.study = self.study.refreshed()  # others may have widened the space or changed the sampler
+        with LeaseKeeper(self.places, claim) as keeper:
+            try:
+                attempt = Attempt(self.study, claim, self.holder, self.versions)
+            except LostPlaceError as error:
+                say(str(error))
+                return False
+            say(f"trial {attempt.number} (place {claim.number}) begins: {_shown(attempt.params)}")
+            self.current.checkpoint = checkpoint = self._checkpoint(attempt)
+            self.current.attempt = attempt
+            try:
+                outcome = self._train(attempt, checkpoint, lambda: keeper.lost or should_stop())
+                unfinished = isinstance(outcome, Exception) and not isinstance(outcome, ENDS)
+                if unfinished and not keeper.lost:  # a lost place's file is its new holder's
+                    checkpoint.write()
+                used = self._conclude(attempt, outcome)
+            except StorageGoneError:
+                checkpoint.write()
+                raise
+            except LostPlaceError as error:
+                attempt.drop()
+                say(str(error))
+                return False
+            finally:
+                self.current.attempt = None
+        if used:
+            self.files.drop_checkpoint(claim.number)
+        return used
+
+    def _checkpoint(self, attempt: Attempt) -> Checkpointer:
+        claim = attempt.claim
+        checkpoint = Checkpointer(self.files.checkpoint(claim.number), attempt.identity, say)
+        if claim.params is not None and not checkpoint.path.exists():
+            earlier = [trial for trial in self.study.attempts_at(claim.number) if trial.intermediate_values]
+            if earlier:
+                reached, who = len(earlier[-1].intermediate_values), earlier[-1].user_attrs.get("worker", "its worker")
+                say(
+                    f"place {claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
+                    f"no checkpoint {checkpoint.path}; machines that share --files go on with each other's"
+                )
+        return checkpoint
+
+    def _train(
+        self, attempt: Attempt, checkpoint: Checkpointer, should_stop: Callable[[], bool]
+    ) -> TrainingResult | Exception:
+        """What came of it; the reactions are `_conclude`'s, whose own errors are no errors of the training."""
+
+        def show(score: EpochScore) -> None:
+            spec = self.study.spec
+            say(f"trial {attempt.number} " + epoch_text(score, spec.training.epochs, spec.protocol))
+
+        try:
+            return attempt.train(self.objective, should_stop, show, checkpoint)
+        except LostPlaceError:
+            raise
+        except Exception as error:
+            return error
+
+    def _conclude(self, attempt: Attempt, outcome: TrainingResult | Exception) -> bool:
+        """End the attempt as its outcome demands; true if the place is used up.
+
+        A failed trial is spent, one that had no memory is tried once more, a storage that stays away ends the worker.
+        """
+        if isinstance(outcome, optuna.TrialPruned):
+            attempt.prune()
+            say(f"trial {attempt.number} pruned")
+        elif isinstance(outcome, DivergedError):
+            attempt.fail(Cause.DIVERGED, str(outcome))
+            say(f"trial {attempt.number} failed: {outcome}")
+        elif isinstance(outcome, OutOfMemoryError):
+            say(f"trial {attempt.number} failed: {outcome}")
+            again = attempt.failed_before(Cause.OUT_OF_MEMORY)
+            return attempt.retry_later(Cause.OUT_OF_MEMORY, str(outcome), last=again)
+        elif isinstance(outcome, TrainingInterrupted):
+            self._give_back(attempt)
+            return False
+        elif isinstance(outcome, StorageGoneError):
+            raise outcome
+        elif isinstance(outcome, Exception):
+            # Unknown, so perhaps this machine's fault: the place gets another attempt, this process ends loudly.
+            text = f"{type(outcome).__name__}: {outcome}"
+            if attempt.retry_later(text.splitlines()[0], text[:500]):
+                self.files.drop_checkpoint(attempt.claim.number)
+            raise outcome
+        else:
+            attempt.complete(outcome.value)
+            best = outcome.best
+            score = f"macro F1 {best.scores.macro_f1:.4f} ({self.study.spec.protocol})"
+            say(f"trial {attempt.number} complete: {score} at epoch {best.epoch}")
+        return True
+
+    def _give_back(self, attempt: Attempt) -> None:
+        try:
+            attempt.give_back(GIVEN_BACK)
+            say(f"trial {attempt.number} given back")
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            say(f"trial {attempt.number} stopped; the storage is away: its place comes back when its lease ends")
+
+
+def epoch_text(score: EpochScore, epochs: int, protocol: str) -> str:
+    """An epoch in one line, with the protocol's name beside its score."""
+    return (
+        f"epoch {score.epoch + 1}/{epochs}: macro F1 {score.scores.macro_f1:.4f} ({protocol}), loss {score.loss:.4f}, "
+        f"{score.duration_s:.1f} s"
+    )
+
+
+def _shown(params: dict[str, float | int]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in params.items()) or "softmax"

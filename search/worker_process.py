@@ -1,0 +1,82 @@
+"""A launcher's worker process: started on its slot, told to stop, heard out when it dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from search.accelerators import Slot
+from search.worker import new_worker_id
+from storage.study import StoredStudy
+
+
+@dataclass
+class WorkerProcess:
+    """A slot with the process that fills it at present."""
+
+    slot: Slot
+    logs: Path
+    process: subprocess.Popen[bytes] | None = None
+    worker_id: str = ""
+    early_deaths: int = 0
+    told: int | None = None  # the last signal that was passed on to the present process
+    retired: str | None = None  # why nothing more is started here
+
+    @property
+    def log(self) -> Path:
+        return self.logs / f"{self.worker_id}.log"
+
+    def last_line(self) -> str:
+        """The last words of the worker, for the person who wonders why it died."""
+        lines = [
+            line.removeprefix("error: ") for line in self.log.read_text(errors="replace").splitlines() if line.strip()
+        ]
+        return lines[-1] if lines else "(its log is empty)"
+
+    def start(self, study: StoredStudy, options: Sequence[str]) -> None:
+        """Start a worker of `study` here, with an id of its own."""
+        slot = self.slot
+        self.worker_id = f"{new_worker_id()}-{slot.label.replace(':', '')}"
+        command = [sys.executable, "-m", "search", "worker", "--device", slot.device, "--worker-id", self.worker_id]
+        command += ["--threads", str(slot.threads)] if slot.threads else []
+        command += ["--memory-mib", str(slot.memory_mib)] if slot.memory_mib else []
+        # The URL goes by environment: arguments can be read by every user of the machine.
+        secret = {"AFFINITY_SEARCH_STORAGE": study.backend.secret_url, "PYTHONUNBUFFERED": "1"}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *options, "--", study.name],
+                env=os.environ | slot.environment | secret,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                # Its own process group: Ctrl-C in the terminal reaches the launcher alone, which passes it on.
+                start_new_session=True,
+            )
+        self.told = None
+
+    def tell(self, number: int) -> None:
+        """Pass a signal on, once."""
+        if self.process and self.told != number:
+            self.process.send_signal(number)
+            self.told = number
+
+    def wait_or_kill(self, seconds: float) -> None:
+        """Until it has ended."""
+        assert self.process is not None
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def exit_text(code: int) -> str:
+    """How a process ended, for people."""
+    if code >= 0:
+        return f"exit code {code}"
+    return f"killed by {signal.Signals(-code).name}"

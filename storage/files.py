@@ -1,0 +1,60 @@
+"""Files of a study, in a folder that its workers share if they can: checkpoints by the place's number.
+
+Names come from the study's random token: never from what people choose, never from database ids, which SQLite uses
+again. What decides anything is in the database; these files only spare work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+from sqlalchemy.engine import URL
+
+from storage.urls import is_sqlite
+
+
+def default_root(url: URL) -> Path:
+    """Beside the SQLite file (`studies.db` has `studies.files`), else this machine's folder for the user's data."""
+    if is_sqlite(url):
+        return Path(str(url.database)).absolute().with_suffix(".files")
+    return platformdirs.user_data_path("affinity-search", appauthor=False)
+
+
+@dataclass(frozen=True)
+class StudyFiles:
+    """The files of the study with that token under `root` (--files)."""
+
+    root: Path
+    token: str
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of the checkpoints; `save` of a checkpoint makes it."""
+        return self.root / self.token / "checkpoints"
+
+    def checkpoint(self, place: int) -> Path:
+        """Where the place's last checkpoint is, if it has one."""
+        return self.checkpoints / f"{place}.npz"
+
+    def drop_checkpoint(self, place: int) -> None:
+        """The place is used: nobody will take it up again. A folder that cannot be written keeps it."""
+        self.sweep([place])
+
+    def left_behind(self, used: Iterable[int]) -> list[Path]:
+        """Files of used places, which workers that died left: nobody needs them."""
+        over = {str(number) for number in used}
+        # A worker killed while writing leaves its unfinished file, PLACE.npz.RANDOM.
+        return sorted(path for path in self.checkpoints.glob("*.npz*") if path.name.partition(".")[0] in over)
+
+    def sweep(self, used: Iterable[int]) -> list[Path]:
+        """Remove what is left behind, as far as the folder lets us; returns what was removed."""
+        removed = []
+        for path in self.left_behind(used):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+                removed.append(path)
+        return removed

@@ -1,0 +1,67 @@
+"""The version of our tables: made, found, and brought up to date."""
+
+from __future__ import annotations
+
+from sqlalchemy import Engine, func, inspect, select
+from sqlalchemy.schema import CreateColumn
+
+from storage import tables
+from storage.errors import NoDatabaseError, StorageError
+
+
+def is_current(engine: Engine) -> bool:
+    """Whether the tables are those of this program; false for none, and for an older version's.
+
+    Raises:
+        StorageError: they are of a newer version.
+    """
+    version = _version(engine)
+    if version is not None and version > tables.SCHEMA_VERSION:
+        raise StorageError(
+            f"the database has schema version {version}, this program knows {tables.SCHEMA_VERSION}: "
+            "update affinity-search on this machine"
+        )
+    return version == tables.SCHEMA_VERSION
+
+
+def require(engine: Engine, shown: str) -> None:
+    """For commands that create nothing; `shown` is how a message calls the database.
+
+    Raises:
+        StorageError: there are no tables (then a NoDatabaseError), or older or newer ones.
+    """
+    if is_current(engine):
+        return
+    version = _version(engine)
+    if version is None:
+        raise NoDatabaseError(f"{shown} holds no studies of affinity-search; start one with `affinity-search launch`")
+    raise StorageError(
+        f"{shown} has schema version {version} of an older affinity-search, this program knows "
+        f"{tables.SCHEMA_VERSION}: `affinity-search launch STUDY` brings it up to date"
+    )
+
+
+def bring_up_to_date(engine: Engine) -> None:
+    """Create what is missing. The caller holds the creation lock.
+
+    The version is written last: whoever sees it sees finished tables. New versions only add columns that may be null.
+    """
+    tables.metadata.create_all(engine)
+    found = inspect(engine)
+    with engine.begin() as connection:
+        for table in tables.metadata.sorted_tables:
+            present = {column["name"] for column in found.get_columns(table.name)}
+            for column in table.columns:
+                if column.name not in present:
+                    added = CreateColumn(column).compile(dialect=engine.dialect)
+                    connection.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {added}")
+        connection.execute(tables.schema.delete())
+        connection.execute(tables.schema.insert().values(version=tables.SCHEMA_VERSION))
+
+
+def _version(engine: Engine) -> int | None:
+    if not inspect(engine).has_table(tables.schema.name):
+        return None
+    with engine.connect() as connection:
+        version: int | None = connection.execute(select(func.max(tables.schema.c.version))).scalar_one()
+        return version

@@ -1,0 +1,362 @@
+"""Few kinds of failure, each with a reaction: tried again, tried once more, spent at once, or the search stops."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Start
+from fake_objective import fake_scores
+from making import holder, make, train, worker_for
+from optuna.trial import TrialState
+from sqlalchemy import inspect, text
+from sqlalchemy.exc import OperationalError
+from test_leases import FakeClock, watch
+from waiting import until
+
+from search import UNFIT_MACHINE_EXIT, reports
+from search.accelerators import Slot
+from search.attempt import Attempt
+from search.launcher import Launcher, WorkersDieError
+from search.reports import Reports
+from search.seeds import trial_seed
+from search.training.results import EpochScore
+from storage.backend import Backend, open_backend
+from storage.errors import RepeatedFailureError, StorageError
+from storage.patience import StorageGoneError
+from storage.places import Places
+from storage.recovery import Recovery
+from storage.study import load_study
+from storage.tables import PlaceState
+
+
+def seeds(*places: int) -> str:
+    return " ".join(str(trial_seed(0, place)) for place in places)
+
+
+@pytest.mark.usefixtures("fake_training")
+class TestOutOfMemory:
+    def test_it_is_tried_once_more(self, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_FULL", seeds(1))
+        study = make(backend)
+        assert train(study) == 4, "the worker goes on"
+        row = Places.of(study).rows()[1]
+        assert (row["state"], row["attempt"], row["cause"]) == (PlaceState.SPENT, 2, "out of memory")
+        assert row["reason"] == "the fake card is full"
+        attempts = study.attempts_at(1)
+        assert [trial.state for trial in attempts] == [TrialState.FAIL] * 2
+        assert [trial.user_attrs["cause"] for trial in attempts] == ["out of memory"] * 2
+
+    def test_once_more_may_do(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("FAKE_FULL", seeds(0))
+        study = make(sqlite)
+        worker = worker_for(study)
+        claim = worker.places.claim(worker.holder)
+        assert claim is not None
+        assert not worker.run(claim, lambda: False)
+        monkeypatch.delenv("FAKE_FULL")
+        train(study)
+        row = Places.of(study).rows()[0]
+        assert (row["state"], row["attempt"], row["reason"]) == (PlaceState.COMPLETE, 2, None)
+
+
+class TestThreeInARow:
+    def test_a_worker_stops_with_the_cause_and_keeps_the_budget(self, sqlite: Backend, start: Start) -> None:
+        study = make(sqlite, trials=8)
+        bad = {"FAKE_DIVERGING": seeds(*range(1, 8))}
+        worker = start("worker", "tiny", "--device", "cpu", "--storage", str(sqlite), **bad)
+        assert worker.ended() == UNFIT_MACHINE_EXIT
+        assert "error: 3 places in a row failed for the same cause" in worker.said
+        assert "The loss became nan in epoch 0" in worker.said.splitlines()[-1]
+        assert "Traceback" not in worker.said
+        states = [row["state"] for row in Places.of(study).rows()]
+        assert states == [PlaceState.COMPLETE] + [PlaceState.SPENT] * 3 + [PlaceState.FREE] * 4
+
+    def test_so_does_a_launcher(self, sqlite: Backend, start: Start) -> None:
+        study = make(sqlite, trials=8)
+        bad = {"FAKE_DIVERGING": seeds(*range(8)), "AFFINITY_SEARCH_STORAGE": str(sqlite)}
+        launch = start("launch", "tiny", "--workers", "1", **bad)
+        assert launch.ended() == 1
+        assert launch.said.splitlines()[-1].startswith("error: 3 places in a row failed for the same cause")
+        counts = Places.of(study).counts()
+        assert (counts.failed, counts.running) == (3, 0)
+
+    def test_deaths_that_only_the_launcher_sees(self, sqlite: Backend, start: Start) -> None:
+        study = make(sqlite, trials=8, overrides=["max_attempts=1"])
+        deadly = {"FAKE_KILLED": "1", "AFFINITY_SEARCH_STORAGE": str(sqlite)}
+        launch = start("launch", "tiny", "--workers", "1", **deadly)
+        assert launch.ended() == 1
+        last = launch.said.splitlines()[-1]
+        assert last.startswith("error: 3 places in a row failed for the same cause"), launch.said
+        assert last.endswith("its worker died (killed by SIGKILL)")
+        assert Places.of(study).counts().failed == 3
+
+    def test_what_is_not_in_a_row_or_of_another_cause_or_older_does_not_count(self, backend: Backend) -> None:
+        study = make(backend, trials=12)
+        places = Places.of(study)
+
+        def spend(cause: str) -> None:
+            claim = places.claim(holder("me"))
+            assert claim is not None
+            places.finish(claim, PlaceState.SPENT, cause=cause, reason=f"{cause} at {claim.number}")
+            places.refuse_repeated_failure(["me"], since)
+
+        since = study.backend.time()
+        for cause in ("diverged", "diverged", "out of memory", "diverged", "diverged"):
+            spend(cause)
+        since = study.backend.time()
+        spend("diverged")
+        spend("diverged")
+        places.refuse_repeated_failure(["another"], 0.0)
+        with pytest.raises(RepeatedFailureError, match="diverged at 7"):
+            spend("diverged")
+
+
+class TestAttemptsAtAPlace:
+    def test_the_study_says_how_many(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        study = make(sqlite, overrides=["max_attempts=2"])
+        places = Places.of(study)
+        for expected in (PlaceState.FREE, PlaceState.SPENT):
+            claim = places.claim(holder())
+            assert claim is not None
+            assert places.fail_attempt(claim, "RuntimeError", "again") == expected
+
+    def test_it_may_change_while_the_study_runs(self, backend: Backend) -> None:
+        """Recovery takes the present limit, not that of its start."""
+        study = make(backend)
+        places = Places(study.backend, study.token, lease_s=0.2)
+        claim = places.claim(holder())
+        assert claim is not None
+        clock = FakeClock()
+        recovery = Recovery(study, clock)
+        make(backend, overrides=["max_attempts=1"])
+        until(lambda: study.backend.time() > places.rows()[0]["lease_until"], "the end of the lease")
+        watch(recovery, clock, 0.3, step=0.04)
+        assert places.rows()[0]["state"] == PlaceState.SPENT
+
+    def test_a_lost_trial_says_why_it_failed(self, backend: Backend) -> None:
+        study = make(backend)
+        places, holding = Places(study.backend, study.token, lease_s=0.2), holder("lost-one")
+        claim = places.claim(holding)
+        assert claim is not None
+        Attempt(study, claim, holding, {})
+        until(lambda: study.backend.time() > places.rows()[0]["lease_until"], "the end of the lease")
+        clock = FakeClock()
+        watch(Recovery(study, clock), clock, 0.3, step=0.04)
+        (trial,) = study.optuna.trials
+        assert trial.state == TrialState.FAIL
+        assert trial.user_attrs["reason"].startswith("lease ended: lost-one on this-host not heard of for")
+        assert places.rows()[0]["cause"] == "lost"
+
+
+@pytest.fixture
+def locked(sqlite: Backend) -> Iterator[threading.Event]:
+    """Another program holds the write lock until the event is set: it is a program of its own, as in life."""
+    path = str(sqlite.url.database)
+    code = (
+        "import sqlite3, sys\n"
+        "connection = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=60)\n"
+        "connection.execute('BEGIN IMMEDIATE'); print('locked', flush=True); sys.stdin.read()"
+    )
+    held = threading.Event()
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    stdin = process.stdin
+
+    def release() -> None:
+        held.wait()
+        stdin.close()
+
+    releasing = threading.Thread(target=release)
+    releasing.start()
+    assert process.stdout.readline() == "locked\n"
+    yield held
+    held.set()
+    releasing.join()
+    process.wait(30)
+
+
+class TestALockedFile:
+    def test_training_goes_on_and_its_reports_arrive_later(
+        self, sqlite: Backend, start: Start, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> None:
+        study = make(sqlite, trials=1, overrides=["training.epochs=6"])
+        gate = {"FAKE_GATE": str(tmp_path / "gate")}
+        worker = start("worker", "tiny", "--device", "cpu", "--storage", str(sqlite), **gate)
+        until(lambda: any(t.intermediate_values for t in study.optuna.get_trials()), "the first epoch")
+        release = request.getfixturevalue("locked")
+        (tmp_path / "gate").touch()
+        until(lambda: "epoch 6/6" in worker.said, "the last epoch, with the file still locked", timeout_s=20)
+        assert len(study.optuna.get_trials()[0].intermediate_values) == 1
+        release.set()
+        assert worker.ended() == 0, worker.said
+        (trial,) = study.optuna.get_trials()
+        assert trial.state == TrialState.COMPLETE
+        assert sorted(trial.intermediate_values) == list(range(6))
+        assert Places.of(study).rows()[0]["attempt"] == 1
+
+    def test_a_stop_does_not_wait_for_the_lock(
+        self, sqlite: Backend, start: Start, tmp_path: Path, request: pytest.FixtureRequest
+    ) -> None:
+        study = make(sqlite, trials=1)
+        gate = {"FAKE_GATE": str(tmp_path / "gate")}
+        worker = start("worker", "tiny", "--device", "cpu", "--storage", str(sqlite), **gate)
+        until(lambda: any(t.intermediate_values for t in study.optuna.get_trials()), "the first epoch")
+        request.getfixturevalue("locked")
+        worker.process.terminate()
+        assert worker.ended(timeout_s=10) == 0, worker.said
+        assert "its place comes back when its lease ends" in worker.said
+
+    def test_silence_behind_a_lock_ends_no_lease(self, sqlite: Backend, request: pytest.FixtureRequest) -> None:
+        """The file can be read all the time, but nobody could have renewed: the watch begins when it can be written."""
+        study = make(sqlite)
+        places = Places(study.backend, study.token, lease_s=0.2)
+        assert places.claim(holder())
+        clock = FakeClock()
+        recovery = Recovery(study, clock, every_s=0.05)
+        until(lambda: study.backend.time() > places.rows()[0]["lease_until"], "the end of the lease")
+        recovery.look()
+        release = request.getfixturevalue("locked")
+        for _ in range(2):
+            clock.now += 0.1
+            with pytest.raises(OperationalError, match="locked"), reports.at_once():
+                recovery.look()
+        release.set()
+        until(lambda: _writable(places), "the lock to be released")
+        clock.now += 0.05
+        assert recovery.look() == []
+        assert places.rows()[0]["state"] == PlaceState.HELD
+
+
+def _writable(places: Places) -> bool:
+    try:
+        with reports.at_once():
+            places.prove_writable()
+    except OperationalError:
+        return False
+    return True
+
+
+class TestReports:
+    """What an epoch's report does while the storage is away."""
+
+    def score(self, epoch: int) -> EpochScore:
+        return EpochScore(epoch, 0.5, fake_scores(0.5), 0.1)
+
+    def test_they_wait_in_order_and_pauses_grow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now, away = 0.0, True
+        monkeypatch.setattr(reports.time, "monotonic", lambda: now)
+        sent, tries = [], []
+
+        def send(score: EpochScore) -> None:
+            tries.append(now)
+            if away:
+                raise OperationalError("INSERT", {}, Exception("database is locked"))
+            sent.append(score.epoch)
+
+        waiting = Reports(send, limit_s=None)
+        for epoch in range(100):
+            now = epoch * 0.25
+            assert waiting.add(self.score(epoch), lambda: True) is False
+        assert tries == [0.0, 0.5, 1.5, 3.5, 7.5, 15.5]
+        away, now = False, 100.0
+        assert waiting.add(self.score(100), lambda: True) is True
+        assert sent == list(range(101))
+
+    def test_an_outage_beyond_the_limit_ends_the_worker(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        now = 0.0
+        monkeypatch.setattr(reports.time, "monotonic", lambda: now)
+
+        def send(score: EpochScore) -> None:
+            raise OperationalError("INSERT", {}, Exception("server closed the connection"))
+
+        waiting = Reports(send, limit_s=60.0)
+        waiting.add(self.score(0), lambda: True)
+        now = 60.0
+        waiting.add(self.score(1), lambda: True)
+        now = 120.0
+        with pytest.raises(StorageGoneError, match=r"away for 120 s \(server closed the connection\)"):
+            waiting.add(self.score(2), lambda: True)
+
+
+def test_a_worker_whose_storage_stays_away_keeps_a_checkpoint_and_says_so_in_one_line(
+    sqlite: Backend, start: Start, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    study = make(sqlite, trials=1, overrides=["training.epochs=4"])
+    options = ("--device", "cpu", "--storage", str(sqlite), "--outage-s", "0.5")
+    worker = start("worker", "tiny", *options, FAKE_GATE=str(tmp_path / "gate"))
+    until(lambda: any(t.intermediate_values for t in study.optuna.get_trials()), "the first epoch")
+    release = request.getfixturevalue("locked")
+    monitor = sqlite3.connect(str(sqlite.url.database))
+    assert monitor.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    (tmp_path / "gate").touch()
+    assert worker.ended(timeout_s=100) == 1
+    assert worker.said.splitlines()[-1].startswith("error: the storage was away for")
+    assert "Traceback" not in worker.said
+    assert worker_for(study).files.checkpoint(0).exists()
+    release.set()
+    monitor.close()
+
+
+class TestAnOlderDatabase:
+    """Made by a version that knew no causes."""
+
+    @pytest.fixture
+    def older(self, database_url: str, backend: Backend) -> str:
+        make(backend)
+        with backend.engine.begin() as connection:
+            connection.execute(text("ALTER TABLE affinity_places DROP COLUMN cause"))
+            connection.execute(text("UPDATE affinity_schema SET version = 1"))
+        return database_url
+
+    def test_who_only_reads_is_told(self, older: str) -> None:
+        with pytest.raises(StorageError, match=r"version 1 of an older affinity-search.*brings it up to date"):
+            open_backend(older, create=False)
+
+    def test_a_launch_brings_it_up_to_date_and_keeps_everything(self, older: str) -> None:
+        opened = open_backend(older, create=True)
+        assert "cause" in {column["name"] for column in inspect(opened.engine).get_columns("affinity_places")}
+        study = load_study(opened, "tiny")
+        claim = Places.of(study).claim(holder())
+        assert claim is not None
+        assert len(Places.of(study).rows()) == 4
+        opened.close()
+
+
+class TestDevices:
+    """Two fake cards; what the launcher asks NVML is told apart in test_accelerators."""
+
+    SLOTS = tuple(Slot(f"gpu:{number}", "gpu:0", None, {"CUDA_VISIBLE_DEVICES": str(number)}) for number in range(2))
+
+    def launch(self, backend: Backend, said: list[str]) -> bool:
+        study = make(backend)
+        return Launcher(study, self.SLOTS, None, show=lambda study: None, say=said.append).run()
+
+    @pytest.mark.usefixtures("fake_workers")
+    def test_a_lost_gpu_is_one_line_and_the_others_go_on(
+        self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FAKE_LOST_CARD", "1")
+        said: list[str] = []
+        assert self.launch(sqlite, said)
+        assert [line for line in said if "card" in line] == ["no more workers on gpu:1: the fake card is lost"]
+        assert {row["device"] for row in Places.of(load_study(sqlite, "tiny")).rows()} == {"cpu, 2 threads"}
+
+    @pytest.mark.usefixtures("fake_workers")
+    def test_a_full_gpu_starts_no_worker(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        said: list[str] = []
+        monkeypatch.setattr("search.launcher.trouble", lambda slot: "it is full" if slot.label == "gpu:0" else None)
+        assert self.launch(sqlite, said)
+        assert "no more workers on gpu:0: it is full" in said
+
+    @pytest.mark.usefixtures("fake_workers")
+    def test_no_device_left_ends_the_launch(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("search.launcher.trouble", lambda slot: f"{slot.label} is full")
+        with pytest.raises(WorkersDieError, match="gpu:1 is full"):
+            self.launch(sqlite, [])

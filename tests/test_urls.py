@@ -117,7 +117,8 @@ class TestOtherMakers:
             connection.execute(update(tables.schema).values(version=tables.SCHEMA_VERSION + 1))
         for command in (("status",), ("launch", "digits")):
             line = cli(*command, "--storage", database_url, fails=True).refused()
-            assert "schema version 2, this program knows 1: update affinity-search" in line
+            newer, known = tables.SCHEMA_VERSION + 1, tables.SCHEMA_VERSION
+            assert f"schema version {newer}, this program knows {known}: update affinity-search" in line
 
     def test_a_newer_optuna(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
         with sqlite3.connect(str(sqlite.url.database)) as connection:

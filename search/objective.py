@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from studies.spec import StudySpec
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everyth
     from search.training.checkpoints import TrainingState
     from search.training.datasets import Split
     from search.training.fit import EpochScore, Trainer, TrainingResult
+    from search.training.results import Precision
 
-Precision = Literal["float32", "mixed_bfloat16"]
 Params = dict[str, float | int]
 
 
@@ -111,7 +111,7 @@ class Objective:
                 training.learning_rate,
                 tuple(training.drops),
                 training.augment,
-                cast(Precision, self._precision),  # the study file's check admits no other
+                cast("Precision", self._precision),  # the study file's check admits no other
             ),
             max_centers=max_centers,
             test=self._test,

@@ -61,8 +61,8 @@ class TrainingSpec(Section):
         description="a list of growing numbers between 0 and 1, or an empty one",
     )
     augment: bool = Field(default=False, description="true or false")
-    precision: Literal["float32", "mixed_bfloat16", "auto"] = Field(
-        default="auto", description="float32, mixed_bfloat16 or auto"
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "auto"] = Field(
+        default="auto", description="float32, mixed_bfloat16, mixed_float16 or auto"
     )
 
     @field_validator("drops")

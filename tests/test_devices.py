@@ -9,6 +9,7 @@ import pytest
 
 from search import devices
 from search.devices import on_tensorflow
+from search.devices.cpu import cpu_multiplies_bfloat16
 from search.training.errors import TrainingError
 
 devices.configure("cpu", 2)
@@ -103,8 +104,8 @@ def test_threads_must_be_positive():
 @pytest.mark.parametrize(
     ("kind", "capability", "expected"),
     [
-        ("cpu", None, "float32"),
-        ("gpu", (7, 5), "float32"),
+        ("gpu", (6, 1), "float32"),
+        ("gpu", (7, 5), "mixed_float16"),
         ("gpu", (8, 0), "mixed_bfloat16"),
         ("gpu", (9, 0), "mixed_bfloat16"),
         ("tpu", None, "mixed_bfloat16"),
@@ -117,8 +118,33 @@ def test_auto_precision_follows_the_hardware(configured, kind, capability, expec
     assert devices.settle_precision("mixed_bfloat16") == "mixed_bfloat16"
 
 
+@pytest.mark.parametrize(
+    ("flags", "fast"),
+    [("fpu avx512f avx512_bf16", True), ("fpu amx_bf16", True), ("fpu avx2 avx512f", False), ("", False)],
+)
+def test_a_processor_s_bfloat16_is_read_from_its_flags(tmp_path, flags, fast):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\nbugs\t\t: amx_bf16\n")
+    assert cpu_multiplies_bfloat16(tmp_path / "cpuinfo") == fast
+    assert not cpu_multiplies_bfloat16(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("backend", "fast", "expected"),
+    [
+        ("tensorflow", True, "mixed_bfloat16"),
+        ("tensorflow", False, "float32"),
+        ("jax", True, "float32"),
+    ],
+)
+def test_auto_precision_on_a_cpu(configured, monkeypatch, backend, fast, expected):
+    configured("cpu")
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    monkeypatch.setattr(devices, "cpu_multiplies_bfloat16", lambda: fast)
+    assert devices.settle_precision("auto") == expected
+
+
 def test_unknown_precision_is_refused():
-    with pytest.raises(devices.DeviceError, match="float16"):
+    with pytest.raises(devices.DeviceError, match="no precision 'float16'"):
         devices.settle_precision("float16")
 
 

@@ -22,6 +22,8 @@ from search.training.errors import (  # noqa: E402
 from search.training.fit import AffinityParams, EpochScore, Trainer, TrainingConfig, TrainingResult  # noqa: E402
 from search.training.metrics import score  # noqa: E402
 from search.training.networks import NetworkConfig, trainable_state  # noqa: E402
+from search.training.optimizers import reset_optimizer  # noqa: E402
+from search.training.pace import Pace  # noqa: E402
 from studies.files import load  # noqa: E402
 
 NETWORK = NetworkConfig((16, 32), 1, 0.9, "affinity")
@@ -125,7 +127,15 @@ def test_the_second_run_traces_nothing(splits, monkeypatch):
     assert len(calls) == after_first
 
 
-def test_should_stop_is_asked_after_every_step(trainer, splits):
+@pytest.fixture
+def single_steps(monkeypatch):
+    """One step a call, as on a slow device."""
+    monkeypatch.setattr("search.training.pace.CALL_S", 0.0)
+
+
+@pytest.mark.usefixtures("single_steps")
+def test_should_stop_is_asked_after_every_call(trainer, splits):
+    trainer.run(PARAMS, seed=1)  # the pace of the first call is another one's
     asked = []
     with pytest.raises(TrainingInterrupted):
         trainer.run(PARAMS, seed=1, should_stop=lambda: asked.append(1) or len(asked) == 20)
@@ -195,9 +205,41 @@ def test_a_batch_larger_than_the_data(splits):
     assert len(result.epochs) == 2
 
 
-def test_mixed_precision_trains(splits):
-    result = small(splits, training=replace(SHORT, precision="mixed_bfloat16", augment=True)).run(PARAMS, seed=1)
-    assert math.isfinite(result.epochs[-1].loss)
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_repeats(splits, precision):
+    subject = small(splits, training=replace(SHORT, precision=precision, augment=True))
+    result = subject.run(PARAMS, seed=1)
+    assert result.epochs[1].loss < result.epochs[0].loss
+    subject.run(replace(PARAMS, sigma=50.0), seed=2)
+    assert outcome(subject.run(PARAMS, seed=1)) == outcome(result), "the scale of the loss is set back as well"
+
+
+def test_the_loss_of_half_precision_is_scaled(splits):
+    optimizer = small(splits, training=replace(SHORT, precision="mixed_float16"))._model.optimizer
+    reset_optimizer(optimizer)
+    assert float(optimizer.scale_loss(1.0)) == optimizer.initial_scale > 1000
+
+
+@pytest.mark.parametrize("call_s", [0.0, 1000.0])
+def test_how_many_steps_a_call_makes_changes_no_bit(splits, call_s, monkeypatch):
+    training = replace(SHORT, batch=8, augment=True)
+    expected = outcome(small(splits, training=training).run(PARAMS, seed=1))
+    monkeypatch.setattr("search.training.pace.CALL_S", call_s)
+    calls = []
+    subject = small(splits, training=training)
+    run = subject._steps.run
+    monkeypatch.setattr(subject._steps, "run", lambda *args: calls.append(args[3]) or run(*args))
+    assert outcome(subject.run(PARAMS, seed=1)) == expected
+    assert calls == [1] * 10 if call_s == 0 else [1, 4, 5]
+
+
+def test_a_call_covers_a_second_and_grows_by_steps():
+    pace = Pace()
+    for took_s, expected in ((0.001, 8), (0.008, 64), (0.64, 100), (4.0, 25), (60.0, 1)):
+        count = pace.steps(10_000)
+        pace.learn(count, took_s)
+        assert pace.steps(10_000) == expected
+    assert Pace().steps(10_000) == 1
 
 
 def test_parameters_must_fit_the_head(splits):
@@ -250,7 +292,7 @@ def test_best_is_the_earliest_of_equals():
     assert result.value == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("bad", [{"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"precision": "float16"}])
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"precision": "float8"}])
 def test_impossible_training_is_refused(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         replace(TRAINING, **bad)
@@ -308,11 +350,12 @@ def test_a_device_without_room_has_an_error_of_its_own(splits, monkeypatch):
         return ops.zeros((2**45,), "float32")  # 128 TiB: the real allocator refuses
 
     subject = small(splits)
-    monkeypatch.setattr(subject._model, "fit", too_much)
+    monkeypatch.setattr(subject._steps, "run", too_much)
     with pytest.raises(OutOfMemoryError, match=r"cpu, 2 threads ran out of memory .*smaller training\.batch"):
         subject.run(PARAMS, seed=1)
 
 
+@pytest.mark.usefixtures("single_steps")
 def test_a_stop_is_heard_during_the_evaluation(splits):
     train, evaluation, _ = splits
     subject = Trainer(train, evaluation, FACTS["digits"], NETWORK, SHORT)

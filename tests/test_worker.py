@@ -97,7 +97,7 @@ class TestTheLoop:
 def test_the_command_finds_a_device_and_says_what_it_made(
     sqlite_url: str, cli: Cli, fake_training: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.accelerators.plan", lambda devices, workers: [Slot("cpu", "cpu", 1, {})])
+    monkeypatch.setattr("search.accelerators.plan", lambda devices, workers, **others: [Slot("cpu", "cpu", 1, {})])
     ran = cli("worker", TINY, "--trials", "2", "--storage", sqlite_url)
     assert ran.out == ""
     assert ran.err.startswith("created study 'tiny' with 2 places\n")

@@ -6,20 +6,35 @@ threads when it first computes: call `configure` before anything imports keras.
 
 import contextlib
 import os
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from search.devices import on_jax, on_tensorflow
+from search.devices.cpu import cpu_multiplies_bfloat16
 from search.devices.errors import DeviceError
 from search.devices.packages import backend, keras_home, versions
 from search.devices.wanted import Wanted
+from search.training.results import PRECISIONS
 
 __all__ = ["DeviceError", "backend", "keras_home", "versions"]
 
-# Tensor cores multiply bfloat16 from compute capability 8 (Ampere) on; before it, bfloat16 is emulated and slow.
-_BFLOAT16_CAPABILITY = 8
+# By compute capability: tensor cores multiply bfloat16 from Ampere on, and from Volta on float16 alone.
+_TENSOR_CORES = {8: "mixed_bfloat16", 7: "mixed_float16"}
 
 _configured = Wanted()
+
+
+class Steps(Protocol):
+    """Training steps of one compiled model."""
+
+    def run(self, indices: NDArray[np.int32], labels: NDArray[np.int32], start: int, count: int) -> float:
+        """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B) in one call.
+
+        Returns the mean loss of the epoch so far: the epoch begins with the model's `reset_metrics`.
+        """
 
 
 def configure(device: str, threads: int | None = None, memory_mib: int | None = None) -> None:
@@ -67,18 +82,24 @@ def _gpu_details() -> dict[str, Any]:
 
 
 def settle_precision(requested: str) -> str:
-    """ "float32" and "mixed_bfloat16" stay; "auto" is bfloat16 where the hardware multiplies it fast, else float32.
+    """ "auto" becomes what the hardware multiplies fast; float32, mixed_bfloat16 and mixed_float16 stay.
 
-    That is a TPU or a GPU of compute capability 8 or more. Raises DeviceError for any other word.
+    bfloat16 on a TPU, on a GPU of compute capability 8 or more, and on a CPU with AVX-512 BF16 or AMX instructions under
+    TensorFlow, whose oneDNN uses them; float16 on a GPU of capability 7; else float32. Raises DeviceError for any
+    other word.
     """
-    if requested in ("float32", "mixed_bfloat16"):
+    if requested in PRECISIONS:
         return requested
     if requested != "auto":
-        raise DeviceError(f"There is no precision {requested!r}; use auto, float32 or mixed_bfloat16.")
+        raise DeviceError(f"There is no precision {requested!r}; use auto, {', '.join(PRECISIONS)}.")
     if _configured.kind == "gpu":
-        fast = _gpu_details().get("compute_capability", (0, 0))[0] >= _BFLOAT16_CAPABILITY
+        capability = _gpu_details().get("compute_capability", (0, 0))[0]
+        half = (name for least, name in _TENSOR_CORES.items() if capability >= least)
+        return next(half, "float32")
+    if _configured.kind == "cpu":
+        fast = backend() == "tensorflow" and cpu_multiplies_bfloat16()
     else:
-        fast = _configured.kind == "tpu"
+        fast = True
     return "mixed_bfloat16" if fast else "float32"
 
 
@@ -91,6 +112,28 @@ def compile_options() -> dict[str, Any]:
     if backend() == "jax":
         return {"jit_compile": True}
     return {"jit_compile": "auto" if _configured.kind == "gpu" and backend() == "tensorflow" else False}
+
+
+def training_steps(model: Any) -> Steps:
+    """The steps of a compiled Keras model, in the way of its backend."""
+    from search.devices.jax_steps import JaxSteps
+    from search.devices.tensorflow_steps import TensorFlowSteps
+
+    if backend() == "jax":
+        return JaxSteps(model)
+    if backend() == "tensorflow":
+        return TensorFlowSteps(model, _configured.strategy, jit=model.jit_compile)
+    raise DeviceError(f"KERAS_BACKEND is {backend()}; training runs on tensorflow and on jax.")
+
+
+def fused_batch_norm() -> Callable[..., Any] | None:
+    """A batch norm in one operation: (inputs, gamma, beta, epsilon, moving=None) → (outputs, mean, variance).
+
+    None where Keras' own is to be taken: on a GPU or TPU XLA fuses it, and nothing was measured there.
+    """
+    from search.devices.tensorflow_steps import fused_batch_norm as fused
+
+    return fused if _configured.kind == "cpu" and backend() == "tensorflow" else None
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,4 +1,5 @@
-"""Setting TensorFlow up for one device: threads, a GPU and its memory, a TPU. The only importer of TensorFlow."""
+"""Setting TensorFlow up for one device: threads, a GPU and its memory, a TPU. This and its `tensorflow_*` neighbour
+are the only importers of TensorFlow."""
 
 import contextlib
 import os

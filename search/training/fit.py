@@ -16,7 +16,16 @@ from search.training.checkpoints import TrainingState
 from search.training.datasets import DatasetFacts, Split
 from search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
 from search.training.metrics import Scores, score
-from search.training.networks import NetworkConfig, build_network, layer_seeds, reset_network, trainable_state
+from search.training.networks import (
+    NetworkConfig,
+    build_network,
+    classes_of,
+    layer_seeds,
+    reset_network,
+    trainable_state,
+)
+from search.training.optimizers import make_optimizer, reset_optimizer
+from search.training.pace import Pace
 from search.training.results import AffinityParams, EpochScore, TrainingConfig, TrainingResult
 from search.training.schedule import epoch_order, learning_rate, whole_batches
 
@@ -25,7 +34,6 @@ __all__ = ["AffinityParams", "EpochScore", "Trainer", "TrainingConfig", "Trainin
 OnEpoch = Callable[[EpochScore], None]
 ShouldStop = Callable[[], bool]
 Keep = Callable[[TrainingState], None]
-INTERRUPTED = "Training was asked to stop; the trial is unfinished and can be run again."
 
 # Images scored in one step: large enough for speed, small enough for the memory of any device.
 EVALUATION_BATCH = 1000
@@ -66,10 +74,13 @@ class Trainer:
                 training.precision,
             )
             self._head = self._model.get_layer("head") if network.head == "affinity" else None
+            self._classes = classes_of(self._model)
             self._compile()
+        self._steps = devices.training_steps(self._model)
+        self._pace = Pace()
 
     def _compile(self) -> None:
-        optimizer = keras.optimizers.Adam(name="adam")  # its variables' paths are part of a checkpoint
+        optimizer = make_optimizer(self._training.precision)
         softmax_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         loss = softmax_loss if self._head is None else self._head.loss
         self._model.compile(optimizer=optimizer, loss=loss, **devices.compile_options())
@@ -89,7 +100,7 @@ class Trainer:
         """Train from scratch, or from `resume` on; the affinity head needs `params`, the softmax head takes None.
 
         `on_epoch` is called for each epoch, those of `resume` first, and whatever it raises passes through; before it
-        `keep` is given the state to go on from. `should_stop` is asked after every step. With `restore_best` the
+        `keep` is given the state to go on from. `should_stop` is asked after every call, about once a second. With `restore_best` the
         weights of the best epoch are left in place, else those of the last; it cannot be had with `resume`.
         Raises TrainingInterrupted if `should_stop` says so, DivergedError at a NaN or infinite epoch loss,
         OutOfMemoryError, CheckpointError (before any call) if `resume` is of another network, and ValueError if the
@@ -145,8 +156,7 @@ class Trainer:
         if self._head is not None and params is not None:
             head_seed = layer_seeds(self._model, seed)[-1]  # the head is the last layer
             self._head.begin(params.lambda_, params.sigma, params.n_centers, head_seed)
-        for variable in self._model.optimizer.variables:
-            variable.assign(np.zeros(variable.shape, variable.dtype))
+        reset_optimizer(self._model.optimizer)
 
     def _epoch(self, epoch: int, seed: int, should_stop: ShouldStop | None) -> EpochScore:
         started = time.perf_counter()
@@ -157,40 +167,44 @@ class Trainer:
         scores = self._score(*self._evaluation, should_stop)
         return EpochScore(epoch, loss, scores, duration_s=time.perf_counter() - started)
 
-    def _fit(self, batches: tuple[NDArray[np.int32], NDArray[np.int32]], should_stop: ShouldStop | None) -> float:
-        """One pass in the given order; the mean loss."""
-        watch = _Watch(should_stop)
-        history = self._model.fit(
-            *batches,
-            batch_size=self._training.batch,
-            shuffle=False,
-            verbose=0,
-            callbacks=[watch] if should_stop else [],
-        )
-        if watch.stopped:
-            raise TrainingInterrupted(INTERRUPTED)
-        return float(history.history["loss"][0])
+    def _fit(self, order: tuple[NDArray[np.int32], NDArray[np.int32]], should_stop: ShouldStop | None) -> float:
+        """One pass in the given order, many steps a call; the mean loss."""
+        indices, labels = (part.reshape(-1, self._training.batch) for part in order)
+        self._model.reset_metrics()
+        loss, start = 0.0, 0
+        while start < len(indices):
+            count = self._pace.steps(len(indices) - start)
+            began = time.perf_counter()
+            loss = self._steps.run(indices, labels, start, count)
+            self._pace.learn(count, time.perf_counter() - began)
+            start += count
+            _raise_if_asked(should_stop)
+        return loss
 
     def _score(
         self, indices: NDArray[np.int32], labels: NDArray[np.int32], should_stop: ShouldStop | None = None
     ) -> Scores:
         """Padded to whole batches, so that every step has one shape, and trimmed again."""
         padded = np.resize(indices, whole_batches(len(indices), self._evaluation_batch))
-        outputs = self._predict(padded, should_stop)[: len(labels)]
-        return score(labels, outputs.argmax(axis=1), self._n_classes)
+        predictions = self._predict(padded, should_stop)[: len(labels)]
+        return score(labels, predictions, self._n_classes)
 
-    def _predict(self, indices: NDArray[np.int32], should_stop: ShouldStop | None) -> NDArray[np.float32]:
-        """The head's outputs (N, C) for N a multiple of the evaluation batch; ten thousand images take a CPU long."""
+    def _predict(self, indices: NDArray[np.int32], should_stop: ShouldStop | None) -> NDArray[np.int32]:
+        """Predicted classes (N,) for N a multiple of the evaluation batch; ten thousand images take a CPU long."""
         batch = self._evaluation_batch
         if devices.replicas() > 1:  # predict_on_batch would give every replica the whole batch
-            return np.asarray(self._model.predict(indices, batch_size=batch, verbose=0))
+            return np.asarray(self._classes.predict(indices, batch_size=batch, verbose=0))
         # predict builds a tf.data pipeline at each call: 45 ms an epoch on digits, against 1.5 ms.
-        outputs = []
+        predicted = []
         for part in np.split(indices, len(indices) // batch):
-            if should_stop is not None and should_stop():
-                raise TrainingInterrupted(INTERRUPTED)
-            outputs.append(self._model.predict_on_batch(part))
-        return np.concatenate(outputs)
+            _raise_if_asked(should_stop)
+            predicted.append(self._classes.predict_on_batch(part))
+        return np.concatenate(predicted)
+
+
+def _raise_if_asked(should_stop: ShouldStop | None) -> None:
+    if should_stop is not None and should_stop():
+        raise TrainingInterrupted("Training was asked to stop; the trial is unfinished and can be run again.")
 
 
 @contextlib.contextmanager
@@ -206,19 +220,6 @@ def _memory_watched() -> Iterator[None]:
             f"{devices.describe()} ran out of memory ({details}); if it happens again, use fewer workers on it or a "
             "smaller training.batch"
         ) from error
-
-
-class _Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Asks after each step whether to stop; ends `fit` the regular way, as an exception inside would lose JAX state."""
-
-    def __init__(self, should_stop: ShouldStop | None) -> None:
-        super().__init__()
-        self._should_stop = should_stop
-        self.stopped = False
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self._should_stop is not None and self._should_stop():
-            self.stopped = self.model.stop_training = True
 
 
 def _place(parts: list[Split]) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:

@@ -8,7 +8,7 @@ MNIST is widths (32, 64, 128), depth 1; CIFAR-10 is widths (64, 128, 256), depth
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from search.training.affinity import AffinityHead
 from search.training.images import Augmentation, ImageTable, Scale
+from search.training.normalization import BatchNorm
+from search.training.results import Precision
 
 HEADS = ("affinity", "softmax")
-Precision = Literal["float32", "mixed_bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,7 @@ def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
             # bias: the batch norm right behind it would subtract it.
             name = f"conv_{block}_{number}"
             x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False, dtype=precision, name=name)(x)
-            x = keras.layers.BatchNormalization(
-                momentum=config.batch_norm_momentum, dtype=precision, name=f"norm_{block}_{number}"
-            )(x)
+            x = BatchNorm(momentum=config.batch_norm_momentum, dtype=precision, name=f"norm_{block}_{number}")(x)
             x = keras.layers.ReLU(dtype=precision)(x)
     return x
 
@@ -85,8 +84,13 @@ def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
 def _head(x: Any, config: NetworkConfig, n_classes: int, max_centers: int) -> Any:
     if config.head == "softmax":
         return keras.layers.Dense(n_classes, dtype="float32", name="head")(x)
-    x = keras.layers.BatchNormalization(momentum=config.batch_norm_momentum, dtype="float32", name="head_norm")(x)
+    x = BatchNorm(momentum=config.batch_norm_momentum, dtype="float32", name="head_norm")(x)
     return AffinityHead(n_classes, max_centers, name="head")(x)
+
+
+def classes_of(model: Any) -> Any:
+    """The same network with predicted classes (N,) int32 for outputs: less to bring back from the device."""
+    return keras.Model(model.input, keras.ops.argmax(model.output, axis=1))
 
 
 def reset_network(model: Any, seed: int) -> None:

@@ -1,9 +1,12 @@
 """What goes into a training run and what comes out: plain numbers."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from search.training.metrics import Scores
+
+Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
+PRECISIONS = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -18,13 +21,13 @@ class TrainingConfig:
     learning_rate: float
     drops: tuple[float, ...] = ()
     augment: bool = False
-    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 1 or not self.learning_rate > 0:
             raise ValueError(f"epochs, batch and learning_rate must be positive: {self}")
-        if self.precision not in ("float32", "mixed_bfloat16"):
-            raise ValueError(f"precision is {self.precision!r}; use float32 or mixed_bfloat16")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {self.precision!r}; use {', '.join(PRECISIONS)}")
 
 
 @dataclass(frozen=True)

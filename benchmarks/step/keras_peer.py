@@ -1,0 +1,44 @@
+"""Our own training step through our own Trainer, on random images of CIFAR-10's shape.
+
+    python keras_peer.py PRECISION BATCH STEPS THREADS [xla]
+
+Prints the seconds of each round of STEPS steps.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import numpy as np
+
+from search import devices
+
+
+def main() -> None:
+    precision, (batch, steps, threads) = sys.argv[1], map(int, sys.argv[2:5])
+    devices.configure("cpu", threads)
+    if "xla" in sys.argv:
+        devices.compile_options = lambda: {"jit_compile": True}
+    from search.training.datasets import FACTS, Split
+    from search.training.fit import AffinityParams, Trainer, TrainingConfig
+    from search.training.networks import NetworkConfig
+
+    images = np.random.default_rng(0).integers(0, 256, (batch * steps, 32, 32, 3), dtype=np.uint8)
+    split = Split(images, (np.arange(batch * steps) % 10).astype("int32"))
+    network = NetworkConfig((64, 128, 256), 3, 0.9, "affinity")
+    training = TrainingConfig(1, batch, 5e-3, precision=precision)  # type: ignore[arg-type]
+    trainer = Trainer(split, split.take(np.arange(10)), FACTS["cifar10"], network, training, max_centers=30)
+
+    def train() -> None:
+        trainer.run(AffinityParams(0.43, 90.0, 30), seed=0)
+
+    train()
+    for _ in sys.stdin:
+        began, cpu = time.perf_counter(), time.process_time()
+        train()
+        print(time.perf_counter() - began, time.process_time() - cpu, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,16 @@
+"""What the processor can do, from what the kernel says of it."""
+
+from pathlib import Path
+
+# AVX-512's dot products of bfloat16 pairs, and Intel's matrix tiles: oneDNN has kernels for both.
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether bfloat16 products are instructions of their own here; elsewhere they are emulated and slow."""
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:  # not Linux
+        return False
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
+    return not _BFLOAT16_FLAGS.isdisjoint(flags)

@@ -1,0 +1,42 @@
+"""Training steps on JAX: several in one compiled call."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Values = list[Any]
+
+
+class JaxSteps:
+    """One compiled loop for any number of steps: their bounds are arguments, and so are the epoch's indices."""
+
+    def __init__(self, model: Any) -> None:
+        import jax
+
+        def several(state: tuple[Values, ...], indices: Any, labels: Any, start: Any, count: Any) -> Any:
+            def body(step: Any, carried: Any) -> Any:
+                logs, state = model.train_step(carried[0], (indices[step], labels[step]))
+                return tuple(state), logs["loss"]
+
+            return jax.lax.fori_loop(start, start + count, body, (state, jax.numpy.zeros(())))
+
+        # The old state's memory becomes the new one's.
+        self._several = jax.jit(several, donate_argnums=0)
+        self._model = model
+
+    def run(self, indices: NDArray[np.int32], labels: NDArray[np.int32], start: int, count: int) -> float:
+        """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B); the mean loss of the epoch so far."""
+        model = self._model
+        groups = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+        state = tuple([variable.value for variable in group] for group in groups)
+        state, loss = self._several(state, indices, labels, np.int32(start), np.int32(count))
+        for group, values in zip(groups, state, strict=True):
+            for variable, value in zip(group, values, strict=True):
+                variable.assign(value)
+        return float(loss)

@@ -1,0 +1,96 @@
+"""Training steps on TensorFlow: several in one call, divided over replicas, and a fused batch norm."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.devices.errors import DeviceError
+
+Tensor = Any
+
+
+class TensorFlowSteps:
+    """One traced function for any number of steps: their bounds are arguments, and so are the epoch's indices.
+
+    Keras' `steps_per_execution` does the same on one device, but fixes the number when it compiles, and fails under a
+    strategy: its loop hands optional elements of a distributed iterator on. Here there is no iterator. Every replica is
+    given the whole batch of indices, which is small, and takes its own part of it.
+    """
+
+    def __init__(self, model: Any, strategy: Any, *, jit: bool) -> None:
+        import tensorflow as tf
+
+        self._tf = tf
+        self._model = model
+        self._strategy = strategy or tf.distribute.get_strategy()
+        # Not a function of its own unless XLA compiles it: a strategy sums gradients between replicas, which it cannot
+        # from within a nested function.
+        self._step = tf.function(self._one, jit_compile=True, autograph=False) if jit else self._one
+        table = tf.TensorSpec((None, None), tf.int32)
+        number = tf.TensorSpec((), tf.int32)
+        self._several = tf.function(self._loop, input_signature=(table, table, number, number), autograph=False)
+
+    def run(self, indices: NDArray[np.int32], labels: NDArray[np.int32], start: int, count: int) -> float:
+        """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B); the mean loss of the epoch so far.
+
+        Raises DeviceError if the replicas cannot share a batch evenly.
+        """
+        replicas, batch = self._strategy.num_replicas_in_sync, indices.shape[1]
+        if batch % replicas:
+            raise DeviceError(
+                f"a batch of {batch} cannot be divided evenly over {replicas} replicas; make training.batch a multiple"
+            )
+        return float(self._several(indices, labels, start, count))
+
+    def _loop(self, indices: Tensor, labels: Tensor, start: Tensor, count: Tensor) -> Tensor:
+        tf = self._tf
+
+        def body(step: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
+            losses = self._strategy.run(self._part, args=(indices[step], labels[step]))
+            return step + 1, self._strategy.reduce("MEAN", losses, axis=None)
+
+        end = start + count
+        # One step after the other: they share their variables.
+        loop = tf.while_loop(lambda step, loss: step < end, body, (start, tf.constant(0.0)), parallel_iterations=1)
+        return loop[1]
+
+    def _part(self, indices: Tensor, labels: Tensor) -> Tensor:
+        """A replica's own part of the batch."""
+        tf = self._tf
+        replicas = self._strategy.num_replicas_in_sync
+        if replicas == 1:
+            return self._step(indices, labels)
+        own = tf.distribute.get_replica_context().replica_id_in_sync_group
+        parts = (tf.reshape(whole, (replicas, -1))[own] for whole in (indices, labels))
+        return self._step(*parts)
+
+    def _one(self, indices: Tensor, labels: Tensor) -> Tensor:
+        return self._model.train_step((indices, labels))["loss"]
+
+
+def fused_batch_norm(
+    inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moving: Sequence[Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalise (N, H, W, channels) by its batch's mean and variance, or by `moving`; returns the used ones as well.
+
+    oneDNN's kernel reads bfloat16 and computes in float32. It returns Bessel's variance, divided by n − 1, where Keras
+    takes the one divided by n.
+    """
+    import tensorflow as tf
+
+    mean, variance = (tf.convert_to_tensor(part) for part in moving) if moving else (tf.zeros([0]), tf.zeros([0]))
+    outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=inputs,
+        scale=tf.convert_to_tensor(gamma),
+        offset=tf.convert_to_tensor(beta),
+        mean=mean,
+        variance=variance,
+        epsilon=epsilon,
+        is_training=moving is None,
+    )
+    if moving is None:
+        n = tf.cast(tf.size(inputs) / tf.shape(inputs)[-1], "float32")
+        variance = variance * (n - 1.0) / n
+    return outputs, mean, variance

@@ -8,7 +8,7 @@ DATA ?=
 DATA_OPTION := $(if $(DATA),--data-dir "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format schema chaos optuna-compare mnist-table cifar10-search clean
+.PHONY: help demo test lint format schema chaos optuna-compare mnist-table cifar10-search step-bench precision-pairs clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -71,6 +71,13 @@ mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6
 
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (about 15 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
+
+step-bench: $(VENV)/.installed-test  ## A training step's speed against PyTorch's (installs torch; 4 minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python benchmarks/step
+
+precision-pairs: $(VENV)/.installed-run  ## What bfloat16 costs in F1, over paired seeds on MNIST (about 10 minutes on 2 cores)
+	$(BIN)/python benchmarks/precision.py $(DATA_OPTION)
 
 clean:  ## Remove what make made
 	rm -rf $(VENV) .demo best.json .mypy_cache .ruff_cache .pytest_cache .coverage* build *.egg-info

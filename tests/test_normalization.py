@@ -62,8 +62,7 @@ def test_gradients(pair):
         assert to_numpy(found) == pytest.approx(to_numpy(expected), abs=20 * tolerance, rel=tolerance)
 
 
-def test_features_without_rows_and_columns_are_keras_own(pair):
-    _, ours, _ = pair
+def test_features_without_rows_and_columns_are_keras_own():
     flat = BatchNorm(momentum=0.9)
     flat.build((6, 7))
     assert to_numpy(flat(IMAGES[:, 0, 0], training=True)).mean() == pytest.approx(0, abs=1e-5)

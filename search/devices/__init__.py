@@ -84,9 +84,9 @@ def _gpu_details() -> dict[str, Any]:
 def settle_precision(requested: str) -> str:
     """ "auto" becomes what the hardware multiplies fast; float32, mixed_bfloat16 and mixed_float16 stay.
 
-    bfloat16 on a TPU, on a GPU of compute capability 8 or more, and on a CPU with AVX-512 BF16 or AMX instructions under
-    TensorFlow, whose oneDNN uses them; float16 on a GPU of capability 7; else float32. Raises DeviceError for any
-    other word.
+    bfloat16 on a TPU, on a GPU of compute capability 8 or more, and on a CPU with AVX-512 BF16 or AMX instructions
+    under TensorFlow, whose oneDNN uses them; float16 on a GPU of capability 7; else float32. Raises DeviceError for
+    any other word.
     """
     if requested in PRECISIONS:
         return requested
@@ -96,11 +96,8 @@ def settle_precision(requested: str) -> str:
         capability = _gpu_details().get("compute_capability", (0, 0))[0]
         half = (name for least, name in _TENSOR_CORES.items() if capability >= least)
         return next(half, "float32")
-    if _configured.kind == "cpu":
-        fast = backend() == "tensorflow" and cpu_multiplies_bfloat16()
-    else:
-        fast = True
-    return "mixed_bfloat16" if fast else "float32"
+    slow = _configured.kind == "cpu" and not (backend() == "tensorflow" and cpu_multiplies_bfloat16())
+    return "float32" if slow else "mixed_bfloat16"
 
 
 def compile_options() -> dict[str, Any]:

@@ -100,8 +100,9 @@ class Trainer:
         """Train from scratch, or from `resume` on; the affinity head needs `params`, the softmax head takes None.
 
         `on_epoch` is called for each epoch, those of `resume` first, and whatever it raises passes through; before it
-        `keep` is given the state to go on from. `should_stop` is asked after every call, about once a second. With `restore_best` the
-        weights of the best epoch are left in place, else those of the last; it cannot be had with `resume`.
+        `keep` is given the state to go on from. `should_stop` is asked after every call, about once a second. With
+        `restore_best` the weights of the best epoch are left in place, else those of the last; it cannot be had with
+        `resume`.
         Raises TrainingInterrupted if `should_stop` says so, DivergedError at a NaN or infinite epoch loss,
         OutOfMemoryError, CheckpointError (before any call) if `resume` is of another network, and ValueError if the
         parameters do not fit the head.

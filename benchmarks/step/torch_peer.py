@@ -2,7 +2,8 @@
 
     python torch_peer.py KIND BATCH STEPS THREADS
 
-KIND is eager, compiled, bfloat16 or bfloat16-compiled. For each line on stdin, trains STEPS steps and prints the seconds they took, by the clock and of the processor.
+KIND is eager, compiled, bfloat16 or bfloat16-compiled. For each line on stdin, trains STEPS steps and
+prints the seconds they took, by the clock and of the processor.
 """
 
 from __future__ import annotations

@@ -24,6 +24,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from search.training.diagnostics import Diagnostics
+from search.training.watch import Watch
+
 Tensor = Any  # of whichever backend Keras runs on
 
 # Stands for the distance to a centre that does not exist: no real one is farther, and it is finite in float32.
@@ -40,13 +43,21 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return ops.maximum(a_norms - 2.0 * cross + b_norms, 0.0)
 
 
-def affinity(features: Tensor, centers: Tensor, used: Tensor, sigma: Tensor) -> Tensor:
-    """d[i, j] = max over used t of exp(−‖f_i − w_jt‖² / σ), shape (N, C). Eq. (3); with m = 1 eq. (8)."""
+def center_distances(features: Tensor, centers: Tensor, used: Tensor) -> Tensor:
+    """‖f_i − w_jt‖², shape (N, C, M); padding is FAR away."""
     n_classes, room, width = centers.shape
     distances = squared_distances(features, ops.reshape(centers, (n_classes * room, width)))
-    distances = ops.reshape(distances, (-1, n_classes, room))
-    nearest = ops.min(ops.where(used > 0, distances, FAR), axis=2)  # exp falls, so max of exp is exp of min
-    return ops.exp(-nearest / ops.maximum(sigma, SMALLEST_SIGMA))
+    return ops.where(used > 0, ops.reshape(distances, (-1, n_classes, room)), FAR)
+
+
+def affinity_of(distances: Tensor, sigma: Tensor) -> Tensor:
+    """d (N, C) of `center_distances`: exp falls, so the max of exp is exp of the min."""
+    return ops.exp(-ops.min(distances, axis=2) / ops.maximum(sigma, SMALLEST_SIGMA))
+
+
+def affinity(features: Tensor, centers: Tensor, used: Tensor, sigma: Tensor) -> Tensor:
+    """d[i, j] = max over used t of exp(−‖f_i − w_jt‖² / σ), shape (N, C). Eq. (3); with m = 1 eq. (8)."""
+    return affinity_of(center_distances(features, centers, used), sigma)
 
 
 def hinge_per_sample(labels: Tensor, affinity: Tensor, margin: Tensor) -> Tensor:
@@ -89,6 +100,7 @@ def initial_centers(n_classes: int, n_centers: int, max_centers: int, width: int
 class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
     """Features (N, h) in, affinities (N, C) out; adds R(w), eq. (6), to the model's losses.
 
+    Given the labels too, it keeps count in training of what `diagnostics` tells of an epoch.
     Always float32: a mixed policy's bfloat16 features are cast on entry, as exp(−distance) needs the digits.
     """
 
@@ -98,20 +110,25 @@ class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
         self.n_classes = n_classes
         self.max_centers = max_centers
 
-    def build(self, input_shape: tuple[int | None, int]) -> None:
+    def build(self, features_shape: tuple[int | None, int], labels_shape: Any = None) -> None:
         """Create the centres and the trial's λ, σ and mask for features of shape (N, h)."""
         self.centers = self.add_weight(
-            shape=(self.n_classes, self.max_centers, input_shape[-1]), initializer="he_normal", name="centers"
+            shape=(self.n_classes, self.max_centers, features_shape[-1]), initializer="he_normal", name="centers"
         )
         self.sigma = self.add_weight(shape=(), initializer="ones", trainable=False, name="sigma")
         self.margin = self.add_weight(shape=(), initializer="ones", trainable=False, name="lambda")
         self.used = self.add_weight(shape=(self.max_centers,), initializer="ones", trainable=False, name="used")
+        self.watch = Watch(self, self.n_classes, self.max_centers)
 
-    def call(self, features: Tensor) -> Tensor:
-        """Affinities d (N, C), eq. (3)."""
+    def call(self, features: Tensor, labels: Tensor = None, training: bool = False) -> Tensor:
+        """Affinities d (N, C), eq. (3); `labels` (N,) integers are for the diagnostics alone."""
         centers, used = ops.convert_to_tensor(self.centers), ops.convert_to_tensor(self.used)
         self.add_loss(diversity(centers, used))
-        return affinity(ops.cast(features, "float32"), centers, used, ops.convert_to_tensor(self.sigma))
+        distances = center_distances(ops.cast(features, "float32"), centers, used)
+        affinity = affinity_of(distances, ops.convert_to_tensor(self.sigma))
+        if training and labels is not None:
+            self.watch.count(labels, distances, self.loss(labels, affinity))
+        return affinity
 
     def loss(self, labels: Tensor, affinity: Tensor) -> Tensor:
         """Eq. (4) per sample, (N,), with this trial's λ; with the added R(w) the total is eq. (7)."""
@@ -131,3 +148,10 @@ class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
         self.sigma.assign(sigma)
         self.margin.assign(lambda_)
         self.used.assign((np.arange(self.max_centers) < n_centers).astype("float32"))
+
+    def diagnostics(self) -> Diagnostics:
+        """Of the epoch that began with the last `watch.reset`, with the present centres."""
+        n_centers = int(ops.convert_to_numpy(self.used).sum())
+        centers = ops.convert_to_numpy(self.centers)[:, :n_centers]
+        spread = diversity(ops.convert_to_tensor(self.centers), ops.convert_to_tensor(self.used))
+        return self.watch.read(centers, float(spread))

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from search.training.diagnostics import Diagnostics
 from search.training.errors import CheckpointError
 from search.training.metrics import Scores
 from search.training.results import EpochScore
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,12 @@ def _plain(epoch: EpochScore) -> dict[str, Any]:
         "loss": epoch.loss,
         "scores": epoch.scores.to_dict(),
         "duration_s": epoch.duration_s,
+        "diagnostics": epoch.diagnostics and epoch.diagnostics.to_dict(),
     }
 
 
 def _epoch(plain: Mapping[str, Any]) -> EpochScore:
-    return EpochScore(plain["epoch"], plain["loss"], Scores.from_dict(plain["scores"]), plain["duration_s"])
+    told = plain["diagnostics"]
+    diagnostics = None if told is None else Diagnostics.from_dict(told)
+    scores = Scores.from_dict(plain["scores"])
+    return EpochScore(plain["epoch"], plain["loss"], scores, plain["duration_s"], diagnostics)

@@ -72,6 +72,7 @@ class Trainer:
                 max_centers,
                 (facts.shift_px, facts.flip) if training.augment else None,
                 training.precision,
+                np.concatenate([part.labels for part in parts]),
             )
             self._head = self._model.get_layer("head") if network.head == "affinity" else None
             self._classes = classes_of(self._model)
@@ -166,12 +167,15 @@ class Trainer:
         if not math.isfinite(loss):
             raise DivergedError(epoch, loss)
         scores = self._score(*self._evaluation, should_stop)
-        return EpochScore(epoch, loss, scores, duration_s=time.perf_counter() - started)
+        diagnostics = None if self._head is None else self._head.diagnostics()
+        return EpochScore(epoch, loss, scores, time.perf_counter() - started, diagnostics)
 
     def _fit(self, order: tuple[NDArray[np.int32], NDArray[np.int32]], should_stop: ShouldStop | None) -> float:
         """One pass in the given order, many steps a call; the mean loss."""
         indices, labels = (part.reshape(-1, self._training.batch) for part in order)
         self._model.reset_metrics()
+        if self._head is not None:
+            self._head.watch.reset()
         loss, start = 0.0, 0
         while start < len(indices):
             count = self._pace.steps(len(indices) - start)

@@ -26,6 +26,19 @@ class ImageTable(keras.layers.Layer):  # type: ignore[misc]
         return ops.take(ops.convert_to_tensor(self.table), indices, axis=0)
 
 
+class LabelTable(keras.layers.Layer):  # type: ignore[misc]
+    """Indices (N,) int32 in, labels (N,) int32 out, from a table kept on the device beside the images."""
+
+    def __init__(self, labels: NDArray[np.int32], **options: Any) -> None:
+        """`labels` (T,), one an image of the table."""
+        super().__init__(**options)
+        self.table = keras.Variable(labels, dtype="int32", trainable=False, name="labels")
+
+    def call(self, indices: Tensor) -> Tensor:
+        """As with the images."""
+        return ops.take(ops.convert_to_tensor(self.table), indices, axis=0)
+
+
 class Augmentation(keras.layers.Layer):  # type: ignore[misc]
     """In training only: shift by up to `shift_px` pixels either way, zeros moving in; mirror half of the images."""
 

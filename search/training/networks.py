@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.training.affinity import AffinityHead
-from search.training.images import Augmentation, ImageTable, Scale
+from search.training.images import Augmentation, ImageTable, LabelTable, Scale
 from search.training.normalization import BatchNorm
 from search.training.results import Precision
 
@@ -34,6 +34,7 @@ class NetworkConfig:
     depth: int
     batch_norm_momentum: float
     head: str
+    embedding: int | None = None  # width h of a Dense layer before the last batch norm, as for the article's pictures
 
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1 or self.depth < 1 or not 0 <= self.batch_norm_momentum < 1:
@@ -49,11 +50,13 @@ def build_network(
     max_centers: int = 1,
     augmentation: tuple[int, bool] | None = None,
     precision: Precision = "float32",
+    labels: NDArray[np.int32] | None = None,
 ) -> Any:
     """A Keras model from int32 indices (N,) into `images` (T, H, W, channels) to class scores (N, C).
 
     Scores are affinities, or logits for the softmax head. `augmentation` is (shift in pixels, flip). The layer
-    "head" is the head. Pooled features and the head are float32 in either precision.
+    "head" is the head, "features" gives what it is trained on before the last batch norm. Pooled features and the head
+    are float32 in any precision. With `labels` (T,) the affinity head counts what its diagnostics tell.
     Raises ValueError if the images are too small to be pooled between all widths.
     """
     if min(images.shape[1:3]) < 2 ** (len(config.widths) - 1):
@@ -63,8 +66,14 @@ def build_network(
     if augmentation is not None:
         x = Augmentation(*augmentation, name="augmentation")(x)
     x = _convolutions(Scale(dtype=precision, name="scale")(x), config, precision)
-    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name="features")(x)
-    return keras.Model(indices, _head(x, config, n_classes, max_centers))
+    pooled = "features" if config.embedding is None else "pooled"
+    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name=pooled)(x)
+    if config.embedding is not None:
+        x = keras.layers.Dense(config.embedding, dtype="float32", name="features")(x)
+    known = None
+    if labels is not None and config.head == "affinity":
+        known = LabelTable(labels, name="labels")(indices)
+    return keras.Model(indices, _head(x, config, n_classes, max_centers, known))
 
 
 def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
@@ -81,11 +90,11 @@ def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
     return x
 
 
-def _head(x: Any, config: NetworkConfig, n_classes: int, max_centers: int) -> Any:
+def _head(x: Any, config: NetworkConfig, n_classes: int, max_centers: int, labels: Any) -> Any:
     if config.head == "softmax":
         return keras.layers.Dense(n_classes, dtype="float32", name="head")(x)
     x = BatchNorm(momentum=config.batch_norm_momentum, dtype="float32", name="head_norm")(x)
-    return AffinityHead(n_classes, max_centers, name="head")(x)
+    return AffinityHead(n_classes, max_centers, name="head")(x, labels)
 
 
 def classes_of(model: Any) -> Any:
@@ -124,9 +133,9 @@ def _assign(layer: Any, **initializers: str) -> None:
 def trainable_state(model: Any) -> list[Any]:
     """The variables that make up the state of training, optimiser and random state included, the table excluded.
 
-    What a checkpoint holds; the images are not part of it.
+    What a checkpoint holds; the images and their labels are not part of it.
     """
-    tables = {id(layer.table) for layer in model.layers if isinstance(layer, ImageTable)}
+    tables = {id(layer.table) for layer in model.layers if isinstance(layer, ImageTable | LabelTable)}
     weights = [variable for variable in model.variables if id(variable) not in tables]
     optimizer = getattr(model, "optimizer", None)
     return weights + (list(optimizer.variables) if optimizer is not None else [])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from search.training.diagnostics import Diagnostics
 from search.training.metrics import Scores
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
@@ -41,12 +42,16 @@ class AffinityParams:
 
 @dataclass(frozen=True)
 class EpochScore:
-    """One epoch, counted from 0: mean training loss, evaluation scores, seconds for training and evaluation."""
+    """One epoch, counted from 0: mean training loss, evaluation scores, seconds for training and evaluation.
+
+    `diagnostics` is None for the softmax head.
+    """
 
     epoch: int
     loss: float
     scores: Scores
     duration_s: float
+    diagnostics: Diagnostics | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""What the affinity loss does with its centres and its margin, in numbers and in words."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_DEAD = 0.5
+MOST_INSIDE = 0.9
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """One epoch. `hinge`, `inside` and `dead` are of its training images, while the weights moved on.
+
+    A centre is dead if it was never the nearest of its class's centres to any image of its class. An image is inside
+    the margin if its hinge term, eq. (4), is above 0. Distances are those between centres at the end of the epoch.
+    """
+
+    hinge: float  # mean of eq. (4) over the images
+    diversity: float  # R(w), eq. (6), at the end of the epoch
+    inside: float  # share of images inside the margin
+    dead: tuple[int, ...]  # dead centres of each class
+    n_centers: int  # m
+    within: float | None  # mean distance between centres of one class; None for m = 1
+    between: float  # mean distance between centres of different classes
+    closest: float  # the least of these
+
+    @property
+    def dead_share(self) -> float:
+        """Dead centres among all."""
+        return sum(self.dead) / (len(self.dead) * self.n_centers)
+
+    def verdicts(self) -> list[str]:
+        """What the numbers say of the trial's parameters, one sentence each; empty if nothing is conspicuous."""
+        said = []
+        if self.dead_share > MOST_DEAD:
+            dead, total = sum(self.dead), len(self.dead) * self.n_centers
+            said.append(f"{dead} of {total} centres are dead: n_centers is too large")
+        if self.inside > MOST_INSIDE:
+            said.append(f"{self.inside:.0%} of the training images are inside the margin: lambda is too large")
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers and lists, ready for JSON."""
+        return asdict(self) | {"dead": list(self.dead)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote. Raises TypeError or KeyError for anything else."""
+        return cls(**dict(plain) | {"dead": tuple(plain["dead"])})
+
+
+def diagnose(
+    centers: NDArray[np.float32], nearest: NDArray[np.float32], *, hinge: float, inside: float, diversity: float
+) -> Diagnostics:
+    """From centres (C, m, h) and how often each was the nearest one (C, m); the rest as in `Diagnostics`."""
+    n_classes, n_centers, width = centers.shape
+    flat = centers.reshape(-1, width).astype("float64")
+    distances = np.sqrt(np.maximum(_squared(flat), 0.0))
+    classes = np.repeat(np.arange(n_classes), n_centers)
+    pairs = np.triu(np.ones(distances.shape, bool), k=1)
+    same = classes[:, None] == classes[None, :]
+    within, between = distances[pairs & same], distances[pairs & ~same]
+    return Diagnostics(
+        hinge=hinge,
+        diversity=diversity,
+        inside=inside,
+        dead=tuple(int(count) for count in (nearest == 0).sum(axis=1)),
+        n_centers=n_centers,
+        within=float(within.mean()) if len(within) else None,
+        between=float(between.mean()),
+        closest=float(between.min()),
+    )
+
+
+def _squared(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    norms = np.square(points).sum(axis=1)
+    squared: NDArray[np.float64] = norms[:, None] - 2 * points @ points.T + norms[None, :]
+    return squared

@@ -8,7 +8,8 @@ DATA ?=
 DATA_OPTION := $(if $(DATA),--data-dir "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format schema chaos optuna-compare mnist-table cifar10-search clean
+.PHONY: help demo test lint format schema chaos optuna-compare search-table search-compare storage-bench overhead start \
+  mnist-table cifar10-search clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +66,12 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of a real search again and a
 
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (8 minutes)
 	cd benchmarks && ../$(BIN)/python -m optuna_compare
+
+search-table: $(VENV)/.installed-run  ## Record benchmarks/search/table.csv: 160 real trials (half an hour on 2 cores)
+	$(BIN)/python -m benchmarks.search.record $(DATA_OPTION)
+
+search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed from the table (15 minutes)
+	$(BIN)/python -m benchmarks.search.compare
 
 mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (about an hour on 2 cores)
 	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)

@@ -73,6 +73,9 @@ search-table: $(VENV)/.installed-run  ## Record benchmarks/search/table.csv: 160
 search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed from the table (15 minutes)
 	$(BIN)/python -m benchmarks.search.compare
 
+storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.storage
+
 mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (about an hour on 2 cores)
 	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)
 

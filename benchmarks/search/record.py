@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.commands import Command, machine
 from benchmarks.search.table import PARAMETERS, STUDY, TABLE
+from storage.attributes import attributes
 from storage.backend import open_backend
 from storage.study import load_study
 
@@ -47,7 +48,7 @@ def _rows(trials: Sequence[FrozenTrial]) -> Iterator[list[str]]:
         yield [
             *(f"{trial.params[name]:.6g}" for name in PARAMETERS),
             *(f"{score:.4f}" for score in scores),
-            f"{trial.user_attrs['duration_s']:.1f}",
+            f"{attributes(trial)['duration_s']:.1f}",
         ]
 
 

@@ -8,7 +8,7 @@ DATA ?=
 DATA_OPTION := $(if $(DATA),--data-dir "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format schema chaos optuna-compare mnist-table cifar10-search step-bench precision-pairs clean
+.PHONY: $(shell grep -oE '^[a-z0-9-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 
 help:  ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,15 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of a real search again and a
 
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (8 minutes)
 	cd benchmarks && ../$(BIN)/python -m optuna_compare
+
+search-table: $(VENV)/.installed-run  ## Record benchmarks/search/table.csv: 160 real trials (half an hour on 2 cores)
+	$(BIN)/python -m benchmarks.search.record $(DATA_OPTION)
+
+search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed from the table (15 minutes)
+	$(BIN)/python -m benchmarks.search.compare
+
+storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.storage
 
 mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (about an hour on 2 cores)
 	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)

@@ -19,7 +19,8 @@ class Command:
 
     def __init__(self, name: str, data_dir: str | None) -> None:
         OUT.mkdir(exist_ok=True)
-        self._environment = os.environ | {"AFFINITY_SEARCH_STORAGE": f"sqlite:///{OUT / name}.db"}
+        self.url = f"sqlite:///{OUT / name}.db"
+        self._environment = os.environ | {"AFFINITY_SEARCH_STORAGE": self.url}
         self._data = ["--data-dir", data_dir] if data_dir else []
 
     def launch(self, study: str, *options: str) -> None:

@@ -12,11 +12,12 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from search.asking import ask
 from search.checkpointing import Checkpointer
-from search.objective import Objective, Params
+from search.objective import Objective
 from search.reports import Reports
-from search.sampling import make_pruner, make_sampler, suggest
-from search.seeds import sampler_seed, trial_seed
+from search.seeds import trial_seed
+from storage.attributes import SCORES
 from storage.errors import LostPlaceError
 from storage.patience import at_once
 from storage.places import Claim, Holder, Places
@@ -46,18 +47,9 @@ class Attempt:
         self._resumed = 0  # epochs that an earlier attempt has trained
         self._ending = threading.RLock()  # taken by the thread that ends the attempt, and never given back
         self._started = time.monotonic()
-        self._trial = self._ask()
-        self.params: Params = suggest(self._trial, study.spec.space)
+        self._trial_id, self.params = ask(study, claim, self.seed, holder, versions)
+        self._trial = optuna.Trial(study.optuna, self._trial_id)
         self._begin()
-        self._describe(
-            place=claim.number,
-            attempt=claim.attempt,
-            seed=self.seed,
-            protocol=study.spec.protocol,
-            worker=holder.worker,
-            device=holder.device,
-            versions=versions,
-        )
 
     @property
     def number(self) -> int:
@@ -95,7 +87,7 @@ class Attempt:
 
     def _report(self, score: EpochScore) -> None:
         with self._unless_ended():
-            self._trial.report(1.0 - score.scores.macro_f1, score.epoch)
+            self._trial.report(_objective(score), score.epoch)
 
     def train(
         self,
@@ -146,7 +138,8 @@ class Attempt:
         self._ending.acquire()
         self._describe_scores()
         self._places.finish(self.claim, PlaceState.PRUNED)
-        self._tell(TrialState.PRUNED)
+        # Optuna's samplers take the last score of a pruned trial for its value.
+        self._tell(TrialState.PRUNED, _objective(self._scores[-1]) if self._scores else None)
 
     def fail(self, cause: str, reason: str) -> None:
         """End without a value; the place is used up."""
@@ -189,7 +182,8 @@ class Attempt:
 
     def drop(self) -> None:
         """The place is somebody else's now: only this attempt's own Optuna trial is closed."""
-        self._tell(TrialState.FAIL, reason="its place went to another worker, as this one was not heard of")
+        reason = "its place went to another worker, as this one was not heard of"
+        end_trial(self.study, self.number, TrialState.FAIL, reason=reason)
 
     def _begin(self) -> None:
         try:
@@ -198,14 +192,14 @@ class Attempt:
             self.drop()  # nobody else knows of this trial: it would run for ever
             raise
 
-    def _ask(self) -> optuna.Trial:
-        spec, study = self.study.spec, self.study.optuna
-        study.sampler = make_sampler(spec.sampler, sampler_seed(spec.seed, self.claim.number), self.claim.params)
-        study.pruner = make_pruner(spec.pruner, spec.training.epochs)
-        return study.ask()
+    def _tell(self, state: TrialState, value: float | None = None) -> None:
+        """End the trial; nothing happens if somebody has ended it already, or deleted the study.
 
-    def _tell(self, state: TrialState, value: float | None = None, reason: str | None = None) -> None:
-        end_trial(self.study, self._trial.number, state, value, reason)
+        As `study.tell`, which would read the trial twice for it; our samplers do nothing after a trial.
+        """
+        values = None if value is None else [value]
+        with contextlib.suppress(UpdateFinishedTrialError, KeyError):
+            self._trial.storage.set_trial_state_values(self._trial_id, state, values)
 
     def _duration_s(self) -> float:
         return time.monotonic() - self._started
@@ -235,4 +229,8 @@ class Attempt:
         self._reports.flush()
         best = max(self._scores, key=lambda score: (score.scores.macro_f1, -score.epoch))
         metrics = best.scores.to_dict()
-        self._describe(epoch=best.epoch, duration_s=self._duration_s(), **metrics)
+        self._describe(**{SCORES: {"epoch": best.epoch, "duration_s": self._duration_s(), **metrics}})
+
+
+def _objective(score: EpochScore) -> float:
+    return 1.0 - score.scores.macro_f1

@@ -10,6 +10,7 @@ from search.objective import Objective
 from search.seeds import evaluation_seed
 from search.trials import epoch_text, say
 from search.worker import WorkerOptions
+from storage.attributes import attributes
 from storage.evaluations import latest_test, record_opening, record_scores
 from storage.export import best_trials
 from storage.study import StoredStudy
@@ -56,7 +57,7 @@ def _evaluate(
         "trial": trial.number,
         "protocol": study.spec.protocol,
         "params": row["params"],
-        "macro_f1": trial.user_attrs["macro_f1"],
+        "macro_f1": attributes(trial)["macro_f1"],
         "test": latest_test(study, trial.number),
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from storage.attributes import attributes
 from storage.errors import NothingToExportError
 from storage.export import best_trials
 from storage.places import Places
@@ -104,7 +105,7 @@ def take(study: StoredStudy) -> Snapshot:
 def _best(study: StoredStudy) -> Best | None:
     with contextlib.suppress(NothingToExportError, IndexError):
         trial, row = best_trials(study)[0]
-        attrs = trial.user_attrs
+        attrs = attributes(trial)
         return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], attrs["epoch"])
     return None
 

@@ -28,9 +28,10 @@ from sqlalchemy.event import listen
 from sqlalchemy.exc import SQLAlchemyError
 
 from storage import schema
+from storage.drafts import drafting_storage
 from storage.errors import NoDatabaseError, StorageError
 from storage.patience import LOCK_WAIT_S, Patience, lock_wait_s
-from storage.patient import patient_storage
+from storage.patient import patient_storage, with_cache
 from storage.urls import explain, is_sqlite, parse_url, redact
 
 T = TypeVar("T")
@@ -80,7 +81,8 @@ class Backend:
     @property
     def optuna(self) -> BaseStorage:
         """For `optuna.load_study` and the like."""
-        return self.rdb if self.patience is None else patient_storage(self.rdb, self.patience)
+        cached = with_cache(self.rdb)
+        return drafting_storage(cached if self.patience is None else patient_storage(cached, self.patience))
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in one transaction; with patience perhaps twice, if the first answer was lost."""

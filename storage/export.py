@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field
 
+from storage.attributes import attributes
 from storage.errors import NothingToExportError
 from storage.evaluations import latest_test
 from storage.places import Places
@@ -130,7 +131,7 @@ def to_json(exported: Export) -> str:
 
 
 def _exported(study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:
-    spec, attrs = study.spec, trial.user_attrs
+    spec, attrs = study.spec, attributes(trial)
     kept = ("macro_f1", "micro_f1", "per_class_f1", "epoch", "seed", "duration_s", "worker", "device", "versions")
     return {
         "schema_version": 1,

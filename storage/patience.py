@@ -71,6 +71,15 @@ def at_once() -> Iterator[None]:
         _mood.hurried = before
 
 
+@contextlib.contextmanager
+def _as_patient() -> Iterator[None]:
+    before, _mood.patient = _mood.patient, True
+    try:
+        yield
+    finally:
+        _mood.patient = before
+
+
 def lock_wait_s() -> float:
     """How long a request of this thread shall wait for another connection's lock on a SQLite file."""
     if _mood.hurried:
@@ -104,7 +113,24 @@ class Patience:
         """
         if _mood.hurried:
             return request()
+        try:
+            with _as_patient():
+                return request()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            return self._again(request, error)
+
+    def _again(self, request: Callable[[], T], first: Exception) -> T:
+        """Go on trying. Apart from `call`, because the machinery of it would cost every request a tenth of its time."""
         since = time.monotonic()
+        failures = [first]
+
+        def tried() -> T:
+            if failures:
+                raise failures.pop()
+            return request()
+
         retrying = Retrying(
             retry=retry_if_exception(is_transient),
             wait=wait_exponential(multiplier=0.5, max=LONGEST_PAUSE_S) + wait_random(0.0, 0.5),
@@ -113,17 +139,14 @@ class Patience:
             sleep=self._sleep,
             reraise=True,
         )
-        before, _mood.patient = _mood.patient, True
         try:
-            answer = retrying(request)
+            with _as_patient():
+                answer = retrying(tried)
         except Exception as error:
             if is_transient(error):
                 raise StorageGoneError.after(time.monotonic() - since, first_line(error)) from error
             raise
-        finally:
-            _mood.patient = before
-        if retrying.statistics.get("attempt_number", 1) > 1:
-            self._say(f"the storage is back after {time.monotonic() - since:.0f} s")
+        self._say(f"the storage is back after {time.monotonic() - since:.0f} s")
         return answer
 
     def _sleep(self, seconds: float) -> None:

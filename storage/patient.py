@@ -10,13 +10,17 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from storage.patience import Patience
 
 
-def patient_storage(rdb: RDBStorage, patience: Patience) -> BaseStorage:
-    """A BaseStorage whose every public method goes through `patience`.
+def with_cache(rdb: RDBStorage) -> BaseStorage:
+    """The cache that Optuna itself gives to every RDBStorage and to nothing else (Optuna 5.0 calls it internal).
 
-    `get_storage` (Optuna 5.0 calls it internal) adds the cache that Optuna itself gives to every RDBStorage and to
-    nothing else; without it each trial would read the whole study again.
+    Without it, whatever wraps the storage would make each trial read the whole study again.
     """
-    made: BaseStorage = _PatientStorage(get_storage(rdb), patience)
+    return get_storage(rdb)
+
+
+def patient_storage(storage: BaseStorage, patience: Patience) -> BaseStorage:
+    """A BaseStorage whose every public method goes through `patience`."""
+    made: BaseStorage = _PatientStorage(storage, patience)
     return made
 
 

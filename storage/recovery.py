@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,19 +93,23 @@ class Recovery:
         if not running:
             return []
         # Read after the trials: a trial that began since is not in the list, and one that ended since is told once.
-        by_trial = {row["trial"]: row for row in places.rows() if row["trial"] is not None}
-        lines = [self._complete_half(trial, by_trial.get(trial.number), now) for trial in running]
+        rows = places.rows()
+        by_trial = {row["trial"]: row for row in rows if row["trial"] is not None}
+        # None: a trial that says nothing of its place
+        beginning = {None, *(row["number"] for row in rows if is_beginning(row))}
+        lines = [
+            self._complete_half(trial, by_trial.get(trial.number), trial.user_attrs.get("place") in beginning, now)
+            for trial in running
+        ]
         return [line for line in lines if line]
 
-    def _complete_half(self, trial: FrozenTrial, row: dict[str, Any] | None, now: float) -> str | None:
+    def _complete_half(self, trial: FrozenTrial, row: dict[str, Any] | None, beginning: bool, now: float) -> str | None:
         if row is not None and row["state"] == PlaceState.HELD:
             return None
-        # Its worker is writing the other half this moment, or died there. A trial that has no place yet may wait long:
-        # the sampler of a large study takes its time between asking and writing.
-        known = row is not None or "place" in trial.user_attrs
-        if self._unchanged_s(("trial", trial.number), row and row["state"], now) < (
-            WRITING_S if known else DEFAULT_LEASE_S
-        ):
+        # Its worker is writing the other half this moment, or died there. The place of a new trial may wait long for
+        # its own half: the storage can be away just for that worker.
+        patience_s = DEFAULT_LEASE_S if row is None and beginning else WRITING_S
+        if self._unchanged_s(("trial", trial.number), row and row["state"], now) < patience_s:
             return None
         state, value = _ending(row)
         reason = (row and row["reason"]) or "its worker ended without closing it"
@@ -133,6 +137,11 @@ class RecoveryThread(Background):
                 lines = [] if is_transient(error) else [f"recovery failed: {error}"]
             for line in lines:
                 self._say(line)
+
+
+def is_beginning(row: Mapping[str, Any]) -> bool:
+    """Whether the place's holder has not written yet which trial is its own."""
+    return row["state"] == PlaceState.HELD and row["trial"] is None
 
 
 def _ending(row: dict[str, Any] | None) -> tuple[TrialState, float | None]:

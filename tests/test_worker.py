@@ -17,6 +17,7 @@ from search.accelerators import Slot
 from search.seeds import trial_seed
 from search.signals import StopSignals
 from search.worker import WorkerOptions, work
+from storage.attributes import attributes
 from storage.backend import Backend
 from storage.evaluations import openings
 from storage.places import Places
@@ -44,7 +45,7 @@ class TestTheLoop:
         study = make(sqlite, trials=1)
         work(study, WorkerOptions("cpu", 1, worker_id="me"))
         (trial,) = study.optuna.trials
-        attrs = trial.user_attrs
+        attrs = attributes(trial)
         assert (attrs["place"], attrs["attempt"], attrs["worker"]) == (0, 1, "me")
         assert attrs["protocol"] == "holdout"
         assert attrs["versions"]["optuna"]

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from storage.files import StudyFiles
 from storage.places import DEFAULT_LEASE_S, Places
+from storage.recovery import is_beginning
 from storage.study import StoredStudy
 from storage.tables import USED, PlaceState
 from storage.tallies import Counts
@@ -179,10 +180,11 @@ def _halves(study: StoredStudy) -> list[Half]:
     rows = Places.of(study).rows()
     by_trial = {row["trial"]: row for row in rows if row["trial"] is not None}
     halves = [trial for trial in running if not _is_held(by_trial.get(trial.number, {"state": None}))]
-    # A worker that has asked its sampler and not yet written its place's row: one such trial for each such place.
-    starting = sum(_is_held(row) and row["trial"] is None and row["lease_until"] >= now for row in rows)
-    unplaced = [trial for trial in halves if trial.number not in by_trial and "place" not in trial.user_attrs]
-    young = {trial.number for trial in unplaced[max(0, len(unplaced) - starting) :]}
+    # A worker that has made its trial and not yet written its place's row: one such trial for each such place.
+    starting = [row["number"] for row in rows if is_beginning(row) and row["lease_until"] >= now]
+    unplaced = [trial for trial in halves if trial.number not in by_trial]
+    unplaced = [trial for trial in unplaced if trial.user_attrs.get("place") in (None, *starting)]
+    young = {trial.number for trial in unplaced[max(0, len(unplaced) - len(starting)) :]}
     return [_half(trial, by_trial.get(trial.number)) for trial in halves if trial.number not in young]
 
 

@@ -1,0 +1,110 @@
+"""How many epochs samplers and pruners need to find good parameters, replayed from the recorded table.
+
+    make search-compare
+
+Every proposal is answered by its nearest unused row, whose recorded scores are reported epoch by epoch to the pruner.
+Counted are the epochs until a row of the best twentieth has been trained to its end. Against overfitting to one table
+each contender is also replayed on the table's two halves (drawn at random, each with its own best twentieth) and with
+four workers that take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from scipy.stats import rankdata
+
+from benchmarks.commands import machine
+from benchmarks.search.contenders import ALL, DEFAULT, RANDOM, REFERENCE, Contender
+from benchmarks.search.replay import Replay
+from benchmarks.search.table import Table, read
+
+SEEDS = 50
+SETTINGS = ("all rows", "half A", "half B", "4 workers")
+
+
+@dataclass(frozen=True)
+class Result:
+    """Epochs to success of one contender, for each setting and seed; infinite where it never came."""
+
+    contender: Contender
+    epochs: dict[str, list[float]]
+
+    def median(self, setting: str) -> float:
+        return _quantile(self.epochs[setting], 0.5)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--processes", type=int, default=2)
+    options = parser.parse_args()
+    tables = settings(read())
+    with ProcessPoolExecutor(options.processes) as pool:
+        waiting = [pool.submit(measure, contender, tables, options.seeds) for contender in ALL]
+        results = [one.result() for one in waiting]
+    print(markdown(results))
+    print(f"\n{len(tables['all rows'])} rows, medians of {options.seeds} seeds; {machine()}")
+
+
+def settings(table: Table) -> dict[str, Table]:
+    """The tables to search; the halves are disjoint."""
+    first, second = np.array_split(np.random.default_rng(0).permutation(len(table)), 2)
+    return dict(zip(SETTINGS, (table, table.part(first), table.part(second), table), strict=True))
+
+
+def measure(contender: Contender, tables: dict[str, Table], seeds: int) -> Result:
+    """In a process of the pool."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    epochs = {
+        setting: [
+            Replay(table, contender, seed, workers=4 if setting == "4 workers" else 1).epochs_to_success()
+            for seed in range(seeds)
+        ]
+        for setting, table in tables.items()
+    }
+    return Result(contender, epochs)
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """By mean rank over the settings, the best first; ratios are to the reference's median in the same setting."""
+    reference = next(one for one in results if one.contender == Contender(*REFERENCE))
+    ranks = mean_ranks(results)
+    lines = [
+        "| sampler | pruner | epochs: median | quartiles | never | ratio | half A | half B | 4 workers | mean rank |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for result, rank in sorted(zip(results, ranks, strict=True), key=lambda pair: pair[1]):
+        lines.append(f"{_row(result, reference)} {rank:.1f} |")
+    return "\n".join(lines)
+
+
+def _row(result: Result, reference: Result) -> str:
+    contender, spent = result.contender, result.epochs["all rows"]
+    known = {REFERENCE: " (the reference's)", RANDOM: " (random search)", DEFAULT: " (Optuna 5's default)"}
+    note = known.get((contender.sampler, contender.pruner), "")
+    ratios = [f"{result.median(setting) / reference.median(setting):.2f}" for setting in SETTINGS]
+    quartiles = f"{_quantile(spent, 0.25):.0f} to {_quantile(spent, 0.75):.0f}"
+    never = f"{sum(map(np.isinf, spent))}"
+    cells = [contender.sampler, contender.pruner + note, f"{result.median('all rows'):.0f}", quartiles, never, *ratios]
+    return f"| {' | '.join(cells)} |"
+
+
+def mean_ranks(results: Sequence[Result]) -> list[float]:
+    """Each contender's rank by its median, averaged over the settings."""
+    medians = np.array([[result.median(setting) for setting in SETTINGS] for result in results])
+    return [float(rank) for rank in rankdata(medians, axis=0).mean(axis=1)]
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """Without interpolation, which infinite values do not bear."""
+    return float(np.quantile(values, share, method="inverted_cdf"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""Trials per second of our worker against plain Optuna's, where nothing but the storage costs time.
+
+    make storage-bench
+
+An empty objective of 20 reports, 1 to 8 processes, SQLite and PostgreSQL. Plain Optuna is `study.optimize`, set up as
+well as we know: on SQLite the write-ahead log, synchronous=NORMAL and a long busy time-out, on PostgreSQL
+pool_pre_ping, its own cache on both, and no budget: each process has its share of the trials. Ours is the real worker
+loop with exact budget, leases, recovery, checkpoints and patience. Both use the same sampler and no pruner. The two
+take turns, each time in a fresh database, so that other work on the machine meets both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import secrets
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import optuna
+from fake_objective import FakeObjective, install, replace_for_good
+from making import make
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import RDBStorage
+from postgres_server import Server, postgres_server
+
+from benchmarks.commands import machine
+from search.worker import WorkerOptions, work
+from storage.backend import open_backend
+from storage.study import load_study
+
+STUDY = "tiny"
+REPORTS = 20
+TRIALS_A_PROCESS = {1: 40, 2: 20, 4: 15, 8: 10}
+BUSY_TIMEOUT_S = 60.0
+FORKS = multiprocessing.get_context("forkserver")
+SAMPLERS: dict[str, Callable[[], BaseSampler]] = {"random": RandomSampler, "tpe": TPESampler}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One side in one fresh database."""
+
+    url: str
+    sampler: str
+    processes: int
+
+    @property
+    def trials_each(self) -> int:
+        return TRIALS_A_PROCESS[self.processes]
+
+    @property
+    def trials(self) -> int:
+        return self.trials_each * self.processes
+
+
+class _TunedConnection(sqlite3.Connection):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA journal_mode = WAL")
+        self.execute("PRAGMA synchronous = NORMAL")
+
+
+def plain_storage(url: str, create: bool) -> RDBStorage:
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url.startswith("sqlite"):
+        options = {"connect_args": {"timeout": BUSY_TIMEOUT_S, "factory": _TunedConnection}}
+    return RDBStorage(url, engine_kwargs=options, skip_table_creation=not create)
+
+
+def create_plain(run: Run) -> None:
+    optuna.create_study(study_name=STUDY, storage=plain_storage(run.url, create=True))
+
+
+def work_plain(run: Run, barrier: Barrier) -> None:
+    """A process of plain Optuna."""
+
+    def objective(trial: optuna.Trial) -> float:
+        trial.suggest_float("lambda", 0.01, 1.0)
+        trial.suggest_float("sigma", 1, 1000, log=True)
+        trial.suggest_int("n_centers", 1, 10)
+        for epoch in range(REPORTS):
+            trial.report(1 / (epoch + 1), epoch)
+        return 1 / REPORTS
+
+    storage = plain_storage(run.url, create=False)
+    study = optuna.load_study(study_name=STUDY, storage=storage, sampler=SAMPLERS[run.sampler]())
+    barrier.wait()
+    study.optimize(objective, n_trials=run.trials_each)
+
+
+def create_ours(run: Run) -> None:
+    options = [f"training.epochs={REPORTS}", f"sampler.kind={run.sampler}", "pruner.kind=none"]
+    backend = open_backend(run.url, create=True)
+    make(backend, STUDY, run.trials, options)
+    backend.close()
+
+
+def work_ours(run: Run, barrier: Barrier) -> None:
+    """A process of ours: the real worker, with arithmetic for training."""
+
+    class Empty(FakeObjective):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            barrier.wait()  # the worker is ready
+
+    install(replace_for_good)
+    replace_for_good("search.worker.Objective", Empty)
+    work(load_study(open_backend(run.url, create=False), STUDY), WorkerOptions("cpu", files=Path(tempfile.mkdtemp())))
+
+
+SIDES = {"plain Optuna": (create_plain, work_plain), "affinity-search": (create_ours, work_ours)}
+
+
+def rate(side: str, run: Run) -> float:
+    """Trials per second from the moment at which every process is ready to the end of the last."""
+    create, body = SIDES[side]
+    create(run)
+    barrier = FORKS.Barrier(run.processes + 1)
+    processes = [FORKS.Process(target=_process, args=(body, run, barrier)) for _ in range(run.processes)]
+    for process in processes:
+        process.start()
+    barrier.wait(120)
+    began = time.monotonic()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0, f"a process of {side} died"
+    took_s = time.monotonic() - began
+    _check(run)
+    return run.trials / took_s
+
+
+def _check(run: Run) -> None:
+    """A fast run that lost something would be no run."""
+    trials = optuna.load_study(study_name=STUDY, storage=plain_storage(run.url, create=False)).get_trials(False)
+    assert [len(trial.intermediate_values) for trial in trials] == [REPORTS] * run.trials
+    assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
+
+
+def _process(body: Callable[[Run, Barrier], None], run: Run, barrier: Barrier) -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - a worker's log, for the life of the process
+    body(run, barrier)
+
+
+def compare(new_url: Callable[[], str], sampler: str, processes: int, rounds: int) -> dict[str, list[float]]:
+    rates: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in range(rounds):
+        for side in SIDES:
+            rates[side].append(rate(side, Run(new_url(), sampler, processes)))
+    return rates
+
+
+def row(database: str, sampler: str, processes: int, rates: dict[str, list[float]]) -> str:
+    """Medians, and the ratio of each round's two: ours to plain Optuna's."""
+    plain, ours = rates.values()
+    ratios = [one / other for one, other in zip(ours, plain, strict=True)]
+    cells = [database, sampler, str(processes), f"{statistics.median(plain):.1f}", f"{statistics.median(ours):.1f}"]
+    cells += [f"**{statistics.median(ratios):.2f}**", f"{min(ratios):.2f} to {max(ratios):.2f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def databases(folder: Path, server: Server) -> dict[str, Callable[[], str]]:
+    """For each kind, what makes the URL of a fresh database."""
+
+    def postgresql() -> str:
+        return server.url(server.fresh_database()).replace("postgresql://", "postgresql+psycopg://", 1)
+
+    return {"SQLite": lambda: f"sqlite:///{folder / secrets.token_hex(6)}.db", "PostgreSQL": postgresql}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, nargs="*", default=list(TRIALS_A_PROCESS))
+    parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS), choices=list(SAMPLERS))
+    options = parser.parse_args()
+    print("| database | sampler | processes | plain Optuna, trials/s | ours | ratio | of single rounds |")
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory(prefix="storage-bench-") as folder, postgres_server() as server:
+        for database, new_url in databases(Path(folder), server).items():
+            for sampler in options.samplers:
+                for processes in options.processes:
+                    rates = compare(new_url, sampler, processes, options.rounds)
+                    print(row(database, sampler, processes, rates), flush=True)
+    print(f"\n{options.rounds} rounds, {REPORTS} reports a trial; {machine()}")
+
+
+if __name__ == "__main__":
+    main()

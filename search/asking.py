@@ -1,0 +1,34 @@
+"""An attempt's Optuna trial, made in one piece: parameters from the sampler, and whose it is."""
+
+from __future__ import annotations
+
+from search.objective import Params
+from search.sampling import make_pruner, make_sampler, suggest
+from search.seeds import sampler_seed
+from storage.drafts import drafting
+from storage.places import Claim, Holder
+from storage.study import StoredStudy
+
+
+def ask(study: StoredStudy, claim: Claim, seed: int, holder: Holder, versions: dict[str, str]) -> tuple[int, Params]:
+    """The new trial's id in the storage, and its parameters: those of an earlier attempt if there was one.
+
+    Leaves the claim's sampler and pruner in the study.
+    """
+    spec = study.spec
+    study.optuna.sampler = make_sampler(spec.sampler, sampler_seed(spec.seed, claim.number), claim.params)
+    study.optuna.pruner = make_pruner(spec.pruner, spec.training.epochs)
+    with drafting(claim.number) as draft:
+        drafted = study.optuna.ask()
+        params = suggest(drafted, spec.space)
+    trial_id = draft.publish(
+        drafted.storage,
+        place=claim.number,
+        attempt=claim.attempt,
+        seed=seed,
+        protocol=spec.protocol,
+        worker=holder.worker,
+        device=holder.device,
+        versions=versions,
+    )
+    return trial_id, params

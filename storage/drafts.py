@@ -1,0 +1,123 @@
+"""A trial that is drawn up in memory and stored whole.
+
+Optuna's `ask`, every `suggest` and every attribute are a transaction each, which is most of what an attempt asks of
+the database beside its reports. Within `drafting` they reach a draft; `Draft.publish` then creates the trial with all
+of it at once. Only the public BaseStorage interface is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+DRAFT_ID = -1  # no database gives it to a trial
+
+
+class Draft:
+    """The trial that `ask` made within `drafting`; `number` is a guess, by which Hyperband groups what it shows."""
+
+    def __init__(self, number: int) -> None:
+        self.trial = FrozenTrial(
+            number=number,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=datetime.now(),
+            datetime_complete=None,
+            params={},
+            distributions={},
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+            trial_id=DRAFT_ID,
+        )
+        self.study_id = DRAFT_ID
+
+    def publish(self, storage: BaseStorage, **attributes: Any) -> int:
+        """Create the trial with these user attributes; returns its id in the storage."""
+        self.trial.user_attrs.update(attributes)
+        return storage.create_new_trial(self.study_id, self.trial)
+
+
+class _Desk(threading.local):
+    draft: Draft | None = None
+
+
+_desk = _Desk()
+
+
+@contextlib.contextmanager
+def drafting(number: int) -> Iterator[Draft]:
+    """Within it this thread's `study.ask`, on any study of a `Backend`, makes a draft; it looks at no queue."""
+    draft = _desk.draft = Draft(number)
+    try:
+        yield draft
+    finally:
+        _desk.draft = None
+
+
+def drafting_storage(storage: BaseStorage) -> BaseStorage:
+    """The same storage, but for the requests that concern this thread's draft."""
+    made: BaseStorage = _DraftingStorage(storage)
+    return made
+
+
+def _passed_on(name: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self._storage, name)(*args, **kwargs)
+
+    method.__name__ = name
+    return method
+
+
+_METHODS = [name for name in vars(BaseStorage) if not name.startswith("_") and callable(getattr(BaseStorage, name))]
+_Delegating: type[Any] = type("_Delegating", (BaseStorage,), {name: _passed_on(name) for name in _METHODS})
+
+
+class _DraftingStorage(_Delegating):  # type: ignore[misc]
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        if _desk.draft is None or template_trial is not None:
+            return self._storage.create_new_trial(study_id, template_trial)
+        _desk.draft.study_id = study_id
+        return DRAFT_ID
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        draft = _drafted(trial_id)
+        return self._storage.get_trial(trial_id) if draft is None else draft
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        draft = _drafted(trial_id)
+        return self._storage.get_trial_system_attrs(trial_id) if draft is None else draft.system_attrs
+
+    def set_trial_param(self, trial_id: int, name: str, internal: float, distribution: BaseDistribution) -> None:
+        draft = _drafted(trial_id)
+        if draft is None:
+            self._storage.set_trial_param(trial_id, name, internal, distribution)
+        else:
+            draft.distributions[name] = distribution
+            draft.params[name] = distribution.to_external_repr(internal)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        draft = _drafted(trial_id)
+        if draft is None:
+            self._storage.set_trial_system_attr(trial_id, key, value)
+        else:
+            draft.system_attrs[key] = value
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
+        if _desk.draft is not None and states == (TrialState.WAITING,):
+            return []  # `ask` looks for queued trials: ours are places
+        return self._storage.get_all_trials(study_id, deepcopy, states)
+
+
+def _drafted(trial_id: int) -> FrozenTrial | None:
+    return _desk.draft.trial if _desk.draft is not None and trial_id == DRAFT_ID else None

@@ -8,7 +8,7 @@ DATA ?=
 DATA_OPTION := $(if $(DATA),--data-dir "$(DATA)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format schema chaos optuna-compare mnist-table cifar10-search clean
+.PHONY: help demo test lint format schema chaos optuna-compare mnist-table cifar10-search dashboard-load clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes:
 
 mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (about an hour on 2 cores)
 	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)
+
+dashboard-load: $(VENV)/.installed-run  ## How long the dashboard takes with 10,000 trials (a minute and a half)
+	$(BIN)/python benchmarks/dashboard_load.py
 
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (about 15 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)

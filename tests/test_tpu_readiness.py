@@ -39,12 +39,17 @@ def train(jit=None):
     print(json.dumps([[epoch.loss, epoch.scores.macro_f1] for epoch in result.epochs]))
 """
 
-ONE_DEVICE = TRAINING + """
+ONE_DEVICE = (
+    TRAINING
+    + """
 devices.configure("cpu", 1)
 train()
 """
+)
 
-TWO_REPLICAS = TRAINING + """
+TWO_REPLICAS = (
+    TRAINING
+    + """
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -62,11 +67,15 @@ assert devices.describe() == "tpu, 2 cores"
 assert devices.compile_options() == {"jit_compile": False}, "the strategy compiles"
 train()
 """
+)
 
-UNDER_XLA = TRAINING + """
+UNDER_XLA = (
+    TRAINING
+    + """
 devices.configure("cpu", 1)
 train(jit=True)
 """
+)
 
 
 def trained(code: str) -> list[list[float]]:

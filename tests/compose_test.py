@@ -108,7 +108,7 @@ def kill_one(compose: Compose, started: float) -> None:
     def victim() -> tuple[str, int] | None:
         status = compose.status()
         hosts = {one["Config"]["Hostname"]: one["Id"] for one in compose.containers("worker")}
-        held = {one["worker"].split("-")[0]: one["place"] for one in status["running"]}
+        held = {one["host"]: one["place"] for one in status["running"]}
         if status["counts"]["used"] < USED_BEFORE_THE_KILL or len(held) < WORKERS:
             return None
         host, place = next(iter(held.items()))

@@ -44,7 +44,9 @@ def guarded(storage: ReadingStorage, files: Path, access: Access, say: Callable[
     """The dashboard of all studies in `storage`, with the artifacts under `files`."""
     from optuna_dashboard import wsgi
 
-    app: WSGIApplication = Answers(wsgi(storage, artifact_store=artifact_store_for(files)))
+    app: WSGIApplication = Answers(
+        wsgi(storage, artifact_store=artifact_store_for(files)), read_only=not access.allow_edit
+    )
     if access.password:
         app = Login(app, access.password, say)
     return Guard(app, access.names, allow_edit=access.allow_edit)

@@ -78,6 +78,9 @@ storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optun
 mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (about an hour on 2 cores)
 	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)
 
+dashboard-load: $(VENV)/.installed-run  ## How long the dashboard takes with 10,000 trials (a minute and a half)
+	$(BIN)/python benchmarks/dashboard_load.py
+
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (about 15 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
 
@@ -87,6 +90,22 @@ step-bench: $(VENV)/.installed-test  ## A training step's speed against PyTorch'
 
 precision-pairs: $(VENV)/.installed-run  ## What bfloat16 costs in F1, over paired seeds on MNIST (about 10 minutes on 2 cores)
 	$(BIN)/python benchmarks/precision.py $(DATA_OPTION)
+
+secrets:  ## Random passwords for docker-compose.yml in secrets/, none of them overwritten
+	@deploy/secrets.sh
+
+# Versions and hashes of all that the container images install, for Python 3.13; the tool names the indexes it is told
+# of unless it is told not to.
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes --no-annotate --no-header \
+  --no-emit-index-url --no-emit-find-links --upgrade pyproject.toml --extra postgres
+
+lock: $(VENV)/.installed-test  ## Pin again what the container images install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	$(LOCK) --extra cpu --output-file requirements.lock
+	$(LOCK) --extra gpu --output-file requirements-gpu.lock
+
+compose-test: $(VENV)/.installed-test  ## Build and run docker-compose.yml with three workers, kill one (10 minutes)
+	$(BIN)/python tests/compose_test.py
 
 clean:  ## Remove what make made
 	rm -rf $(VENV) .demo best.json .mypy_cache .ruff_cache .pytest_cache .coverage* build *.egg-info

@@ -61,6 +61,14 @@ class _Connection(sqlite3.Connection):
         self.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
 
+class _ReadingConnection(_Connection):
+    """One that changes nothing, whatever it is asked to."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA query_only = ON")
+
+
 def _settle_busy_timeout(connection: Any, record: Any, proxy: Any) -> None:
     """Whenever a pool hands a connection out: who is in a hurry (a report, a renewal) does not wait out a lock."""
     connection.wait_for_locks(lock_wait_s())
@@ -123,8 +131,10 @@ class Backend:
         self.rdb.engine.dispose()
 
 
-def open_backend(url: str, *, create: bool) -> Backend:
+def open_backend(url: str, *, create: bool, read_only: bool = False) -> Backend:
     """Open the database at `url`, creating and migrating its tables under a lock when `create` is true.
+
+    With `read_only` the database itself refuses every change that comes over this backend's connections.
 
     Raises:
         StorageError: the URL is no URL, its driver is missing, the server refuses, the database does not exist (and
@@ -133,14 +143,14 @@ def open_backend(url: str, *, create: bool) -> Backend:
     parsed = parse_url(url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        engine = create_engine(parsed, **_engine_options(parsed))
+        engine = create_engine(parsed, **_engine_options(parsed, read_only))
         if is_sqlite(parsed):
             listen(engine, "checkout", _settle_busy_timeout)
         if create:
             _create(parsed, engine)
         else:
             _require_tables(parsed, engine)
-        return Backend(parsed, engine, _optuna_storage(parsed, skip_table_creation=True))
+        return Backend(parsed, engine, _optuna_storage(parsed, skip_table_creation=True, read_only=read_only))
     except StorageError:
         raise
     except (SQLAlchemyError, ImportError, OSError, RuntimeError, ValueError, filelock.Timeout) as error:
@@ -162,11 +172,13 @@ def _create(url: URL, engine: Engine) -> None:
         schema.bring_up_to_date(engine)
 
 
-def _engine_options(url: URL) -> dict[str, Any]:
+def _engine_options(url: URL, read_only: bool = False) -> dict[str, Any]:
     if is_sqlite(url):
-        return {"connect_args": {"timeout": LOCK_WAIT_S, "factory": _Connection}}
+        factory = _ReadingConnection if read_only else _Connection
+        return {"connect_args": {"timeout": LOCK_WAIT_S, "factory": factory}}
     # A worker needs one connection for its writes and one for whatever reads beside it; many workers share one server.
     return {
+        "execution_options": {"postgresql_readonly": read_only},
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 2,
@@ -180,12 +192,12 @@ def _engine_options(url: URL) -> dict[str, Any]:
     }
 
 
-def _optuna_storage(url: URL, *, skip_table_creation: bool, check: bool = True) -> RDBStorage:
+def _optuna_storage(url: URL, *, skip_table_creation: bool, check: bool = True, read_only: bool = False) -> RDBStorage:
     secret = url.render_as_string(hide_password=False)
     # Optuna runs str.format over the URL: braces in a password would raise KeyError.
     storage = RDBStorage(
         secret.replace("{", "{{").replace("}", "}}"),
-        engine_kwargs=_engine_options(url),
+        engine_kwargs=_engine_options(url, read_only),
         skip_table_creation=skip_table_creation,
         skip_compatibility_check=not check,
     )

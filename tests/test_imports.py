@@ -14,7 +14,7 @@ from storage.backend import Backend
 ROOT = Path(__file__).parent.parent
 TRAINING = ("keras", "tensorflow", "jax", "torch", "sklearn")
 HEAVY = (*TRAINING, "optuna", "sqlalchemy")
-COMMANDS = ("launch", "worker", "status", "evaluate", "export", "dashboard", "doctor", "studies")
+COMMANDS = ("create", "launch", "worker", "status", "evaluate", "export", "dashboard", "doctor", "studies")
 
 
 def imported(path: Path) -> Iterator[str]:

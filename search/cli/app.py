@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli import dashboard, doctor, evaluate, export, launch, status, studies, worker
+from search.cli import create, dashboard, doctor, evaluate, export, launch, status, studies, worker
 
 app = typer.Typer(
     name="affinity-search",
@@ -16,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(studies.app, name="studies")
+app.command()(create.create)
 app.command()(launch.launch)
 app.command()(worker.worker)
 app.command()(status.status)

@@ -1,50 +1,77 @@
-"""`affinity-search dashboard`: the real optuna-dashboard, on loopback."""
+"""`affinity-search dashboard`: the real optuna-dashboard, behind a login where others can reach it."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, Storage, opened, say
+from search.cli.options import DEFAULT_STORAGE, Files, Storage, opened, say
 
-LOOPBACK_NAMES = ("127.0.0.1", "localhost")
+if TYPE_CHECKING:
+    from search.dashboard.serving import Access
 
 
 def dashboard(
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 8080,
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; beyond loopback only with a password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file",
+            metavar="FILE",
+            envvar="AFFINITY_SEARCH_PASSWORD_FILE",
+            help="USER:PASSWORD or a password alone, mode 600: ask for it.",
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="NAME", help="A host name people reach it by; repeatable."),
+    ] = None,
+    allow_edit: Annotated[
+        bool, typer.Option("--allow-edit", help="Let it change and delete studies and their files.")
+    ] = False,
+    trusted_proxy: Annotated[
+        str | None,
+        typer.Option("--trusted-proxy", metavar="ADDRESS", help="Believe this proxy's X-Forwarded-For."),
+    ] = None,
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
 ) -> None:
-    """Serve optuna-dashboard on this machine's loopback address until Ctrl-C."""
-    from optuna_dashboard import wsgi
-    from waitress.server import create_server
+    """Serve optuna-dashboard until Ctrl-C: on this machine alone, and read-only, unless asked otherwise."""
+    from search.dashboard.guard import is_loopback
+    from search.dashboard.password import read_password
+    from search.dashboard.serving import Access, guarded, port_of, server_for
+    from storage.files import default_root
+    from storage.reading import reading_storage
 
-    from storage.errors import StorageError
-
-    backend = opened(storage)
-    try:
-        server = create_server(loopback_only(wsgi(backend.optuna)), host="127.0.0.1", port=port, threads=8)
-    except OSError as error:
-        raise StorageError(f"port {port} of 127.0.0.1 cannot be opened ({error.strerror}); try --port 0") from error
-    say(f"dashboard of {backend} at http://127.0.0.1:{port_of(server)}/ (Ctrl-C ends it)")
+    password = read_password(password_file) if password_file else None
+    if password is None and not is_loopback(host):
+        raise typer.BadParameter(f"{host!r} can be reached by others: give a password with --password-file FILE")
+    access = Access(host, port, password, tuple(allowed_host or ()), allow_edit, trusted_proxy)
+    backend = opened(storage, read_only=not allow_edit)
+    root = files or default_root(backend.url)
+    trials = reading_storage(backend)
+    server = server_for(guarded(trials, root, access, say), access)
+    # Otherwise the first visitor of a large study would wait for its trials to be read.
+    threading.Thread(target=trials.read_ahead, daemon=True).start()
+    _announce(f"{backend}", access, port_of(server))
+    # As process 1 of a container it would otherwise be deaf to the signal that ends it.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     server.run()
 
 
-def loopback_only(app: Any) -> Any:
-    """Refuse requests for another host name: a web page elsewhere could point its own name at this machine (DNS
-    rebinding) and, with a dashboard that can delete studies, do so.
-    """
+def _announce(backend: str, access: Access, port: int) -> None:
+    from search.dashboard.guard import is_loopback
 
-    def checked(environ: dict[str, Any], start_response: Any) -> Any:
-        host = environ.get("HTTP_HOST", "").rpartition(":")[0] or environ.get("HTTP_HOST", "")
-        if host in LOOPBACK_NAMES:
-            return app(environ, start_response)
-        start_response("403 Forbidden", [("Content-Type", "text/plain")])
-        return [b"This dashboard answers to 127.0.0.1 and localhost only.\n"]
-
-    return checked
-
-
-def port_of(server: Any) -> int:
-    """The port that a waitress server listens on; for port 0 the system has chosen it."""
-    return int(server.effective_port)
+    host = f"[{access.host}]" if ":" in access.host else access.host
+    mode = "studies can be changed" if access.allow_edit else "read-only"
+    say(f"dashboard of {backend} at http://{host}:{port}/ ({mode}; Ctrl-C ends it)")
+    if not is_loopback(access.host):
+        say("the password travels as it is: outside a network you trust, put a proxy with TLS in front (docs/share.md)")

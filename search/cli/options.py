@@ -97,8 +97,8 @@ def asked_study(
     return stored
 
 
-def opened(url: str) -> Backend:
+def opened(url: str, *, read_only: bool = False) -> Backend:
     """Open the storage of a command that creates no study: it must be there."""
     from storage.backend import open_backend
 
-    return open_backend(url, create=False)
+    return open_backend(url, create=False, read_only=read_only)

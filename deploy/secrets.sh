@@ -1,0 +1,25 @@
+#!/bin/sh
+# Random passwords for docker-compose.yml in FOLDER, and in ENV_FILE the user that may read them. Never overwrites one.
+#   deploy/secrets.sh [FOLDER] [ENV_FILE]
+set -eu
+folder=${1:-secrets}
+env_file=${2:-.env}
+umask 077
+
+random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
+
+mkdir -p "$folder"
+for name in db_password dashboard_password; do
+  [ -s "$folder/$name" ] || random >"$folder/$name"
+done
+# libpq's format: host:port:database:user:password
+[ -s "$folder/pgpass" ] || echo "db:5432:affinity:affinity:$(cat "$folder/db_password")" >"$folder/pgpass"
+
+# Containers run as whoever owns the files, but never as root.
+uid=$(id -u)
+if [ "$uid" = 0 ]; then
+  uid=10001
+  chown "$uid" "$folder"/db_password "$folder"/dashboard_password "$folder"/pgpass
+fi
+grep -qs '^AFFINITY_SEARCH_UID=' "$env_file" || echo "AFFINITY_SEARCH_UID=$uid" >>"$env_file"
+echo "secrets are in $folder; the dashboard takes any user name with the password in $folder/dashboard_password" >&2

@@ -1,0 +1,26 @@
+"""`affinity-search create`: a study in the storage, before any worker."""
+
+from __future__ import annotations
+
+from search.cli.options import (
+    DEFAULT_STORAGE,
+    Overrides,
+    Rename,
+    Storage,
+    StudySource,
+    Trials,
+    asked_study,
+    say,
+)
+
+
+def create(
+    study: StudySource,
+    trials: Trials = None,
+    storage: Storage = DEFAULT_STORAGE,
+    name: Rename = None,
+    overrides: Overrides = None,
+) -> None:
+    """Create or continue a study and run nothing; workers that are started later need only its name."""
+    stored = asked_study(storage, study, name, overrides, trials)
+    say(f"study {stored.name!r} is in {stored.backend}")

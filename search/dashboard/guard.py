@@ -1,0 +1,73 @@
+"""Who may ask the dashboard for what: its own host names only, and nothing that changes a study without --allow-edit.
+
+Optuna's dashboard checks none of this: a web page elsewhere could point its own name at this machine (DNS rebinding)
+and delete studies.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from werkzeug.wrappers import Request, Response
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+LOOPBACK_NAMES = ("127.0.0.1", "::1", "localhost")
+READING = ("GET", "HEAD")
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach a server that listens there."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def host_of(authority: str) -> str | None:
+    """The host in HOST:PORT, in lower case and without an IPv6 address' brackets; None if it is no such thing."""
+    if not authority.isascii() or any(character in authority for character in "@/?#\\ "):
+        return None
+    try:
+        parts = urlsplit(f"//{authority}")
+        return parts.hostname if parts.port is None or parts.port else None
+    except ValueError:
+        return None
+
+
+class Guard:
+    """Refuses a request for another host, from another origin, or (unless `allow_edit`) that would change something."""
+
+    def __init__(self, app: WSGIApplication, hosts: Collection[str], *, allow_edit: bool) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower().strip("[]") for host in hosts)
+        self._allow_edit = allow_edit
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        refusal = self._refusal(Request(environ, populate_request=False))
+        return (refusal or self._app)(environ, start_response)
+
+    def _refusal(self, request: Request) -> Response | None:
+        host = request.environ.get("HTTP_HOST", "")
+        if host_of(host) not in self._hosts:
+            # Not the name itself: whoever forged it chose it. Whoever runs the server knows which name is missing.
+            return refused(403, "This dashboard does not answer to that host name; see --allowed-host.")
+        # An origin's scheme says nothing: behind a proxy that ends TLS it is not ours.
+        origin = request.headers.get("Origin")
+        if origin is not None and origin.partition("://")[2].lower() != host.lower():
+            return refused(403, "This dashboard does not answer to pages of another origin.")
+        if request.method not in READING and not self._allow_edit:
+            answer = refused(405, "This dashboard is read-only; --allow-edit lets it change studies.")
+            answer.headers["Allow"] = ", ".join(READING)
+            return answer
+        return None
+
+
+def refused(status: int, reason: str) -> Response:
+    """An answer that people can read and that the dashboard's page shows as the reason of a failure."""
+    return Response(json.dumps({"reason": reason}) + "\n", status, content_type="application/json")

@@ -1,0 +1,80 @@
+"""optuna-dashboard with every door in front of it, and the server that it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from search.dashboard.answers import Answers
+from search.dashboard.guard import LOOPBACK_NAMES, Guard, is_loopback
+from search.dashboard.login import Login
+from search.dashboard.password import Password
+from storage.artifacts import artifact_store_for
+from storage.errors import StorageError
+from storage.reading import ReadingStorage
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
+
+THREADS = 8
+ANY_ADDRESS = ("", "0.0.0.0", "::", "*")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who may reach the dashboard, where, and what they may do."""
+
+    host: str
+    port: int
+    password: Password | None
+    allowed_hosts: tuple[str, ...] = ()
+    allow_edit: bool = False
+    trusted_proxy: str | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The host names that a request may give."""
+        own = () if self.host in ANY_ADDRESS else (self.host,)
+        return (*LOOPBACK_NAMES, *own, *self.allowed_hosts)
+
+
+def guarded(storage: ReadingStorage, files: Path, access: Access, say: Callable[[str], None]) -> WSGIApplication:
+    """The dashboard of all studies in `storage`, with the artifacts under `files`."""
+    from optuna_dashboard import wsgi
+
+    app: WSGIApplication = Answers(
+        wsgi(storage, artifact_store=artifact_store_for(files)), read_only=not access.allow_edit
+    )
+    if access.password:
+        app = Login(app, access.password, say)
+    return Guard(app, access.names, allow_edit=access.allow_edit)
+
+
+def server_for(app: WSGIApplication, access: Access) -> Any:
+    """A waitress server that listens already.
+
+    Raises:
+        StorageError: the address or its port is not to be had.
+    """
+    from waitress.server import create_server
+
+    proxy: dict[str, Any] = {}
+    if access.trusted_proxy:
+        # Of the proxy's headers these alone: which host was asked for stays what the Host header says.
+        proxy = {"trusted_proxy": access.trusted_proxy, "trusted_proxy_headers": {"x-forwarded-for"}}
+    try:
+        return create_server(app, host=access.host, port=access.port, threads=THREADS, ident=None, **proxy)
+    except OSError as error:
+        hint = "try --port 0" if is_loopback(access.host) else "is it an address of this machine? Else try --port 0"
+        raise StorageError(
+            f"port {access.port} of {access.host} cannot be opened ({error.strerror}); {hint}"
+        ) from error
+
+
+def port_of(server: Any) -> int:
+    """The port that the server listens on; for port 0 the system has chosen it."""
+    if hasattr(server, "effective_port"):
+        return int(server.effective_port)
+    return int(server.effective_listen[0][1])  # a name with several addresses

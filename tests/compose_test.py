@@ -1,0 +1,179 @@
+"""docker-compose.yml, run: three workers, one killed, every place used once; the login; no password in sight.
+
+Run by `make compose-test` where a Docker engine is. Project, port and secrets are its own: a search that runs from the
+same folder is not touched.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from waiting import until
+
+ROOT = Path(__file__).parent.parent
+WORKERS = 3
+USED_BEFORE_THE_KILL = 3
+LIMIT_S = 900.0  # a killed worker's lease runs for two minutes, and this machine may be busy
+
+
+class Compose:
+    """`docker compose` for a project of this run alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self._project = f"affinity-search-test-{secrets.token_hex(3)}"
+        self.secrets = folder / "secrets"
+        self.port = _free_port()
+        self._env_file = folder / "env"
+        self._environment = os.environ | {
+            "AFFINITY_SEARCH_SECRETS": str(self.secrets),
+            "AFFINITY_SEARCH_PORT": str(self.port),
+        }
+
+    def make_secrets(self) -> list[str]:
+        """Makes them and returns them."""
+        subprocess.run([ROOT / "deploy" / "secrets.sh", self.secrets, self._env_file], check=True)
+        return [(self.secrets / name).read_text().strip() for name in ("db_password", "dashboard_password")]
+
+    def command(self, *arguments: str) -> list[str]:
+        options = ["--project-name", self._project, "--env-file", str(self._env_file), "--progress", "plain"]
+        return ["docker", "compose", *options, *arguments]
+
+    def run(self, *arguments: str, loud: bool = False) -> str:
+        """Its stdout; ends the test with its stderr if it fails."""
+        out = subprocess.PIPE
+        done = subprocess.run(
+            self.command(*arguments),
+            cwd=ROOT,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=None if loud else out,
+            stderr=None if loud else out,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"docker compose {' '.join(arguments)}: {done.stdout} {done.stderr}"
+        return done.stdout or ""
+
+    def containers(self, *services: str) -> list[dict[str, Any]]:
+        """All that `docker inspect` knows of them, ended ones too."""
+        ids = self.run("ps", "--all", "--quiet", *services).split()
+        done = subprocess.run(["docker", "inspect", *ids], stdout=subprocess.PIPE, text=True, check=True)
+        return list(json.loads(done.stdout))
+
+    def status(self) -> dict[str, Any]:
+        return dict(json.loads(self.run("exec", "-T", "dashboard", "affinity-search", "status", "digits", "--json")))
+
+
+def main() -> None:
+    """Build, start, kill, wait, check; whatever happens, nothing stays but the image."""
+    if shutil.which("docker") is None:
+        sys.exit("error: no docker here; install Docker with compose, or run the suite without this test")
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        compose = Compose(Path(folder))
+        passwords = compose.make_secrets()
+        try:
+            compose.run("build", "create", loud=True)
+            say(started, "built")
+            compose.run("up", "--detach", "--scale", f"worker={WORKERS}", loud=True)
+            kill_one(compose, started)
+            check_the_end(compose, started)
+            check_login(compose.port, passwords[1])
+            check_hardening(compose)
+            check_no_leaks(compose, passwords)
+            say(started, "all is well")
+        except BaseException:
+            subprocess.run(compose.command("logs", "--tail", "30"), cwd=ROOT, env=compose._environment, check=False)
+            raise
+        finally:
+            compose.run("down", "--volumes", "--timeout", "5", "--remove-orphans", loud=True)
+
+
+def kill_one(compose: Compose, started: float) -> None:
+    """Kill a container whose worker holds a place; the others must recover it."""
+
+    def victim() -> tuple[str, int] | None:
+        status = compose.status()
+        hosts = {one["Config"]["Hostname"]: one["Id"] for one in compose.containers("worker")}
+        held = {one["host"]: one["place"] for one in status["running"]}
+        if status["counts"]["used"] < USED_BEFORE_THE_KILL or len(held) < WORKERS:
+            return None
+        host, place = next(iter(held.items()))
+        return hosts[host], place
+
+    container, place = until(victim, f"{WORKERS} workers with {USED_BEFORE_THE_KILL} places used", LIMIT_S)
+    subprocess.run(["docker", "kill", container], stdout=subprocess.DEVNULL, check=True)
+    say(started, f"killed container {container[:12]}, which held place {place}")
+
+
+def check_the_end(compose: Compose, started: float) -> None:
+    def ended() -> list[dict[str, Any]]:
+        workers = compose.containers("worker")
+        return [] if any(one["State"]["Running"] for one in workers) else workers
+
+    workers = until(ended, "the workers to end", LIMIT_S)
+    codes = sorted(one["State"]["ExitCode"] for one in workers)
+    assert codes == [0] * (WORKERS - 1) + [137], codes
+    say(started, "the workers have ended")
+    best = json.loads(compose.run("run", "--rm", "export"))
+    counts, status = best["counts"], compose.status()
+    places = status["definition"]["trials"]
+    assert (counts["total"], counts["used"], counts["failed"]) == (places, places, 0), counts
+    assert status["attempts"] == places + 1, "the killed worker's trial, and only that, was taken up again"
+    say(started, f"{places} of {places} places used in {status['attempts']} attempts, macro F1 {best['macro_f1']:.4f}")
+
+
+def check_login(port: int, password: str) -> None:
+    def answer(credentials: str | None) -> int:
+        headers = {"Authorization": f"Basic {base64.b64encode(credentials.encode()).decode()}"} if credentials else {}
+        request = urllib.request.Request(f"http://127.0.0.1:{port}/api/studies", headers=headers)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as page:
+                return int(page.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert [answer(None), answer("any:wrong"), answer(f"any:{password}")] == [401, 401, 200]
+
+
+def check_hardening(compose: Compose) -> None:
+    for one in compose.containers():
+        name, host = one["Name"], one["HostConfig"]
+        assert host["ReadonlyRootfs"], name
+        assert "ALL" in host["CapDrop"], name
+        assert "no-new-privileges:true" in host["SecurityOpt"], name
+        assert "db" in name or one["Config"]["User"] not in ("", "0", "root"), name
+        bindings = [binding for bound in (host["PortBindings"] or {}).values() for binding in bound or []]
+        assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings), name
+
+
+def check_no_leaks(compose: Compose, passwords: list[str]) -> None:
+    seen = json.dumps(compose.containers()) + compose.run("logs") + compose.run("config") + compose.run("top")
+    assert not any(password in seen for password in passwords), "a password stands in inspect, logs, config or top"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def say(started: float, message: str) -> None:
+    print(f"{time.monotonic() - started:5.0f} s  {message}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

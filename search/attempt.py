@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from search.asking import ask
@@ -17,7 +18,7 @@ from search.checkpointing import Checkpointer
 from search.objective import Objective
 from search.reports import Reports
 from search.seeds import trial_seed
-from storage.attributes import SCORES
+from storage.attributes import DIAGNOSTICS, SCORES
 from storage.errors import LostPlaceError
 from storage.patience import at_once
 from storage.places import Claim, Holder, Places
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 class Attempt:
     """Begun with a claim; ended exactly once by `complete`, `prune`, `fail`, `retry_later` or `give_back`.
 
-    The place's row is written first, on the condition that the claim still holds, and the Optuna trial follows.
+    The place's row is written first, on the condition that the claim still holds, and the Optuna trial follows: that of
+    a complete or pruned one with `close`, which may come from another thread.
     """
 
     def __init__(self, study: StoredStudy, claim: Claim, holder: Holder, versions: dict[str, str]) -> None:
@@ -47,6 +49,7 @@ class Attempt:
         self._resumed = 0  # epochs that an earlier attempt has trained
         self._ending = threading.RLock()  # taken by the thread that ends the attempt, and never given back
         self._started = time.monotonic()
+        self._end: tuple[TrialState, float | None] = (TrialState.FAIL, None)
         self._trial_id, self.params = ask(study, claim, self.seed, holder, versions)
         self._trial = optuna.Trial(study.optuna, self._trial_id)
         self._begin()
@@ -55,6 +58,21 @@ class Attempt:
     def number(self) -> int:
         """Number of the Optuna trial."""
         return self._trial.number
+
+    @property
+    def trial_id(self) -> int:
+        """Id of the Optuna trial in `storage`."""
+        return self._trial_id
+
+    @property
+    def storage(self) -> BaseStorage:
+        """Optuna's storage of the trial."""
+        return self._trial.storage
+
+    @property
+    def epochs(self) -> list[EpochScore]:
+        """What was reported so far, an earlier attempt's epochs among them."""
+        return self._scores
 
     @property
     def room(self) -> int | None:
@@ -127,19 +145,25 @@ class Attempt:
             return run(None)
 
     def complete(self, value: float) -> None:
-        """End with 1 − macro F1 of the best epoch."""
+        """End with 1 − macro F1 of the best epoch; `close` is to follow."""
         self._ending.acquire()
         self._describe_scores()
         self._places.finish(self.claim, PlaceState.COMPLETE, value=value)
-        self._tell(TrialState.COMPLETE, value)
+        self._end = (TrialState.COMPLETE, value)
 
     def prune(self) -> None:
-        """End as stopped by the pruner."""
+        """End as stopped by the pruner; `close` is to follow."""
         self._ending.acquire()
         self._describe_scores()
         self._places.finish(self.claim, PlaceState.PRUNED)
         # Optuna's samplers take the last score of a pruned trial for its value.
-        self._tell(TrialState.PRUNED, _objective(self._scores[-1]) if self._scores else None)
+        self._end = (TrialState.PRUNED, _objective(self._scores[-1]) if self._scores else None)
+
+    def close(self, before: Callable[[Attempt], None] | None = None) -> None:
+        """End the Optuna trial of an attempt that is complete or pruned, after what is to be put beside it."""
+        if before is not None:
+            before(self)
+        self._tell(*self._end)
 
     def fail(self, cause: str, reason: str) -> None:
         """End without a value; the place is used up."""
@@ -229,7 +253,9 @@ class Attempt:
         self._reports.flush()
         best = max(self._scores, key=lambda score: (score.scores.macro_f1, -score.epoch))
         metrics = best.scores.to_dict()
-        self._describe(**{SCORES: {"epoch": best.epoch, "duration_s": self._duration_s(), **metrics}})
+        told = self._scores[-1].diagnostics
+        diagnostics = {DIAGNOSTICS: told.to_dict() | {"verdicts": told.verdicts()}} if told else {}
+        self._describe(**{SCORES: {"epoch": best.epoch, "duration_s": self._duration_s(), **metrics, **diagnostics}})
 
 
 def _objective(score: EpochScore) -> float:

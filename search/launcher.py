@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from search import UNFIT_DEVICE_EXIT, UNFIT_MACHINE_EXIT
 from search.accelerators import Slot, trouble
+from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.worker import sweep
 from search.worker_process import WorkerProcess, exit_text
@@ -78,7 +79,8 @@ class Launcher:
             # A database that is away must not end the search: the workers wait for it, and so does their launcher.
             patience = Patience(self._say, limit_s=self._outage_s, give_up=signals.should_stop)
             self._study = self._study.made_patient(patience)
-            with RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE):
+            recovery = RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE)
+            with recovery, ReportingThread(self._study, self._say):
                 self._watch(signals)
         sweep(self._files, self._places)
         counts = self._places.counts()

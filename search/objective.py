@@ -72,6 +72,13 @@ class Objective:
             self._trainer = None  # its variables and functions would hold on to what room there is
             raise
 
+    @property
+    def class_sizes(self) -> tuple[int, ...]:
+        """Training images of each class."""
+        from search.training.datasets import FACTS
+
+        return self._train.counts(FACTS[self._spec.data.set].n_classes)
+
     def open_test(self) -> None:
         """Read the test set, for `score_test`; only `evaluate` does, and before its first `run`.
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import optuna
 
 from search.attempt import Attempt
 from search.checkpointing import Checkpointer
+from search.finishing import AtOnce, Finisher
+from search.illustration import Illustrator
 from search.objective import Objective
 from search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
 from storage.errors import LostPlaceError
@@ -63,6 +65,8 @@ class Worker:
     versions: dict[str, str]
     files: StudyFiles
     current: Current
+    finisher: Finisher = field(default_factory=AtOnce)
+    illustrator: Illustrator | None = None
 
     def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
         """One attempt at a claimed place; true if the place was used up by it."""
@@ -131,6 +135,7 @@ class Worker:
         """
         if isinstance(outcome, optuna.TrialPruned):
             attempt.prune()
+            self._close(attempt)
             say(f"trial {attempt.number} pruned")
         elif isinstance(outcome, DivergedError):
             attempt.fail(Cause.DIVERGED, str(outcome))
@@ -152,10 +157,15 @@ class Worker:
             raise outcome
         else:
             attempt.complete(outcome.value)
+            self._close(attempt)
             best = outcome.best
             score = f"macro F1 {best.scores.macro_f1:.4f} ({self.study.spec.protocol})"
             say(f"trial {attempt.number} complete: {score} at epoch {best.epoch}")
         return True
+
+    def _close(self, attempt: Attempt) -> None:
+        illustrate = self.illustrator.illustrate if self.illustrator else None
+        self.finisher.submit(lambda: attempt.close(illustrate))
 
     def _give_back(self, attempt: Attempt) -> None:
         try:

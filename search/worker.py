@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -11,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.deadline import Deadline
+from search.finishing import Beside, Finisher
+from search.illustration import Illustrator
 from search.objective import Objective
+from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.trials import Current, Worker, say
 from storage.files import StudyFiles, default_root
@@ -56,13 +60,18 @@ def work(study: StoredStudy, options: WorkerOptions) -> int:
     with StopSignals(_announce) as signals:
         study = study.made_patient(Patience(say, limit_s=options.outage_s, give_up=signals.should_stop))
         current = Current()
-        with Deadline(current.abandon), RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE):
-            return _use_up_places(study, options, signals, current)
+        recovery = RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE)
+        # A launcher writes the notes for its workers; one that was started by itself has nobody else to do it.
+        reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
+        with Deadline(current.abandon), recovery, reporting, Beside() as finisher:
+            return _use_up_places(study, options, signals, current, finisher)
 
 
-def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSignals, current: Current) -> int:
+def _use_up_places(
+    study: StoredStudy, options: WorkerOptions, signals: StopSignals, current: Current, finisher: Finisher
+) -> int:
     since = study.backend.time()
-    worker = _prepare(study, options, current)
+    worker = _prepare(study, options, current, finisher)
     ended = 0
     while not signals.draining and (claim := worker.places.claim(worker.holder)):
         ended += worker.run(claim, signals.should_stop)
@@ -77,7 +86,7 @@ def _announce(signals: StopSignals) -> None:
     os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())
 
 
-def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Worker:
+def _prepare(study: StoredStudy, options: WorkerOptions, current: Current, finisher: Finisher) -> Worker:
     from search import devices
 
     devices.configure(options.device, options.threads, options.memory_mib)
@@ -93,7 +102,8 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Wo
     places = Places.of(study, options.lease_s)
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)
-    return Worker(study, holder, objective, places, devices.versions(), files, current)
+    illustrator = Illustrator(files, objective.class_sizes, say)
+    return Worker(study, holder, objective, places, devices.versions(), files, current, finisher, illustrator)
 
 
 def sweep(files: StudyFiles, places: Places) -> None:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+import mimetypes
+import secrets
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
-from optuna.artifacts import FileSystemArtifactStore
+from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.storages import BaseStorage
+
+from storage.patience import at_once
+
+# The key of a record among a trial's system attributes (Optuna 5.0.0: optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX).
+RECORD_PREFIX = "artifacts:"
 
 
 class _LazyFolder(FileSystemArtifactStore):
@@ -23,3 +36,24 @@ class _LazyFolder(FileSystemArtifactStore):
 def artifact_store_for(root: Path) -> FileSystemArtifactStore:
     """The store under `root` (--files). Ids are Optuna's random ones: studies share the folder without meeting."""
     return _LazyFolder(root / "artifacts")
+
+
+def upload(
+    store: FileSystemArtifactStore, storage: BaseStorage, trial_id: int, prefix: str, name: str, content: bytes
+) -> None:
+    """Attach a file to a running trial: the bytes first, then the record that dashboard and Optuna find them by.
+
+    Optuna's own `upload_artifact` writes the record first, so that a full disk leaves one without a file. Raises what
+    the folder or the database raises; then neither is left.
+    """
+    artifact_id = f"{prefix}-{secrets.token_hex(8)}"
+    mimetype = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    try:
+        store.write(artifact_id, io.BytesIO(content))
+        with at_once():
+            record = json.dumps(asdict(ArtifactMeta(artifact_id, name, mimetype, None)))
+            storage.set_trial_system_attr(trial_id, RECORD_PREFIX + artifact_id, record)
+    except BaseException:
+        with contextlib.suppress(ArtifactNotFound, OSError):
+            store.remove(artifact_id)
+        raise

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial
 
 # One attribute holds the best epoch's scores, because each attribute is a transaction of its own.
 SCORES = "scores"
+DIAGNOSTICS = "diagnostics"  # among them: those of the last epoch, and what they say in words
 
 
 def attributes(trial: FrozenTrial) -> dict[str, Any]:

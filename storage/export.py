@@ -11,7 +11,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import BaseModel, ConfigDict, Field
 
-from storage.attributes import attributes
+from storage.attributes import SCORES, attributes
+from storage.bounds import crowded_bounds
 from storage.errors import NothingToExportError
 from storage.evaluations import latest_test
 from storage.places import Places
@@ -81,6 +82,7 @@ class ExportedTrial(_Model):
     versions: dict[str, str]
     fingerprint: str = Field(description="hash of what the score means")
     counts: ExportedCounts
+    bounds: list[str] = Field(description="bounds of the space at which the best trials crowd, each with its remedy")
     test: ExportedTest | None = Field(description="null until evaluated")
 
 
@@ -103,14 +105,16 @@ def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, dic
     missing = [row["trial"] for row in rows if row["trial"] not in trials]
     if missing:
         raise NothingToExportError(
-            f"study {study.name!r}: trials {missing} are not finished in Optuna's tables yet, although their places "
-            "are; their worker is writing them this moment, or died just then: try again"
+            f"study {study.name!r}: trials {missing} have no scores in Optuna's tables, although their places are "
+            "complete; were they changed by hand?"
         )
     return [(trials[row["trial"]], row) for row in rows]
 
 
 def _by_number(study: optuna.Study) -> dict[int, FrozenTrial]:
-    return {t.number: t for t in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))}
+    """Finished trials, and those that only wait for their pictures: their scores are there, their place is complete."""
+    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+    return {trial.number: trial for trial in found if SCORES in trial.user_attrs}
 
 
 def export(study: StoredStudy, top: int | None = None) -> Export:
@@ -120,7 +124,8 @@ def export(study: StoredStudy, top: int | None = None) -> Export:
         NothingToExportError: no trial has finished.
     """
     counts = Places(study.backend, study.token).counts().to_dict()
-    trials = [_exported(study, trial, row, counts) for trial, row in best_trials(study, top or 1)]
+    bounds = [crowded.text for crowded in crowded_bounds(study)]
+    trials = [_exported(study, trial, row, counts, bounds) for trial, row in best_trials(study, top or 1)]
     return Export.model_validate(trials[0] | ({"top": trials} if top else {}))
 
 
@@ -130,7 +135,9 @@ def to_json(exported: Export) -> str:
     return json.dumps(exported.model_dump(mode="json", by_alias=True, exclude=leave_out), indent=2)
 
 
-def _exported(study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], counts: dict[str, int]) -> dict[str, Any]:
+def _exported(
+    study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], counts: dict[str, int], bounds: list[str]
+) -> dict[str, Any]:
     spec, attrs = study.spec, attributes(trial)
     kept = ("macro_f1", "micro_f1", "per_class_f1", "epoch", "seed", "duration_s", "worker", "device", "versions")
     return {
@@ -146,6 +153,7 @@ def _exported(study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], count
         "attempt": row["attempt"],
         "fingerprint": study.fingerprint,
         "counts": counts,
+        "bounds": bounds,
         "test": latest_test(study, trial.number),
         **{key: attrs[key] for key in kept},
     }

@@ -22,7 +22,7 @@ from storage.study import StoredStudy
 from storage.tables import PlaceState
 
 LOOKS_A_LEASE = 12  # of the observer's own
-WRITING_S = 5.0  # between the write of a place's end and that of its trial's
+WRITING_S = 30.0  # between the write of a place's end and that of its trial's, whose pictures come in between
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,11 @@ SIGMA = Limits(key="sigma", numbers="a number above 0", whole=False, above=0, mo
 N_CENTERS = Limits(key="n_centers", numbers="a whole number from 1 to 1000", whole=True, above=0, most=1000)
 
 
+def limits_of(name: str) -> Limits:
+    """What the numbers of the space's parameter of that name may be."""
+    return {limits.key: limits for limits in (LAMBDA, SIGMA, N_CENTERS)}[name]
+
+
 def parse(raw: Any, limits: Limits) -> Parameter:
     """The parameter that a value of a study file means; a parameter is checked again.
 

@@ -49,6 +49,7 @@ class FakeObjective:
 
     def __init__(self, spec: Any, precision: str, data_dir: Path | None) -> None:
         self.epochs = spec.training.epochs
+        self.class_sizes = (1,) * N_CLASSES
         self.test_is_open = False
         self.last: tuple[dict[str, float | int], int] | None = None
 
@@ -123,11 +124,28 @@ def fake_configure(device: str, threads: int | None = None, memory_mib: int | No
         os._exit(3)
 
 
+def fake_draw(title: str, *what: Any) -> dict[str, bytes]:
+    """In place of search.figures.trial.draw, which takes longer than all of a fake training."""
+    return {"fake.png": title.encode()}
+
+
+class FakeReporter:
+    """In place of search.reporting.Reporter, whose figures would take longer than all of a fake search."""
+
+    def __init__(self, study: Any) -> None:
+        pass
+
+    def write(self) -> bool:
+        return False
+
+
 def install(replace: Callable[[str, object], None]) -> None:
     """Put the fakes in their places; `replace` is monkeypatch.setattr, or `replace_for_good`."""
     replace("search.worker.Objective", FakeObjective)
     replace("search.evaluation.Objective", FakeObjective)
     replace("search.devices.configure", fake_configure)
+    replace("search.figures.trial.draw", fake_draw)
+    replace("search.reporting.Reporter", FakeReporter)
 
 
 def replace_for_good(target: str, value: object) -> None:

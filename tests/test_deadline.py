@@ -104,6 +104,7 @@ class TestAbandoning:
         attempt = Attempt(study, claim, holding, {})
         attempt.complete(0.5)
         from_elsewhere(attempt.abandon)
+        attempt.close()
         assert places.rows()[0]["state"] == PlaceState.COMPLETE
         assert study.optuna.trials[0].state == TrialState.COMPLETE
 

@@ -13,10 +13,12 @@ from making import ARTICLE, make, trained, worker_for
 
 from search.attempt import Attempt
 from search.seeds import trial_seed
+from search.snapshot import take
+from storage.attributes import SCORES
 from storage.backend import Backend
 from storage.errors import NothingToExportError
 from storage.export import export, make_schema, schema_text, to_json
-from storage.study import StoredStudy
+from storage.study import StoredStudy, load_study
 
 SCHEMA = json.loads(schema_text())
 
@@ -64,8 +66,10 @@ def test_every_float_reads_back_exactly(backend: Backend) -> None:
     claim = worker.places.claim(worker.holder)
     assert claim is not None
     attempt = Attempt(study, claim, worker.holder, {})
-    attempt._describe(macro_f1=1 / 3, micro_f1=0.1 + 0.2, per_class_f1=[math.pi / 7], epoch=0, duration_s=1e-9)
+    odd = {"macro_f1": 1 / 3, "micro_f1": 0.1 + 0.2, "per_class_f1": [math.pi / 7], "epoch": 0, "duration_s": 1e-9}
+    attempt._describe(**{SCORES: odd})
     attempt.complete(math.nextafter(2 / 3, 0))
+    attempt.close()
     found = exported(study)
     assert found["value"] == math.nextafter(2 / 3, 0)
     assert found["params"] == {
@@ -99,13 +103,24 @@ def test_nothing_finished(backend: Backend, database_url: str, cli: Cli) -> None
     assert line == "study 'tiny' has no finished trial yet; see `affinity-search status`"
 
 
-def test_a_place_whose_trial_is_being_told_this_moment(sqlite: Backend) -> None:
+def test_a_place_whose_trial_still_waits_for_its_pictures(sqlite: Backend) -> None:
+    study = trained(sqlite)
+    best, expected = study.optuna.best_trial.number, exported(study)
+    with sqlite.engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE trials SET state = 'RUNNING' WHERE number = {best}")
+    assert exported(study) == expected
+    best_now = take(study).best
+    assert best_now is not None
+    assert best_now.trial == best
+
+
+def test_a_place_whose_trial_has_no_scores(sqlite: Backend) -> None:
     study = trained(sqlite)
     best = study.optuna.best_trial.number
     with sqlite.engine.begin() as connection:
-        connection.exec_driver_sql(f"UPDATE trials SET state = 'RUNNING' WHERE number = {best}")
-    with pytest.raises(NothingToExportError, match=rf"trials \[{best}\] are not finished in Optuna's tables yet"):
-        export(study)
+        connection.exec_driver_sql("DELETE FROM trial_user_attributes WHERE key = 'scores'")
+    with pytest.raises(NothingToExportError, match=rf"trials \[{best}\] have no scores"):
+        exported(load_study(sqlite, study.name))
 
 
 class TestTheCommand:

@@ -155,6 +155,7 @@ class TestLostAnswers:
         attempt = Attempt(study, claim, worker.holder, {})
         losing()
         attempt.complete(0.5)
+        attempt.close()
         assert worker.places.rows()[0]["value"] == 0.5
         assert study.optuna.get_trials()[0].state == TrialState.COMPLETE
 

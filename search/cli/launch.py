@@ -76,12 +76,15 @@ def launch(
 def _summarise(stored: StoredStudy, seconds: float, finished: bool) -> None:
     from search.snapshot import take
     from search.view import best_text, counts_text, duration_text, failure_lines, plural
+    from storage.bounds import crowded_bounds
 
     snapshot = take(stored.refreshed())
     say(f"{counts_text(snapshot)}; {plural(snapshot.attempts, 'attempt')}; this launch took {duration_text(seconds)}")
     for line in failure_lines(snapshot):
         say(line)
     say(f"best {best_text(snapshot.best, snapshot.protocol)}")
+    for crowded in crowded_bounds(stored):
+        say(crowded.text)
     if not finished and snapshot.counts.running:
         say(f"{snapshot.counts.running} places are held by workers elsewhere; see: affinity-search status")
     if snapshot.best:

@@ -71,16 +71,25 @@ def _table(snapshots: list[Snapshot]) -> object:
 def _show_one(stored: StoredStudy, as_json: bool) -> None:
     from search.snapshot import take
     from search.view import panel
+    from storage.bounds import crowded_bounds
     from storage.evaluations import openings
     from storage.study import history
 
     snapshot = take(stored)
+    bounds = [crowded.text for crowded in crowded_bounds(stored)]
     if as_json:
-        extra = {"history": history(stored), "test_openings": openings(stored), "definition": stored.spec.to_dict()}
+        extra = {
+            "bounds": bounds,
+            "history": history(stored),
+            "test_openings": openings(stored),
+            "definition": stored.spec.to_dict(),
+        }
         typer.echo(json.dumps(snapshot.to_dict() | extra, indent=2))
         return
     out = console()
     out.print(panel(snapshot))
+    for line in bounds:
+        out.print(line, markup=False)
     for event in history(stored):
         out.print(f"{_when(event['at'])}  {event['kind']}: {event['text']}", markup=False)
     for opening in openings(stored):

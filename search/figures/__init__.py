@@ -1,0 +1,1 @@
+"""Pictures of trials and studies: for the dashboard and for people."""

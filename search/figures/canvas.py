@@ -1,0 +1,47 @@
+"""Matplotlib without its global state: a figure is an object, and becomes PNG bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 100
+# Okabe and Ito's colours, which people with any colour vision can tell apart.
+MINORITY, MAJORITY, BEST, PLAIN, SECOND = "#D55E00", "#0072B2", "#009E73", "#333333", "#CC79A7"
+
+
+def subplots(columns: int, width: float, height: float, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure with axes side by side; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(axes)
+
+
+@contextmanager
+def styled(ax: Axes, title: str, x: str, y: str, **legend: Any) -> Iterator[Axes]:
+    """Draw within it; labels, grid and a legend, if there is anything to put into it, come afterwards."""
+    yield ax
+    ax.set_title(title, fontsize=9)
+    ax.set_xlabel(x)
+    ax.set_ylabel(y)
+    ax.grid(alpha=0.25)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8, **legend)
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    buffer = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(buffer)  # type: ignore[no-untyped-call]
+    return buffer.getvalue()

@@ -1,0 +1,106 @@
+"""Notes and figures of a study in the database, kept true beside the search by a thread that trains nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from optuna.exceptions import ExperimentalWarning
+
+from search.notes import BEST, study_note, trial_note
+from storage.background import Background
+from storage.bounds import crowded_bounds
+from storage.errors import NothingToExportError
+from storage.export import best_trials
+from storage.patience import at_once, is_transient
+from storage.places import Places
+from storage.study import StoredStudy
+
+EVERY_S = 15.0
+
+
+class Reporter:
+    """Writes what has changed since its last look; several may run, and the last one wins."""
+
+    def __init__(self, study: StoredStudy) -> None:
+        self._study = study
+        self._written: dict[str, str] = {}
+        self._ranked: set[int] = set()
+        self._used = -1
+
+    def write(self) -> bool:
+        """Returns whether there was anything new."""
+        study = self._study = self._study.refreshed()
+        counts = Places.of(study).counts()
+        if counts.used == self._used:
+            return False
+        best: list[Any] = []
+        with contextlib.suppress(NothingToExportError):
+            best = best_trials(study, BEST)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            self._note(None, study_note(study, counts, best, crowded_bounds(study)))
+            for rank, (trial, row) in enumerate(best, start=1):
+                self._note(trial.number, trial_note(study, trial, row, rank))
+            # A study's notes travel with every poll of the dashboard: those of trials that fell behind go.
+            ranked = {trial.number for trial, _ in best}
+            for number in self._ranked - ranked:
+                self._note(number, "")
+            self._ranked = ranked
+            self._figures()
+        self._used = counts.used
+        return True
+
+    def _note(self, number: int | None, text: str) -> None:
+        from optuna.trial import Trial
+        from optuna_dashboard import save_note
+
+        if self._written.get(f"note {number}") == text:
+            return
+        study = self._study.optuna
+        if number is None:
+            save_note(study, text)
+        else:
+            storage = self._study.backend.optuna
+            study_id = storage.get_study_id_from_name(self._study.name)
+            save_note(Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number)), text)
+        self._written[f"note {number}"] = text
+
+    def _figures(self) -> None:
+        from optuna_dashboard import save_plotly_graph_object
+
+        from search.figures.study import figures, points_of
+
+        trials = self._study.optuna.get_trials(deepcopy=False)
+        for name, figure in figures(points_of(trials), self._study.spec.protocol).items():
+            text = figure.to_json()
+            if self._written.get(name) != text:
+                save_plotly_graph_object(self._study.optuna, figure, graph_object_id=name)
+                self._written[name] = text
+
+
+class ReportingThread(Background):
+    """Within its context a thread writes every `every_s`, and once more at the end."""
+
+    def __init__(self, study: StoredStudy, say: Callable[[str], None], every_s: float = EVERY_S) -> None:
+        super().__init__("reporting")
+        self._reporter = Reporter(study)
+        self._say = say
+        self._every_s = every_s
+        self._told = False
+
+    def _run(self) -> None:
+        while not self._done.wait(self._every_s):
+            self._write()
+        self._write()
+
+    def _write(self) -> None:
+        try:
+            with at_once():
+                self._reporter.write()
+        except Exception as error:
+            if not (is_transient(error) or self._told):
+                self._say(f"the dashboard's notes and figures could not be written ({error}); this is told once")
+                self._told = True

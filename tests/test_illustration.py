@@ -1,0 +1,226 @@
+"""Pictures beside a trial, notes and figures beside a study; and what happens where they cannot be made."""
+
+import io
+import json
+import threading
+from pathlib import Path
+
+import pytest
+from fake_objective import fake_scores
+from making import holder, make, trained, worker_for
+from optuna.artifacts import get_all_artifact_meta
+from optuna.trial import TrialState
+from optuna_dashboard import get_note
+from PIL import Image
+
+from search.attempt import Attempt
+from search.figures import trial as drawing
+from search.figures.study import MOST_POINTS, Point, figures
+from search.finishing import Beside
+from search.illustration import Illustrator
+from search.reporting import Reporter
+from search.training.diagnostics import Diagnostics
+from search.training.metrics import Scores
+from search.training.results import EpochScore
+from storage.artifacts import artifact_store_for
+from storage.backend import Backend
+from storage.files import StudyFiles
+from storage.places import Places
+from storage.tables import PlaceState
+
+DIAGNOSTICS = Diagnostics(1.2, 0.3, 0.95, (3, 2) * 5, 4, 1.0, 2.0, 0.5)
+
+
+def epochs(told: Diagnostics | None = DIAGNOSTICS, n: int = 3) -> list[EpochScore]:
+    confusion = tuple(tuple(int(8 * (row == column)) + (row + column) % 2 for column in range(10)) for row in range(10))
+    each = tuple(0.05 * number for number in range(10))
+    scores = Scores(0.4, 0.5, each, (8,) * 10, 0.3, 0.5, confusion)
+    return [EpochScore(number, 1.0 / (number + 1), scores, 0.1, told) for number in range(n)]
+
+
+class TestDrawing:
+    def test_four_pictures_that_can_be_opened(self) -> None:
+        files = drawing.draw("trial 1", "holdout", epochs(), [10, 1000] * 5)
+        assert tuple(files) == drawing.FILES
+        for content in files.values():
+            with Image.open(io.BytesIO(content)) as image:
+                assert image.format == "PNG"
+                assert min(image.size) > 300
+
+    def test_the_softmax_head_has_no_loss_diagnostics(self) -> None:
+        assert tuple(drawing.draw("trial 1", "holdout", epochs(told=None), [10, 1000] * 5)) == drawing.FILES[:3]
+
+    def test_a_single_epoch(self) -> None:
+        assert len(drawing.draw("trial 1", "article", epochs(n=1), [10, 1000] * 5)) == 4
+
+
+class TestUploading:
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> StudyFiles:
+        return StudyFiles(tmp_path / "files", "token")
+
+    def attempt(self, backend: Backend) -> Attempt:
+        study = make(backend)
+        claim = Places.of(study).claim(holding := holder())
+        assert claim is not None
+        attempt = Attempt(study, claim, holding, {})
+        attempt.epochs.extend(epochs())
+        return attempt
+
+    def test_they_are_there_before_the_trial_ends(self, backend: Backend, files: StudyFiles) -> None:
+        attempt, told = self.attempt(backend), list[str]()
+        attempt.complete(0.6)
+        attempt.close(Illustrator(files, [10, 1000] * 5, told.append).illustrate)
+        (trial,) = attempt.study.optuna.trials
+        found = get_all_artifact_meta(trial, storage=backend.rdb)
+        assert [one.filename for one in found] == list(drawing.FILES)
+        assert trial.state == TrialState.COMPLETE
+        with artifact_store_for(files.root).open_reader(found[0].artifact_id) as reader:
+            assert reader.read(4) == b"\x89PNG"
+        assert told == []
+
+    def test_a_folder_that_cannot_be_written_fails_no_trial(self, sqlite: Backend, tmp_path: Path) -> None:
+        (tmp_path / "files").write_text("a file is in the way")
+        attempt, told = self.attempt(sqlite), list[str]()
+        illustrator = Illustrator(StudyFiles(tmp_path / "files", "token"), [1] * 10, told.append)
+        illustrator.illustrate(attempt)
+        attempt.complete(0.6)
+        attempt.close(illustrator.illustrate)
+        (trial,) = attempt.study.optuna.trials
+        assert trial.state == TrialState.COMPLETE
+        assert get_all_artifact_meta(trial, storage=sqlite.rdb) == []
+        assert len(told) == 1
+        assert told[0].startswith("trial 0 has no pictures (")
+
+    def test_a_trial_that_others_have_ended_leaves_no_file(self, sqlite: Backend, files: StudyFiles) -> None:
+        attempt, told = self.attempt(sqlite), list[str]()
+        attempt.complete(0.6)
+        attempt.study.optuna.tell(attempt.number, 0.6)
+        attempt.close(Illustrator(files, [1] * 10, told.append).illustrate)
+        assert len(told) == 1
+        assert list((files.root / "artifacts").iterdir()) == []
+
+
+class TestFinishing:
+    def test_beside_the_next_trial(self) -> None:
+        begun, go_on, done = threading.Event(), threading.Event(), list[int]()
+
+        def step() -> None:
+            begun.set()
+            assert go_on.wait(30)
+            done.append(1)
+
+        with Beside() as finisher:
+            finisher.submit(step)
+            assert begun.wait(30)
+            assert done == [], "whoever submits goes on"
+            go_on.set()
+        assert done == [1], "the end waits"
+
+    def test_an_error_is_raised_where_the_next_trial_ends(self) -> None:
+        with Beside() as finisher:
+            finisher.submit(lambda: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                finisher.submit(lambda: None)
+        with pytest.raises(ZeroDivisionError), Beside() as finisher:
+            finisher.submit(lambda: 1 / 0)
+
+
+class TestNotes:
+    def test_of_a_study_and_its_best(self, backend: Backend) -> None:
+        study = trained(backend, trials=6)
+        assert Reporter(study).write()
+        note = get_note(study.optuna)
+        assert "6 of 6 places used: 6 complete" in note
+        assert "protocol **holdout**" in note
+        best = study.optuna.best_trial
+        assert f"| 1 | {best.number} | {1 - (best.value or 0):.4f} |" in note
+        (of_trial,) = [get_note_of(study, best.number)]
+        assert of_trial.startswith(
+            f"**Rank 1** of the complete trials: macro F1 **{1 - (best.value or 0):.4f}** (holdout)"
+        )
+        assert of_trial.count("minority |") == 5
+
+    def test_nothing_is_written_twice(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        reporter = Reporter(trained(sqlite))
+        assert reporter.write()
+        monkeypatch.setattr("optuna_dashboard.save_note", pytest.fail)
+        assert not reporter.write()
+
+    def test_those_that_fall_behind_lose_theirs(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("search.reporting.BEST", 2)
+        study = trained(sqlite, trials=3)
+        reporter = Reporter(study)
+        reporter.write()
+        worst = [t.number for t in sorted(study.optuna.trials, key=lambda t: t.value or 0)[:2]][-1]
+        place = Places.of(study).rows(PlaceState.COMPLETE)
+        number = next(row["number"] for row in place if row["trial"] == worst)
+        with sqlite.engine.begin() as connection:
+            connection.exec_driver_sql(f"UPDATE affinity_places SET value = 1.0 WHERE number = {number}")
+        reporter._used = -1
+        reporter.write()
+        assert get_note_of(study, worst) == ""
+
+    def test_an_empty_study(self, sqlite: Backend) -> None:
+        study = make(sqlite)
+        assert Reporter(study).write()
+        assert "0 of 4 places used" in get_note(study.optuna)
+
+
+def get_note_of(study: object, number: int) -> str:
+    from optuna.trial import Trial
+
+    stored = study.optuna  # type: ignore[attr-defined]
+    trial = next(t for t in stored.trials if t.number == number)
+    return get_note(Trial(stored, trial._trial_id))
+
+
+class TestStudyFigures:
+    def points(self, n: int) -> list[Point]:
+        params = [{"lambda": 0.1 + 0.5 * (i % 2), "sigma": 10.0 + i, "n_centers": 1 + i % 5} for i in range(n)]
+        return [Point(i, 0.5 + i % 7 / 20, 0.4, 0.6, 1.0, f"w{i % 2}", one, 1.0 * i) for i, one in enumerate(params)]
+
+    def test_all_five_and_what_they_show(self) -> None:
+        made = figures(self.points(30), "holdout")
+        assert set(made) == {"best-value", "lambda-sigma", "f1-by-n-centers", "minority-majority", "time-by-worker"}
+        staircase = made["best-value"].data[0]
+        assert list(staircase.y) == sorted(staircase.y), "the best only rises"
+        assert staircase.x[-1] == 30
+        assert list(made["lambda-sigma"].data[0].marker.color) == [p.macro_f1 for p in self.points(30)]
+        assert [trace.name for trace in made["time-by-worker"].data] == ["w0", "w1"]
+
+    def test_ten_thousand_trials_stay_small_and_keep_the_best(self) -> None:
+        points = self.points(10_000)
+        points[4321] = Point(4321, 0.99, 0.9, 0.9, 1.0, "w0", {"lambda": 0.5, "sigma": 5.0, "n_centers": 2}, 1.0)
+        made = figures(points, "holdout")
+        assert len(made["lambda-sigma"].data[0].x) <= MOST_POINTS + 1
+        assert 0.99 in made["lambda-sigma"].data[0].marker.color
+        assert sum(len(figure.to_json()) for figure in made.values()) < 1_000_000
+
+    def test_softmax_and_an_empty_study(self) -> None:
+        softmax = [Point(1, 0.5, 0.4, 0.6, 1.0, "w", {}, 1.0)]
+        assert set(figures(softmax, "holdout")) == {"best-value", "minority-majority", "time-by-worker"}
+        assert figures([], "holdout") == {}
+        assert json.dumps(fake_scores(0.5).to_dict())
+
+
+def test_a_worker_puts_its_diagnostics_beside_the_scores(sqlite: Backend) -> None:
+    study = make(sqlite, trials=1)
+    worker = worker_for(study)
+    run = worker.objective.run
+
+    def with_diagnostics(params: object, seed: int, on_epoch: object, *rest: object, **how: object) -> object:
+        def told(score: EpochScore) -> None:
+            on_epoch(EpochScore(score.epoch, score.loss, score.scores, 0.1, DIAGNOSTICS))  # type: ignore[operator]
+
+        return run(params, seed, told, *rest, **how)  # type: ignore[arg-type]
+
+    worker.objective.run = with_diagnostics  # type: ignore[assignment,method-assign]
+    claim = worker.places.claim(worker.holder)
+    assert claim is not None
+    worker.run(claim, lambda: False)
+    found = study.optuna.trials[0].user_attrs["scores"]["diagnostics"]
+    assert found["verdicts"] == [
+        "25 of 40 centres are dead: n_centers is too large",
+        "95% of the training images are inside the margin: lambda is too large",
+    ]

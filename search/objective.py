@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everyth
     from search.training.checkpoints import TrainingState
     from search.training.datasets import Split
     from search.training.fit import EpochScore, Trainer, TrainingResult
+    from search.training.features import Features
     from search.training.results import Precision
 
 Params = dict[str, float | int]
@@ -20,8 +21,10 @@ Params = dict[str, float | int]
 class Objective:
     """Trains trials of one study, one after the other, with one compiled trainer."""
 
-    def __init__(self, spec: StudySpec, precision: str, data_dir: Path | None) -> None:
-        """Load the training images and those that score the epochs.
+    def __init__(
+        self, spec: StudySpec, precision: str, data_dir: Path | None, *, embedding: int | None = None
+    ) -> None:
+        """Load the training images and those that score the epochs; `embedding` as in `NetworkConfig`.
 
         Raises:
             DataError: the data set is not there, cannot be read, or has too few images.
@@ -30,6 +33,7 @@ class Objective:
 
         data = spec.data
         self._spec = spec
+        self._embedding = embedding
         self._precision = precision
         self._train, self._evaluation = datasets.search_splits(
             data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir
@@ -96,6 +100,11 @@ class Objective:
         assert self._trainer is not None, "run first"
         return self._trainer.score_test().to_dict()
 
+    def features(self) -> Features:
+        """Of the images that score the epochs, with the present weights; within or after a `run`."""
+        assert self._trainer is not None, "run first"
+        return self._trainer.features()
+
     def _fitting_trainer(self, max_centers: int) -> Trainer:
         if self._trainer is None or max_centers > self._max_centers:
             self._trainer, self._max_centers = self._build(max_centers), max_centers
@@ -111,7 +120,9 @@ class Objective:
             self._train,
             self._evaluation,
             FACTS[self._spec.data.set],
-            NetworkConfig(tuple(network.widths), network.depth, network.batch_norm_momentum, network.head),
+            NetworkConfig(
+                tuple(network.widths), network.depth, network.batch_norm_momentum, network.head, self._embedding
+            ),
             TrainingConfig(
                 training.epochs,
                 training.batch,

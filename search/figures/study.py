@@ -73,7 +73,7 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
 
     figure = Figure()
     figure.update_layout(
-        title=title, template="none", margin={"l": 60, "r": 20, "t": 50, "b": 50}, height=420, **layout
+        title={"text": title, "x": 0.02, "font": {"size": 15}}, template="none", margin={"l": 60, "r": 20, "t": 50, "b": 50}, height=420, **layout
     )
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
@@ -99,8 +99,12 @@ def _best(points: Sequence[Point], protocol: str) -> Figure:
         f"Best macro F1 ({protocol})", "", "macro F1", grid={"rows": 1, "columns": 2, "pattern": "independent"}
     )
     number = {id(point): index for index, point in enumerate(points, start=1)}
-    spreads = ([number[id(p)] for p in steps], len(points)), ([p.spent_s for p in steps], points[-1].spent_s)
-    for axis, (x, last), title in zip(("", "2"), spreads, ("complete trials", "training time spent, s"), strict=True):
+    by_count: list[float] = [number[id(point)] for point in steps]
+    by_time = [point.spent_s for point in steps]
+    for axis, x, last, title in (
+        ("", by_count, len(points), "complete trials"),
+        ("2", by_time, points[-1].spent_s, "training time spent, s"),
+    ):
         figure.add_scatter(
             x=[*x, last],
             y=[*best, best[-1]],
@@ -138,7 +142,7 @@ def _by_centers(points: Sequence[Point], protocol: str) -> Figure:
 def _minority_majority(points: Sequence[Point], protocol: str) -> Figure:
     figure = _figure(f"Minority against majority classes ({protocol})", "majority F1", "minority F1")
     x, y = [p.majority_f1 for p in points], [p.minority_f1 for p in points]
-    figure.add_scatter(x=x, y=y, **_coloured(points))
+    figure.add_scatter(x=x, y=y, showlegend=False, **_coloured(points))
     low = min(*x, *y)
     line = {"color": "#999999", "dash": "dot"}
     figure.add_scatter(

@@ -1,0 +1,63 @@
+"""`affinity-search embed`: pictures of the features of a trial, epoch by epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.options import DEFAULT_STORAGE, DataDir, Storage, StudyName, opened, say
+
+if TYPE_CHECKING:
+    from search.embedding import Embedded
+
+
+def embed(
+    study: StudyName,
+    trial: Annotated[int | None, typer.Option("--trial", metavar="N", min=0, help="Of trial N; default the best.")] = None,
+    width: Annotated[
+        int | None,
+        typer.Option("--width", metavar="H", min=2, help="Put a Dense layer of H features before the head; 2 for the "
+                     "article's pictures. Without it the network's own features are shown by PCA."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures.", file_okay=False)
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default all.")] = None,
+    data_dir: DataDir = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Retrain a trial and write the scatter of its features after each epoch, with the centres: PNGs and a GIF."""
+    from search.accelerators import plan
+    from search.embedding import embed as retrain
+    from search.trials import epoch_text
+    from search.worker import WorkerOptions
+    from storage.study import load_study
+
+    stored = load_study(opened(storage), study)
+    device = plan("auto", None)[0].device if device == "auto" else device
+    spec = stored.spec
+    options = WorkerOptions(device, threads, data_dir)
+    found = retrain(
+        stored, options, trial, width, lambda score: say(epoch_text(score, spec.training.epochs, spec.protocol))
+    )
+    folder = output or Path(f"trial-{found.trial}-features")
+    _write(found, f"{spec.data.set}, n = {spec.data.minority}", folder)
+    say(f"wrote {len(found.features)} pictures and features.gif to {folder}")
+
+
+def _write(found: Embedded, what: str, folder: Path) -> None:
+    from search.figures.features import animate, draw
+    from search.view import params_text
+    from storage.errors import StorageError
+
+    frames = draw(found.features, f"{what}, {params_text(found.params)}", found.macro_f1)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, frame in enumerate(frames, start=1):
+            (folder / f"epoch-{number:03}.png").write_bytes(frame)
+        animate(frames, folder / "features.gif")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}; name another folder with -o") from error

@@ -1,0 +1,74 @@
+"""How a trial's features come about: it is retrained, and every epoch's features are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+from search.objective import Objective, Params
+from search.worker import WorkerOptions
+from storage.errors import NothingToExportError
+from storage.export import best_trials
+from storage.study import StoredStudy
+
+if TYPE_CHECKING:
+    from search.training.features import Features
+    from search.training.results import EpochScore
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A retrained trial: the features and macro F1 of each epoch."""
+
+    trial: int
+    params: Params
+    features: list[Features]
+    macro_f1: list[float]
+
+
+def embed(
+    study: StoredStudy,
+    options: WorkerOptions,
+    number: int | None,
+    width: int | None,
+    on_epoch: Callable[[EpochScore], None],
+) -> Embedded:
+    """Retrain a trial (None: the best) with its own seed; `width` puts a Dense layer of that width before the head.
+
+    The features are those of the images that score the epochs: under `holdout` no test image is read.
+
+    Raises:
+        NothingToExportError: there is no such trial, or none has finished.
+        DataError, DeviceError: this machine cannot train the study.
+    """
+    number, params, seed = _chosen(study, number)
+    from search import devices
+
+    devices.configure(options.device, options.threads)
+    objective = Objective(study.spec, study.settled_precision, options.data_dir, embedding=width)
+    kept: list[Features] = []
+
+    def after_epoch(score: EpochScore) -> None:
+        kept.append(objective.features())
+        on_epoch(score)
+
+    space = study.spec.space
+    result = objective.run(params, seed, after_epoch, max_centers=space.max_centers if space else None)
+    return Embedded(number, params, kept, [epoch.scores.macro_f1 for epoch in result.epochs])
+
+
+def _chosen(study: StoredStudy, number: int | None) -> tuple[int, Params, int]:
+    if number is None:
+        trial, row = best_trials(study)[0]
+        return trial.number, row["params"] or {}, trial.user_attrs["seed"]
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    trials = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False, states=ended)}
+    if number not in trials or "seed" not in trials[number].user_attrs:
+        raise NothingToExportError(
+            f"study {study.name!r} has no finished trial {number}; `affinity-search status {study.name}` shows it, and "
+            "without --trial the best one is taken"
+        )
+    return number, trials[number].params, trials[number].user_attrs["seed"]

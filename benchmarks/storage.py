@@ -27,13 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from fake_objective import FakeObjective, install, replace_for_good
+from fake_objective import FakeObjective, fake_scores, install, replace_for_good
 from making import make
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from postgres_server import Server, postgres_server
 
 from benchmarks.commands import machine
+from search.training.checkpoints import TrainingState
+from search.training.results import EpochScore, TrainingResult
 from search.worker import WorkerOptions, work
 from storage.backend import open_backend
 from storage.study import load_study
@@ -42,6 +44,7 @@ STUDY = "tiny"
 REPORTS = 20
 TRIALS_A_PROCESS = {1: 40, 2: 20, 4: 15, 8: 10}
 BUSY_TIMEOUT_S = 60.0
+EPOCHS = tuple(EpochScore(epoch, 0.5, fake_scores(1 - 1 / (epoch + 1)), 0.001) for epoch in range(REPORTS))
 FORKS = multiprocessing.get_context("forkserver")
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {"random": RandomSampler, "tpe": TPESampler}
 
@@ -113,9 +116,19 @@ def work_ours(run: Run, barrier: Barrier) -> None:
             super().__init__(*args)
             barrier.wait()  # the worker is ready
 
+        def run(self, *args: Any, keep: Callable[[TrainingState], None], **options: Any) -> TrainingResult:
+            return report_all(args[2], keep)
+
     install(replace_for_good)
     replace_for_good("search.worker.Objective", Empty)
     work(load_study(open_backend(run.url, create=False), STUDY), WorkerOptions("cpu", files=Path(tempfile.mkdtemp())))
+
+
+def report_all(on_epoch: Callable[[EpochScore], None], keep: Callable[[TrainingState], None]) -> TrainingResult:
+    for epoch in range(REPORTS):
+        keep(TrainingState(EPOCHS[: epoch + 1], {}))
+        on_epoch(EPOCHS[epoch])
+    return TrainingResult(EPOCHS)
 
 
 SIDES = {"plain Optuna": (create_plain, work_plain), "affinity-search": (create_ours, work_ours)}

@@ -14,6 +14,7 @@ from search.attempt import Attempt
 from search.checkpointing import Checkpointer
 from search.objective import Objective
 from search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
+from storage.attributes import attributes
 from storage.errors import LostPlaceError
 from storage.files import StudyFiles
 from storage.leases import LeaseKeeper
@@ -63,6 +64,7 @@ class Worker:
     versions: dict[str, str]
     files: StudyFiles
     current: Current
+    last_failed: bool = False  # whether the last attempt ended without a value
 
     def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
         """One attempt at a claimed place; true if the place was used up by it."""
@@ -101,7 +103,7 @@ class Worker:
         if claim.params is not None and not checkpoint.path.exists():
             earlier = [trial for trial in self.study.attempts_at(claim.number) if trial.intermediate_values]
             if earlier:
-                reached, who = len(earlier[-1].intermediate_values), earlier[-1].user_attrs.get("worker", "its worker")
+                reached, who = len(earlier[-1].intermediate_values), attributes(earlier[-1]).get("worker", "its worker")
                 say(
                     f"place {claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
                     f"no checkpoint {checkpoint.path}; machines that share --files go on with each other's"
@@ -129,6 +131,7 @@ class Worker:
 
         A failed trial is spent, one that had no memory is tried once more, a storage that stays away ends the worker.
         """
+        self.last_failed = isinstance(outcome, Exception) and not isinstance(outcome, optuna.TrialPruned)
         if isinstance(outcome, optuna.TrialPruned):
             attempt.prune()
             say(f"trial {attempt.number} pruned")

@@ -1,4 +1,7 @@
-"""What is written beside a trial, as everybody but its writer shall see it."""
+"""What is written beside a trial, as everybody but its writer shall see it.
+
+Optuna writes each attribute by itself, so what is only read together is kept together.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-# One attribute holds the best epoch's scores, because each attribute is a transaction of its own.
-SCORES = "scores"
+MADE_BY = "made_by"  # place, attempt, seed, worker, device, protocol, versions
+SCORES = "scores"  # of the best epoch: epoch, duration_s, macro_f1 and the others
 
 
 def attributes(trial: FrozenTrial) -> dict[str, Any]:
-    """The trial's user attributes, with `epoch`, `duration_s`, `macro_f1` and the other scores among them."""
-    return {**trial.user_attrs, **trial.user_attrs.get(SCORES, {})}
+    """The trial's user attributes, with the single ones of those kept together among them."""
+    attrs = trial.user_attrs
+    return {**attrs, **attrs.get(MADE_BY, {}), **attrs.get(SCORES, {})}

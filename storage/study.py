@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, select, update
 
 from storage import tables
+from storage.attributes import attributes
 from storage.backend import Backend
 from storage.errors import StorageError, StudyNotFoundError
 from storage.patience import Patience
@@ -85,7 +86,7 @@ class StoredStudy:
 
     def attempts_at(self, place: int) -> list[FrozenTrial]:
         """The Optuna trials of a place's attempts so far, in their order."""
-        return [trial for trial in self.optuna.get_trials(deepcopy=False) if trial.user_attrs.get("place") == place]
+        return [trial for trial in self.optuna.get_trials(deepcopy=False) if attributes(trial).get("place") == place]
 
     def made_patient(self, patience: Patience) -> StoredStudy:
         """The same study for a worker: its requests wait for a database that is away."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import optuna
+import psutil
 
 from search.attempt import Attempt
 from search.checkpointing import Checkpointer
@@ -28,6 +29,9 @@ ENDS = (optuna.TrialPruned, DivergedError)
 
 if TYPE_CHECKING:
     from search.training.fit import EpochScore, TrainingResult
+
+
+FIRST_STEP = "first training step"  # benchmarks/start.py looks for it
 
 
 def say(message: str) -> None:
@@ -65,6 +69,7 @@ class Worker:
     files: StudyFiles
     current: Current
     last_failed: bool = False  # whether the last attempt ended without a value
+    has_stepped: bool = False
 
     def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
         """One attempt at a claimed place; true if the place was used up by it."""
@@ -79,7 +84,7 @@ class Worker:
             self.current.checkpoint = checkpoint = self._checkpoint(attempt)
             self.current.attempt = attempt
             try:
-                outcome = self._train(attempt, checkpoint, lambda: keeper.lost or should_stop())
+                outcome = self._train(attempt, checkpoint, lambda: self._stepped() or keeper.lost or should_stop())
                 unfinished = isinstance(outcome, Exception) and not isinstance(outcome, ENDS)
                 if unfinished and not keeper.lost:  # a lost place's file is its new holder's
                     checkpoint.write()
@@ -96,6 +101,13 @@ class Worker:
         if used:
             self.files.drop_checkpoint(claim.number)
         return used
+
+    def _stepped(self) -> bool:
+        """Training asks after every step whether to stop: the first time, how long the start took is told."""
+        if not self.has_stepped:
+            self.has_stepped = True
+            say(f"{FIRST_STEP} {time.time() - psutil.Process().create_time():.1f} s after this process began")
+        return False
 
     def _checkpoint(self, attempt: Attempt) -> Checkpointer:
         claim = attempt.claim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import optuna
@@ -168,7 +169,13 @@ def _definition(backend: Backend, token: str) -> tuple[StudySpec, str | None]:
     row = backend.transaction(lambda connection: connection.execute(query).one_or_none())
     if row is None:
         raise StorageError(f"the definition of study {token} is missing from {backend}; was its table cleared by hand?")
-    return StudySpec.from_dict(json.loads(row.definition)), row.precision
+    return _read(row.definition), row.precision
+
+
+@lru_cache(maxsize=16)
+def _read(definition: str) -> StudySpec:
+    """It is read before every trial, and checking it takes as long as a transaction."""
+    return StudySpec.from_dict(json.loads(definition))
 
 
 def log(connection: Connection, backend: Backend, token: str, kind: str, text: str) -> None:

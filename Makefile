@@ -75,6 +75,12 @@ search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good pa
 storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.storage
 
+overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (5 minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.overhead
+
+start: $(VENV)/.installed-run  ## Seconds from launch to the first training step (2 minutes)
+	$(BIN)/python -m benchmarks.start $(DATA_OPTION)
+
 mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (about an hour on 2 cores)
 	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)
 

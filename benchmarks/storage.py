@@ -22,18 +22,21 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
 import optuna
-from fake_objective import FakeObjective, install, replace_for_good
+from fake_objective import FakeObjective, fake_scores, install, replace_for_good
 from making import make
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from postgres_server import Server, postgres_server
 
 from benchmarks.commands import machine
+from search.training.checkpoints import TrainingState
+from search.training.results import EpochScore, TrainingResult
 from search.worker import WorkerOptions, work
 from storage.backend import open_backend
 from storage.study import load_study
@@ -42,7 +45,9 @@ STUDY = "tiny"
 REPORTS = 20
 TRIALS_A_PROCESS = {1: 40, 2: 20, 4: 15, 8: 10}
 BUSY_TIMEOUT_S = 60.0
+EPOCHS = tuple(EpochScore(epoch, 0.5, fake_scores(1 - 1 / (epoch + 1)), 0.001) for epoch in range(REPORTS))
 FORKS = multiprocessing.get_context("forkserver")
+Meeting = Callable[[], None]  # a process is ready, and waits for the others
 SAMPLERS: dict[str, Callable[[], BaseSampler]] = {"random": RandomSampler, "tpe": TPESampler}
 
 
@@ -81,7 +86,7 @@ def create_plain(run: Run) -> None:
     optuna.create_study(study_name=STUDY, storage=plain_storage(run.url, create=True))
 
 
-def work_plain(run: Run, barrier: Barrier) -> None:
+def work_plain(run: Run, meet: Meeting) -> None:
     """A process of plain Optuna."""
 
     def objective(trial: optuna.Trial) -> float:
@@ -94,7 +99,7 @@ def work_plain(run: Run, barrier: Barrier) -> None:
 
     storage = plain_storage(run.url, create=False)
     study = optuna.load_study(study_name=STUDY, storage=storage, sampler=SAMPLERS[run.sampler]())
-    barrier.wait()
+    meet()
     study.optimize(objective, n_trials=run.trials_each)
 
 
@@ -105,28 +110,45 @@ def create_ours(run: Run) -> None:
     backend.close()
 
 
-def work_ours(run: Run, barrier: Barrier) -> None:
+def work_ours(run: Run, meet: Meeting) -> None:
     """A process of ours: the real worker, with arithmetic for training."""
 
     class Empty(FakeObjective):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
-            barrier.wait()  # the worker is ready
+            meet()  # the worker is ready
+
+        def run(self, *args: Any, keep: Callable[[TrainingState], None], **options: Any) -> TrainingResult:
+            return report_all(args[2], keep)
 
     install(replace_for_good)
     replace_for_good("search.worker.Objective", Empty)
     work(load_study(open_backend(run.url, create=False), STUDY), WorkerOptions("cpu", files=Path(tempfile.mkdtemp())))
 
 
+def report_all(on_epoch: Callable[[EpochScore], None], keep: Callable[[TrainingState], None]) -> TrainingResult:
+    for epoch in range(REPORTS):
+        keep(TrainingState(EPOCHS[: epoch + 1], {}))
+        on_epoch(EPOCHS[epoch])
+    return TrainingResult(EPOCHS)
+
+
 SIDES = {"plain Optuna": (create_plain, work_plain), "affinity-search": (create_ours, work_ours)}
 
 
-def rate(side: str, run: Run) -> float:
-    """Trials per second from the moment at which every process is ready to the end of the last."""
+@dataclass(frozen=True)
+class Speed:
+    """Of one run, from the moment at which every process is ready to the end of the last."""
+
+    trials_a_s: float
+    cpu_ms_a_trial: float  # of the worker processes; PostgreSQL's own is not in it
+
+
+def measure(side: str, run: Run) -> Speed:
     create, body = SIDES[side]
     create(run)
-    barrier = FORKS.Barrier(run.processes + 1)
-    processes = [FORKS.Process(target=_process, args=(body, run, barrier)) for _ in range(run.processes)]
+    barrier, cpu_s = FORKS.Barrier(run.processes + 1), FORKS.SimpleQueue()
+    processes = [FORKS.Process(target=_process, args=(body, run, barrier, cpu_s)) for _ in range(run.processes)]
     for process in processes:
         process.start()
     barrier.wait(120)
@@ -136,7 +158,7 @@ def rate(side: str, run: Run) -> float:
         assert process.exitcode == 0, f"a process of {side} died"
     took_s = time.monotonic() - began
     _check(run)
-    return run.trials / took_s
+    return Speed(run.trials / took_s, 1000 * sum(cpu_s.get() for _ in processes) / run.trials)
 
 
 def _check(run: Run) -> None:
@@ -146,27 +168,36 @@ def _check(run: Run) -> None:
     assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials)
 
 
-def _process(body: Callable[[Run, Barrier], None], run: Run, barrier: Barrier) -> None:
+def _process(body: Callable[[Run, Meeting], None], run: Run, barrier: Barrier, cpu_s: SimpleQueue[float]) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123 - a worker's log, for the life of the process
-    body(run, barrier)
+    began = []
+
+    def meet() -> None:
+        barrier.wait()
+        began.append(time.process_time())
+
+    body(run, meet)
+    cpu_s.put(time.process_time() - began[0])
 
 
-def compare(new_url: Callable[[], str], sampler: str, processes: int, rounds: int) -> dict[str, list[float]]:
-    rates: dict[str, list[float]] = {side: [] for side in SIDES}
+def compare(new_url: Callable[[], str], sampler: str, processes: int, rounds: int) -> list[list[Speed]]:
+    """Of plain Optuna, then of ours."""
+    speeds: list[list[Speed]] = [[] for _ in SIDES]
     for _ in range(rounds):
-        for side in SIDES:
-            rates[side].append(rate(side, Run(new_url(), sampler, processes)))
-    return rates
+        for kept, side in zip(speeds, SIDES, strict=True):
+            kept.append(measure(side, Run(new_url(), sampler, processes)))
+    return speeds
 
 
-def row(database: str, sampler: str, processes: int, rates: dict[str, list[float]]) -> str:
-    """Medians, and the ratio of each round's two: ours to plain Optuna's."""
-    plain, ours = rates.values()
-    ratios = [one / other for one, other in zip(ours, plain, strict=True)]
-    cells = [database, sampler, str(processes), f"{statistics.median(plain):.1f}", f"{statistics.median(ours):.1f}"]
+def row(database: str, sampler: str, processes: int, speeds: list[list[Speed]]) -> str:
+    """Medians, and of the ratio of each round's two: ours to plain Optuna's."""
+    rates = [[speed.trials_a_s for speed in side] for side in speeds]
+    cpu = [statistics.median(speed.cpu_ms_a_trial for speed in side) for side in speeds]
+    ratios = [ours / plain for plain, ours in zip(*rates, strict=True)]
+    cells = [database, sampler, str(processes), *(f"{statistics.median(side):.1f}" for side in rates)]
     cells += [f"**{statistics.median(ratios):.2f}**", f"{min(ratios):.2f} to {max(ratios):.2f}"]
-    return f"| {' | '.join(cells)} |"
+    return f"| {' | '.join([*cells, *(f'{one:.0f}' for one in cpu)])} |"
 
 
 def databases(folder: Path, server: Server) -> dict[str, Callable[[], str]]:
@@ -184,14 +215,14 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="*", default=list(TRIALS_A_PROCESS))
     parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS), choices=list(SAMPLERS))
     options = parser.parse_args()
-    print("| database | sampler | processes | plain Optuna, trials/s | ours | ratio | of single rounds |")
-    print("|---|---|---|---|---|---|---|")
+    print("| database | sampler | processes | plain Optuna, trials/s | ours | ratio | of single rounds ", end="")
+    print("| plain Optuna, ms of processor a trial | ours |\n|---|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="storage-bench-") as folder, postgres_server() as server:
         for database, new_url in databases(Path(folder), server).items():
             for sampler in options.samplers:
                 for processes in options.processes:
-                    rates = compare(new_url, sampler, processes, options.rounds)
-                    print(row(database, sampler, processes, rates), flush=True)
+                    speeds = compare(new_url, sampler, processes, options.rounds)
+                    print(row(database, sampler, processes, speeds), flush=True)
     print(f"\n{options.rounds} rounds, {REPORTS} reports a trial; {machine()}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from search.objective import Params
 from search.sampling import make_pruner, make_sampler, suggest
 from search.seeds import sampler_seed
+from storage.attributes import MADE_BY
 from storage.drafts import drafting
 from storage.places import Claim, Holder
 from storage.study import StoredStudy
@@ -21,14 +22,13 @@ def ask(study: StoredStudy, claim: Claim, seed: int, holder: Holder, versions: d
     with drafting(claim.number) as draft:
         drafted = study.optuna.ask()
         params = suggest(drafted, spec.space)
-    trial_id = draft.publish(
-        drafted.storage,
-        place=claim.number,
-        attempt=claim.attempt,
-        seed=seed,
-        protocol=spec.protocol,
-        worker=holder.worker,
-        device=holder.device,
-        versions=versions,
-    )
-    return trial_id, params
+    whose = {
+        "place": claim.number,
+        "attempt": claim.attempt,
+        "seed": seed,
+        "worker": holder.worker,
+        "device": holder.device,
+        "protocol": spec.protocol,
+        "versions": versions,
+    }
+    return draft.publish(drafted.storage, **{MADE_BY: whose}), params

@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 
 from search.objective import Objective, Params
 from search.worker import WorkerOptions
+from storage.attributes import attributes
 from storage.errors import NothingToExportError
 from storage.export import best_trials
 from storage.study import StoredStudy
@@ -63,12 +64,12 @@ def embed(
 def _chosen(study: StoredStudy, number: int | None) -> tuple[int, Params, int]:
     if number is None:
         trial, row = best_trials(study)[0]
-        return trial.number, row["params"] or {}, trial.user_attrs["seed"]
+        return trial.number, row["params"] or {}, attributes(trial)["seed"]
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     trials = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False, states=ended)}
-    if number not in trials or "seed" not in trials[number].user_attrs:
+    if number not in trials or "seed" not in attributes(trials[number]):
         raise NothingToExportError(
             f"study {study.name!r} has no finished trial {number}; `affinity-search status {study.name}` shows it, and "
             "without --trial the best one is taken"
         )
-    return number, trials[number].params, trials[number].user_attrs["seed"]
+    return number, trials[number].params, attributes(trials[number])["seed"]

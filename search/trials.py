@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import optuna
+import psutil
 
 from search.attempt import Attempt
 from search.checkpointing import Checkpointer
@@ -16,6 +17,7 @@ from search.finishing import AtOnce, Finisher
 from search.illustration import Illustrator
 from search.objective import Objective
 from search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
+from storage.attributes import attributes
 from storage.errors import LostPlaceError
 from storage.files import StudyFiles
 from storage.leases import LeaseKeeper
@@ -29,6 +31,9 @@ ENDS = (optuna.TrialPruned, DivergedError)
 
 if TYPE_CHECKING:
     from search.training.fit import EpochScore, TrainingResult
+
+
+FIRST_STEP = "first training step"  # benchmarks/start.py looks for it
 
 
 def say(message: str) -> None:
@@ -67,6 +72,8 @@ class Worker:
     current: Current
     finisher: Finisher = field(default_factory=AtOnce)
     illustrator: Illustrator | None = None
+    last_failed: bool = False  # whether the last attempt ended without a value
+    has_stepped: bool = False
 
     def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
         """One attempt at a claimed place; true if the place was used up by it."""
@@ -81,7 +88,7 @@ class Worker:
             self.current.checkpoint = checkpoint = self._checkpoint(attempt)
             self.current.attempt = attempt
             try:
-                outcome = self._train(attempt, checkpoint, lambda: keeper.lost or should_stop())
+                outcome = self._train(attempt, checkpoint, lambda: self._stepped() or keeper.lost or should_stop())
                 unfinished = isinstance(outcome, Exception) and not isinstance(outcome, ENDS)
                 if unfinished and not keeper.lost:  # a lost place's file is its new holder's
                     checkpoint.write()
@@ -99,13 +106,20 @@ class Worker:
             self.files.drop_checkpoint(claim.number)
         return used
 
+    def _stepped(self) -> bool:
+        """Training asks after every step whether to stop: the first time, how long the start took is told."""
+        if not self.has_stepped:
+            self.has_stepped = True
+            say(f"{FIRST_STEP} {time.time() - psutil.Process().create_time():.1f} s after this process began")
+        return False
+
     def _checkpoint(self, attempt: Attempt) -> Checkpointer:
         claim = attempt.claim
         checkpoint = Checkpointer(self.files.checkpoint(claim.number), attempt.identity, say)
         if claim.params is not None and not checkpoint.path.exists():
             earlier = [trial for trial in self.study.attempts_at(claim.number) if trial.intermediate_values]
             if earlier:
-                reached, who = len(earlier[-1].intermediate_values), earlier[-1].user_attrs.get("worker", "its worker")
+                reached, who = len(earlier[-1].intermediate_values), attributes(earlier[-1]).get("worker", "its worker")
                 say(
                     f"place {claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
                     f"no checkpoint {checkpoint.path}; machines that share --files go on with each other's"
@@ -133,6 +147,7 @@ class Worker:
 
         A failed trial is spent, one that had no memory is tried once more, a storage that stays away ends the worker.
         """
+        self.last_failed = isinstance(outcome, Exception) and not isinstance(outcome, optuna.TrialPruned)
         if isinstance(outcome, optuna.TrialPruned):
             attempt.prune()
             self._close(attempt)

@@ -75,7 +75,8 @@ def _use_up_places(
     ended = 0
     while not signals.draining and (claim := worker.places.claim(worker.holder)):
         ended += worker.run(claim, signals.should_stop)
-        worker.places.refuse_repeated_failure([worker.holder.worker], since)
+        if worker.last_failed:
+            worker.places.refuse_repeated_failure([worker.holder.worker], since)
     say(f"worker {worker.holder.worker}: {ended} trials ended" + (", stopped" if signals.draining else ""))
     return ended
 

@@ -1,4 +1,7 @@
-"""What is written beside a trial, as everybody but its writer shall see it."""
+"""What is written beside a trial, as everybody but its writer shall see it.
+
+Optuna writes each attribute by itself, so what is only read together is kept together.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-# One attribute holds the best epoch's scores, because each attribute is a transaction of its own.
-SCORES = "scores"
-DIAGNOSTICS = "diagnostics"  # among them: those of the last epoch, and what they say in words
+MADE_BY = "made_by"  # place, attempt, seed, worker, device, protocol, versions
+SCORES = "scores"  # of the best epoch: epoch, duration_s, macro_f1 and the others
+DIAGNOSTICS = "diagnostics"  # among the scores: those of the last epoch, and what they say in words
 
 
 def attributes(trial: FrozenTrial) -> dict[str, Any]:
-    """The trial's user attributes, with `epoch`, `duration_s`, `macro_f1` and the other scores among them."""
-    return {**trial.user_attrs, **trial.user_attrs.get(SCORES, {})}
+    """The trial's user attributes, with the single ones of those kept together among them."""
+    attrs = trial.user_attrs
+    return {**attrs, **attrs.get(MADE_BY, {}), **attrs.get(SCORES, {})}

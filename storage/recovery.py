@@ -15,6 +15,7 @@ from typing import Any
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.attributes import attributes
 from storage.background import Background
 from storage.patience import at_once, is_transient
 from storage.places import DEFAULT_LEASE_S, Places
@@ -98,7 +99,7 @@ class Recovery:
         # None: a trial that says nothing of its place
         beginning = {None, *(row["number"] for row in rows if is_beginning(row))}
         lines = [
-            self._complete_half(trial, by_trial.get(trial.number), trial.user_attrs.get("place") in beginning, now)
+            self._complete_half(trial, by_trial.get(trial.number), attributes(trial).get("place") in beginning, now)
             for trial in running
         ]
         return [line for line in lines if line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import optuna
@@ -12,6 +13,7 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, select, update
 
 from storage import tables
+from storage.attributes import attributes
 from storage.backend import Backend
 from storage.errors import StorageError, StudyNotFoundError
 from storage.patience import Patience
@@ -85,7 +87,7 @@ class StoredStudy:
 
     def attempts_at(self, place: int) -> list[FrozenTrial]:
         """The Optuna trials of a place's attempts so far, in their order."""
-        return [trial for trial in self.optuna.get_trials(deepcopy=False) if trial.user_attrs.get("place") == place]
+        return [trial for trial in self.optuna.get_trials(deepcopy=False) if attributes(trial).get("place") == place]
 
     def made_patient(self, patience: Patience) -> StoredStudy:
         """The same study for a worker: its requests wait for a database that is away."""
@@ -167,7 +169,13 @@ def _definition(backend: Backend, token: str) -> tuple[StudySpec, str | None]:
     row = backend.transaction(lambda connection: connection.execute(query).one_or_none())
     if row is None:
         raise StorageError(f"the definition of study {token} is missing from {backend}; was its table cleared by hand?")
-    return StudySpec.from_dict(json.loads(row.definition)), row.precision
+    return _read(row.definition), row.precision
+
+
+@lru_cache(maxsize=16)
+def _read(definition: str) -> StudySpec:
+    """It is read before every trial, and checking it takes as long as a transaction."""
+    return StudySpec.from_dict(json.loads(definition))
 
 
 def log(connection: Connection, backend: Backend, token: str, kind: str, text: str) -> None:

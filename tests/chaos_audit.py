@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.objective import Objective
 from search.seeds import trial_seed
+from storage.attributes import attributes
 from storage.places import Places
 from storage.study import StoredStudy
 from storage.tables import PlaceState
@@ -33,7 +34,7 @@ class Audit:
 def audit(study: StoredStudy) -> Audit:
     """Compare the places, Optuna's trials, and a retraining of every place in this process."""
     rows, trials = Places.of(study).rows(), study.optuna.get_trials(deepcopy=False)
-    complete = Counter(trial.user_attrs.get("place") for trial in trials if trial.state == TrialState.COMPLETE)
+    complete = Counter(attributes(trial).get("place") for trial in trials if trial.state == TrialState.COMPLETE)
     wrong = [*_wrong_rows(rows, trials), *_wrong_trials(trials, rows)]
     differing = _differing(study, rows, {trial.number: trial for trial in trials})
     trained = sum(len(trial.intermediate_values) - trial.user_attrs.get("resumed_epochs", 0) for trial in trials)
@@ -69,14 +70,14 @@ def _wrong_trials(trials: list[FrozenTrial], rows: list[dict[str, Any]]) -> list
     params = {row["number"]: row["params"] for row in rows}
     wrong = []
     for trial in trials:
-        place = trial.user_attrs.get("place")
+        place = attributes(trial).get("place")
         if trial.state not in (TrialState.COMPLETE, TrialState.FAIL):
             wrong.append(f"trial {trial.number} is {trial.state.name}")
         elif trial.state == TrialState.COMPLETE and trial.number not in counted:
             wrong.append(f"trial {trial.number} is complete, but place {place} counts another")
         elif trial.state == TrialState.FAIL and "reason" not in trial.user_attrs:
             wrong.append(f"trial {trial.number} failed without a reason")
-        attempt = trial.user_attrs.get("attempt", 1)  # its worker may have died between writing the two
+        attempt = attributes(trial).get("attempt", 1)  # its worker may have died between writing the two
         if place is not None and not 1 <= attempt <= max(1, attempts[place]):
             wrong.append(f"trial {trial.number} is attempt {attempt} of {attempts[place]}")
         if place is not None and trial.params != params[place]:

@@ -20,6 +20,7 @@ from search.checkpointing import Checkpointer
 from search.training.checkpoints import TrainingState, load, save
 from search.training.errors import CheckpointError
 from search.training.results import EpochScore
+from storage.attributes import attributes
 from storage.backend import Backend
 from storage.files import StudyFiles, default_root
 from storage.places import Places
@@ -211,7 +212,7 @@ class TestGoingOn:
         assert not checkpoint.exists(), "the trial has ended"
         trials = study.optuna.get_trials()
         assert trials[0].user_attrs["cause"] == "preempted", "recorded apart from a crash"
-        assert trials[1].user_attrs["attempt"] == 1, "no attempt is counted"
+        assert attributes(trials[1])["attempt"] == 1, "no attempt is counted"
 
     @pytest.mark.usefixtures("stopped")
     def test_a_damaged_file_means_afresh_with_one_warning(

@@ -18,6 +18,7 @@ from waiting import until
 from search.accelerators import Slot
 from search.launcher import Launcher
 from search.seeds import trial_seed
+from storage.attributes import attributes
 from storage.backend import Backend, open_backend
 from storage.places import Places
 from storage.study import StoredStudy, load_study
@@ -103,8 +104,8 @@ class TestDeaths:
         old, new = (study.optuna.trials[row["trial"]] for row in (victim, again))
         assert (old.state, new.state) == (TrialState.FAIL, TrialState.COMPLETE)
         assert old.params == new.params
-        assert old.user_attrs["seed"] == new.user_attrs["seed"] == trial_seed(0, victim["number"])
-        assert (old.user_attrs["attempt"], new.user_attrs["attempt"]) == (1, 2)
+        assert attributes(old)["seed"] == attributes(new)["seed"] == trial_seed(0, victim["number"])
+        assert (attributes(old)["attempt"], attributes(new)["attempt"]) == (1, 2)
         assert f"worker {victim['worker']} died (killed by SIGKILL)" in launch.said
         assert not [t for t in study.optuna.trials if t.state == TrialState.RUNNING]
 

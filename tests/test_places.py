@@ -10,6 +10,7 @@ from sqlalchemy import event
 
 from search.attempt import Attempt
 from search.seeds import trial_seed
+from storage.attributes import attributes
 from storage.backend import Backend
 from storage.errors import LostPlaceError
 from storage.places import Claim, Places
@@ -55,7 +56,7 @@ class TestManyWorkers:
         assert len(trials) == 40
         assert {t.state for t in trials} == {TrialState.COMPLETE}
         assert {row["trial"] for row in rows} == {t.number for t in trials}
-        assert {t.user_attrs["place"] for t in trials} == set(range(40))
+        assert {attributes(t)["place"] for t in trials} == set(range(40))
         by_number = {t.number: t for t in trials}
         assert all(by_number[row["trial"]].params == row["params"] for row in rows)
         assert all(by_number[row["trial"]].value == row["value"] for row in rows)
@@ -181,7 +182,7 @@ class TestAttempts:
         getattr(attempt, end)(*arguments)
         assert row(places)["state"] == place
         assert study.optuna.trials[0].state == trial
-        assert study.optuna.trials[0].user_attrs["seed"] == trial_seed(0, 0) == attempt.seed
+        assert attributes(study.optuna.trials[0])["seed"] == trial_seed(0, 0) == attempt.seed
 
     def test_the_row_decides_when_the_place_is_lost(self, study: StoredStudy, places: Places) -> None:
         attempt = self.begun(study)

@@ -10,6 +10,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from search.attempt import Attempt
 from search.sampling import make_pruner, make_sampler
 from search.seeds import trial_seed
+from storage.attributes import attributes
 from storage.backend import Backend
 from storage.study import StoredStudy
 from studies.errors import StudyFileError
@@ -23,7 +24,7 @@ RANGES = ("sampler.kind=random",)
 def proposals(study: StoredStudy) -> list[tuple[int, tuple[float | int, ...], int]]:
     """(place, parameters, seed) of every trial."""
     return sorted(
-        (t.user_attrs["place"], tuple(t.params.values()), t.user_attrs["seed"]) for t in study.optuna.get_trials()
+        (attributes(t)["place"], tuple(t.params.values()), attributes(t)["seed"]) for t in study.optuna.get_trials()
     )
 
 
@@ -79,7 +80,7 @@ def test_a_later_attempt_trains_the_same(backend: Backend, space: tuple[str, ...
     train(study)
     first, second, third = study.optuna.get_trials()
     assert first.params == second.params == third.params
-    assert first.user_attrs["seed"] == third.user_attrs["seed"]
+    assert attributes(first)["seed"] == attributes(third)["seed"]
     (row,) = worker_for(study).places.rows()
     assert row["params"] == third.params
     assert isinstance(row["params"]["n_centers"], int)

@@ -172,8 +172,8 @@ class TestStopping:
         assert train(study) == 4
         first, again, *_ = study.optuna.trials
         assert again.params == first.params
-        assert again.user_attrs["seed"] == first.user_attrs["seed"]
-        assert again.user_attrs["attempt"] == 1
+        assert attributes(again)["seed"] == attributes(first)["seed"]
+        assert attributes(again)["attempt"] == 1
 
 
 class TestWithKeras:

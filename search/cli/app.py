@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli import create, dashboard, doctor, evaluate, export, launch, status, studies, worker
+from search.cli import create, dashboard, doctor, embed, evaluate, export, launch, status, studies, worker
 
 app = typer.Typer(
     name="affinity-search",
@@ -22,6 +22,7 @@ app.command()(worker.worker)
 app.command()(status.status)
 app.command()(evaluate.evaluate)
 app.command()(export.export)
+app.command()(embed.embed)
 app.command()(dashboard.dashboard)
 app.command()(doctor.doctor)
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
+from storage.attributes import attributes
 from storage.files import StudyFiles
 from storage.places import DEFAULT_LEASE_S, Places
 from storage.recovery import is_beginning
@@ -183,7 +184,7 @@ def _halves(study: StoredStudy) -> list[Half]:
     # A worker that has made its trial and not yet written its place's row: one such trial for each such place.
     starting = [row["number"] for row in rows if is_beginning(row) and row["lease_until"] >= now]
     unplaced = [trial for trial in halves if trial.number not in by_trial]
-    unplaced = [trial for trial in unplaced if trial.user_attrs.get("place") in (None, *starting)]
+    unplaced = [trial for trial in unplaced if attributes(trial).get("place") in (None, *starting)]
     young = {trial.number for trial in unplaced[max(0, len(unplaced) - len(starting)) :]}
     return [_half(trial, by_trial.get(trial.number)) for trial in halves if trial.number not in young]
 
@@ -195,7 +196,7 @@ def _half(trial: FrozenTrial, row: Row | None) -> Half:
         ending = "close it as PRUNED, as its place is"
     else:
         ending = "close it as FAIL: its attempt is over"
-    return Half(trial.number, trial.user_attrs.get("place", row and row["number"]), ending)
+    return Half(trial.number, attributes(trial).get("place", row and row["number"]), ending)
 
 
 def _spent(study: StoredStudy, rows: Sequence[Row]) -> Iterator[Spent]:
@@ -204,12 +205,12 @@ def _spent(study: StoredStudy, rows: Sequence[Row]) -> Iterator[Spent]:
     # As StoredStudy.attempts_at, for all these places in one reading of the trials.
     trials = study.optuna.get_trials(deepcopy=False)
     for row in rows:
-        attempts = [trial for trial in trials if trial.user_attrs.get("place") == row["number"]]
+        attempts = [trial for trial in trials if attributes(trial).get("place") == row["number"]]
         yield Spent(row["number"], row["reason"] or "unknown", tuple(_attempt(trial, row) for trial in attempts))
 
 
 def _attempt(trial: FrozenTrial, row: Row) -> EndedAttempt:
-    attrs = trial.user_attrs
+    attrs = attributes(trial)
     of_place = row["reason"] if row["trial"] == trial.number else None
     return EndedAttempt(
         trial=trial.number,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from storage.attributes import SCORES
+from storage.attributes import SCORES, attributes
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -41,7 +41,7 @@ def points_of(trials: Sequence[FrozenTrial]) -> list[Point]:
         spent_s += scores["duration_s"]
         if trial.state == TrialState.COMPLETE:
             numbers = {key: scores[key] for key in ("macro_f1", "minority_f1", "majority_f1", "duration_s")}
-            worker = str(trial.user_attrs.get("worker", "?"))
+            worker = str(attributes(trial).get("worker", "?"))
             found.append(Point(trial.number, **numbers, worker=worker, params=trial.params, spent_s=spent_s))
     return found
 

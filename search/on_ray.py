@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from studies.errors import AffinitySearchError
 LOST = -signal.SIGKILL
 LOG_KEPT = 64 * 1024  # bytes of a worker's log that come back to the launcher
 PR_SET_PDEATHSIG = 1
+KNOCK_S = 10.0
 
 
 class RayError(AffinitySearchError):
@@ -160,6 +162,7 @@ def connect(address: str, study: StoredStudy) -> None:
         raise RayError("--on ray needs Ray here and on every node; pip install 'affinity-search[ray]'") from None
     if address != "ray" and not address.startswith("ray://"):
         raise RayError(f"--on {address} given; allowed: ray, or ray://HOST:PORT for a cluster elsewhere")
+    _knock(address if address != "ray" else os.environ.get("RAY_ADDRESS", ""))
     try:
         ray.init("auto" if address == "ray" else address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -168,6 +171,17 @@ def connect(address: str, study: StoredStudy) -> None:
     machines = {node["NodeManagerAddress"] for node in _nodes()}
     if is_sqlite(study.backend.url) and len(machines) > 1:
         raise RayError(f"{len(machines)} machines cannot share the SQLite file of {study.backend}; use PostgreSQL")
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for minutes for a head that is not there."""
+    host, _, port = address.removeprefix("ray://").partition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise RayError(f"nothing listens at {address} ({error}); start Ray there with: ray start --head") from error
 
 
 def plan(devices: str, workers: int | None) -> list[RaySlot]:

@@ -129,6 +129,13 @@ def test_another_word(sqlite_url: str, cli: Cli) -> None:
     assert line == "error: --on spark given; allowed: ray, or ray://HOST:PORT for a cluster elsewhere"
 
 
+def test_nothing_listens(sqlite_url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    for address, shown in (("ray", "127.0.0.1:1"), ("ray://127.0.0.1:2", "ray://127.0.0.1:2")):
+        line = cli("launch", TINY, "--on", address, "--storage", sqlite_url, fails=True).err.splitlines()[-1]
+        assert line.startswith(f"error: nothing listens at {shown} ([Errno 111]"), line
+
+
 def test_no_cluster(sqlite_url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: Any, **options: Any) -> None:
         raise ConnectionError("Could not find any running Ray instance.\nmore")

@@ -6,7 +6,8 @@ folder=${1:-secrets}
 env_file=${2:-.env}
 umask 077
 
-random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_'; }
+# Without a line's end: Kubernetes would take it for a part of the password.
+random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; }
 
 mkdir -p "$folder"
 for name in db_password dashboard_password; do

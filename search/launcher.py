@@ -49,6 +49,7 @@ class Launcher:
         lease_s: float = DEFAULT_LEASE_S,
         files: Path | None = None,
         outage_s: float = DEFAULT_LIMIT_S,
+        new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess,
     ) -> None:
         self._study = study
         self._data_dir = data_dir
@@ -62,7 +63,7 @@ class Launcher:
         self._waiting = False
         self._told: int | None = None  # the last signal that was announced
         self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
-        self.workers = [WorkerProcess(slot, self.logs) for slot in slots]
+        self.workers = [new_worker(slot, self.logs) for slot in slots]
 
     @property
     def _places(self) -> Places:

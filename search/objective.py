@@ -11,8 +11,8 @@ from studies.spec import StudySpec
 if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everything that names an objective
     from search.training.checkpoints import TrainingState
     from search.training.datasets import Split
-    from search.training.fit import EpochScore, Trainer, TrainingResult
     from search.training.features import Features
+    from search.training.fit import EpochScore, Trainer, TrainingResult
     from search.training.results import Precision
 
 Params = dict[str, float | int]
@@ -21,9 +21,7 @@ Params = dict[str, float | int]
 class Objective:
     """Trains trials of one study, one after the other, with one compiled trainer."""
 
-    def __init__(
-        self, spec: StudySpec, precision: str, data_dir: Path | None, *, embedding: int | None = None
-    ) -> None:
+    def __init__(self, spec: StudySpec, precision: str, data_dir: Path | None, *, embedding: int | None = None) -> None:
         """Load the training images and those that score the epochs; `embedding` as in `NetworkConfig`.
 
         Raises:

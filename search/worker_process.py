@@ -9,10 +9,23 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from search.accelerators import Slot
 from search.worker import new_worker_id
 from storage.study import StoredStudy
+
+
+class Process(Protocol):
+    """What a launcher needs of a worker's process, here or elsewhere: some of Popen's methods."""
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+    def kill(self) -> None: ...
 
 
 @dataclass
@@ -21,7 +34,7 @@ class WorkerProcess:
 
     slot: Slot
     logs: Path
-    process: subprocess.Popen[bytes] | None = None
+    process: Process | None = None
     worker_id: str = ""
     early_deaths: int = 0
     told: int | None = None  # the last signal that was passed on to the present process
@@ -40,17 +53,11 @@ class WorkerProcess:
 
     def start(self, study: StoredStudy, options: Sequence[str]) -> None:
         """Start a worker of `study` here, with an id of its own."""
-        slot = self.slot
-        self.worker_id = f"{new_worker_id()}-{slot.label.replace(':', '')}"
-        command = [sys.executable, "-m", "search", "worker", "--device", slot.device, "--worker-id", self.worker_id]
-        command += ["--threads", str(slot.threads)] if slot.threads else []
-        command += ["--memory-mib", str(slot.memory_mib)] if slot.memory_mib else []
-        # The URL goes by environment: arguments can be read by every user of the machine.
-        secret = {"AFFINITY_SEARCH_STORAGE": study.backend.secret_url, "PYTHONUNBUFFERED": "1"}
+        command = self.new_command()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [*command, *options, "--", study.name],
-                env=os.environ | slot.environment | secret,
+                [sys.executable, *command, *options, "--", study.name],
+                env=os.environ | self.environment(study),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -58,6 +65,20 @@ class WorkerProcess:
                 start_new_session=True,
             )
         self.told = None
+
+    def new_command(self) -> list[str]:
+        """The arguments for Python that begin a new worker here; what the launcher decides comes after them."""
+        slot = self.slot
+        self.worker_id = f"{new_worker_id()}-{slot.label.replace(':', '')}"
+        command = ["-m", "search", "worker", "--device", slot.device, "--worker-id", self.worker_id]
+        command += ["--threads", str(slot.threads)] if slot.threads else []
+        command += ["--memory-mib", str(slot.memory_mib)] if slot.memory_mib else []
+        return command
+
+    def environment(self, study: StoredStudy) -> dict[str, str]:
+        """What the worker gets beyond its surroundings: the URL too, for every user of a machine can read arguments."""
+        secret = {"AFFINITY_SEARCH_STORAGE": study.backend.secret_url, "PYTHONUNBUFFERED": "1"}
+        return self.slot.environment | secret
 
     def tell(self, number: int) -> None:
         """Pass a signal on, once."""

@@ -13,6 +13,13 @@ if __name__ == "__main__":
     sys.argv = ["affinity-search", *sys.argv[3:]]
     sys.executable = os.environ["FAKE_PYTHON"]
     install(replace_for_good)
+    if "--on" in sys.argv:  # a cluster's nodes choose their own Python
+        from search.on_ray import RayWorker
+
+        RayWorker.python = sys.executable
+        fakes = {key: value for key, value in os.environ.items() if key.startswith("FAKE_")}
+        own = RayWorker.environment
+        setattr(RayWorker, "environment", lambda self, study: own(self, study) | fakes)  # noqa: B010
     from search.cli import main
 
     main()

@@ -15,11 +15,18 @@ if TYPE_CHECKING:
 
 def embed(
     study: StudyName,
-    trial: Annotated[int | None, typer.Option("--trial", metavar="N", min=0, help="Of trial N; default the best.")] = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", metavar="N", min=0, help="Of trial N; default the best.")
+    ] = None,
     width: Annotated[
         int | None,
-        typer.Option("--width", metavar="H", min=2, help="Put a Dense layer of H features before the head; 2 for the "
-                     "article's pictures. Without it the network's own features are shown by PCA."),
+        typer.Option(
+            "--width",
+            metavar="H",
+            min=2,
+            help="Put a Dense layer of H features before the head; 2 for the "
+            "article's pictures. Without it the network's own features are shown by PCA.",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures.", file_okay=False)

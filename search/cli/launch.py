@@ -25,6 +25,11 @@ from search.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from search.accelerators import Slot
+    from search.worker_process import WorkerProcess
     from storage.study import StoredStudy
 
 
@@ -36,6 +41,10 @@ def launch(
         int, typer.Option("--workers-per-device", metavar="K", min=1, help="Workers that share each GPU.")
     ] = 1,
     tpu: Annotated[list[str] | None, typer.Option("--tpu", metavar="NAME", help="A TPU elsewhere; repeatable.")] = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="ray|ray://HOST:PORT", help="Workers on a Ray cluster instead of this machine."),
+    ] = None,
     trials: Trials = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
@@ -45,14 +54,20 @@ def launch(
     outage_s: OutageS = 1800.0,
     lease_s: LeaseS = 120.0,
 ) -> None:
-    """Create or continue a study and run workers on this machine until its places are used."""
+    """Create or continue a study and run workers, on this machine or a cluster, until its places are used."""
     from search.accelerators import plan
     from search.launcher import Launcher
     from search.progress import progress_for
     from search.view import plural
+    from search.worker_process import WorkerProcess
 
-    slots = plan(devices, workers, per_device=per_device, tpus=tpu or [])
+    new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
+    if on and (tpu or per_device != 1):
+        raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
+    slots = [] if on else plan(devices, workers, per_device=per_device, tpus=tpu or [])
     stored = asked_study(storage, study, name, overrides, trials)
+    if on:
+        slots, new_worker = _on_ray(on, stored, devices, workers)
     started = time.monotonic()
     with progress_for(stored) as progress:
         launcher = Launcher(
@@ -64,6 +79,7 @@ def launch(
             lease_s=lease_s,
             files=files,
             outage_s=outage_s,
+            new_worker=new_worker,
         )
         progress.say(
             f"{plural(len(slots), 'worker')} on {', '.join(slot.label for slot in slots)}; logs in {launcher.logs}"
@@ -71,6 +87,15 @@ def launch(
         finished = launcher.run()
         progress.show(stored, last=True)
     _summarise(stored, time.monotonic() - started, finished)
+
+
+def _on_ray(
+    address: str, stored: StoredStudy, devices: str, workers: int | None
+) -> tuple[list[Slot], Callable[[Slot, Path], WorkerProcess]]:
+    from search import on_ray
+
+    on_ray.connect(address, stored)
+    return list(on_ray.plan(devices, workers)), on_ray.RayWorker
 
 
 def _summarise(stored: StoredStudy, seconds: float, finished: bool) -> None:

@@ -73,7 +73,11 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
 
     figure = Figure()
     figure.update_layout(
-        title={"text": title, "x": 0.02, "font": {"size": 15}}, template="none", margin={"l": 60, "r": 20, "t": 50, "b": 50}, height=420, **layout
+        title={"text": title, "x": 0.02, "font": {"size": 15}},
+        template="none",
+        margin={"l": 60, "r": 20, "t": 50, "b": 50},
+        height=420,
+        **layout,
     )
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def embed(
     study: StudyName,
-    trial: Annotated[
-        int | None, typer.Option("--trial", metavar="N", min=0, help="Of trial N; default the best.")
-    ] = None,
+    trial: Annotated[int | None, typer.Option("--trial", metavar="N", min=0, help="Trial N; default the best.")] = None,
     width: Annotated[
         int | None,
         typer.Option(

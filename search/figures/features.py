@@ -69,7 +69,8 @@ def _scatter(one: Features, chosen: NDArray[np.int64], title: str) -> bytes:
         mine = values[labels == label]
         minority = label % 2 == 0
         ax.scatter(
-            *mine.T,
+            mine[:, 0],
+            mine[:, 1],
             s=16 if minority else 5,
             marker="^" if minority else "o",
             color=COLOURS[label % len(COLOURS)],
@@ -80,7 +81,15 @@ def _scatter(one: Features, chosen: NDArray[np.int64], title: str) -> bytes:
         )
         if one.centers is not None:
             centers = one.centers[label]
-            ax.scatter(*centers.T, s=110, marker="*", color=COLOURS[label % len(COLOURS)], edgecolors="black", zorder=5)
+            ax.scatter(
+                centers[:, 0],
+                centers[:, 1],
+                s=110,
+                marker="*",
+                color=COLOURS[label % len(COLOURS)],
+                edgecolors="black",
+                zorder=5,
+            )
     # Centres that nothing drew near must not shrink the picture to a dot.
     low, high = np.percentile(values, [0.5, 99.5], axis=0)
     margin = 0.25 * (high - low) + 1e-6

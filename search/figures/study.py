@@ -72,13 +72,9 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
     from plotly.graph_objects import Figure
 
     figure = Figure()
-    figure.update_layout(
-        title={"text": title, "x": 0.02, "font": {"size": 15}},
-        template="none",
-        margin={"l": 60, "r": 20, "t": 50, "b": 50},
-        height=420,
-        **layout,
-    )
+    heading = {"text": title, "x": 0.02, "font": {"size": 15}}
+    margin = {"l": 60, "r": 20, "t": 50, "b": 50}
+    figure.update_layout(title=heading, template="none", margin=margin, height=420, **layout)
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
     return figure

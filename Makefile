@@ -87,6 +87,13 @@ mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6
 dashboard-load: $(VENV)/.installed-run  ## How long the dashboard takes with 10,000 trials (a minute and a half)
 	$(BIN)/python benchmarks/dashboard_load.py
 
+mnist-features: $(VENV)/.installed-test  ## README's picture of features with a small and a large margin (10 minutes)
+	$(BIN)/python benchmarks/mnist_features.py $(DATA_OPTION)
+
+test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JAX backend
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_affinity.py tests/test_diagnostics.py tests/test_fit.py \
+	  tests/test_networks.py tests/test_normalization.py tests/test_devices.py
+
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (about 15 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
 

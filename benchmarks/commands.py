@@ -35,6 +35,10 @@ class Command:
             tested = self.export(study)["test"]
         return dict(tested)
 
+    def embed(self, study: str, *options: str) -> None:
+        """Pictures of the study's best trial."""
+        self._run("embed", study, *options, *self._data)
+
     def export(self, study: str) -> dict[str, Any]:
         return dict(json.loads(self._run("export", study)))
 

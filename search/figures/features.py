@@ -71,7 +71,7 @@ def _scatter(one: Features, chosen: NDArray[np.int64], title: str) -> bytes:
         ax.scatter(
             mine[:, 0],
             mine[:, 1],
-            s=16 if minority else 5,
+            s=18 if minority else 9,
             marker="^" if minority else "o",
             color=COLOURS[label % len(COLOURS)],
             label=f"{label}{' (minority)' if minority else ''}",

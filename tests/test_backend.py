@@ -61,7 +61,7 @@ def test_the_lock_admits_one_at_a_time(backend: Backend, database_url: str) -> N
 
 
 def test_sqlite_waits_for_others_and_writes_a_log(sqlite: Backend) -> None:
-    for engine in (sqlite.engine, sqlite.optuna.engine):
+    for engine in (sqlite.engine, sqlite.rdb.engine):
         with engine.connect() as connection:
             assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
             assert connection.execute(text("PRAGMA busy_timeout")).scalar_one() == 60_000

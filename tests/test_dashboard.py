@@ -1,11 +1,13 @@
 """The real dashboard in a process of its own, on loopback."""
 
 import base64
+import http.client
 import json
 import re
 import signal
 import socket
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,18 @@ def status(url: str, **headers: str) -> int:
         return error.code
 
 
+def posted(url: str, length: int) -> int:
+    """The status of a request that only announces a body."""
+    where = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(str(where.hostname), where.port, timeout=30)
+    connection.putrequest("POST", where.path)
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders(b"x")
+    answer = connection.getresponse().status
+    connection.close()
+    return answer
+
+
 def test_behind_a_proxy_each_client_has_its_own_attempts(
     sqlite: Backend, sqlite_url: str, tmp_path: Path, start: Start
 ) -> None:
@@ -86,6 +100,7 @@ def test_behind_a_proxy_each_client_has_its_own_attempts(
     # What the client itself claims stands before what the proxy saw, and is not believed.
     assert status(url, **right, **{"X-Forwarded-For": "192.0.2.9, 192.0.2.1"}) == 429
     assert status(url, **right, **{"X-Forwarded-For": "192.0.2.2"}) == 200
+    assert posted(url, 100_000) == 413  # not even taken in
     dashboard.process.terminate()
     assert dashboard.ended() == 0
     assert "login: 192.0.2.1 was wrong 10 times" in dashboard.said

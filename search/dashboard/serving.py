@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 THREADS = 8
+# The server takes a whole body in before any door sees the request, from anybody: who only reads sends none.
+BODY_READING = 16 * 1024
+BODY_EDITING = 256 * 1024 * 1024  # an artifact, as optuna-dashboard takes them
 ANY_ADDRESS = ("", "0.0.0.0", "::", "*")
 
 
@@ -61,11 +64,14 @@ def server_for(app: WSGIApplication, access: Access) -> Any:
     from waitress.server import create_server
 
     proxy: dict[str, Any] = {}
+    body = BODY_EDITING if access.allow_edit else BODY_READING
     if access.trusted_proxy:
         # Of the proxy's headers these alone: which host was asked for stays what the Host header says.
         proxy = {"trusted_proxy": access.trusted_proxy, "trusted_proxy_headers": {"x-forwarded-for"}}
     try:
-        return create_server(app, host=access.host, port=access.port, threads=THREADS, ident=None, **proxy)
+        return create_server(
+            app, host=access.host, port=access.port, threads=THREADS, ident=None, max_request_body_size=body, **proxy
+        )
     except OSError as error:
         hint = "try --port 0" if is_loopback(access.host) else "is it an address of this machine? Else try --port 0"
         raise StorageError(

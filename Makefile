@@ -94,6 +94,9 @@ test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JA
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_affinity.py tests/test_diagnostics.py tests/test_fit.py \
 	  tests/test_networks.py tests/test_normalization.py tests/test_devices.py
 
+screens: $(VENV)/.installed-test  ## README's pictures of the live view and the dashboard, from a real search (needs chromium)
+	$(BIN)/python tests/screens.py
+
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (about 15 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
 

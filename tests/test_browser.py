@@ -36,16 +36,20 @@ fetch('/api/studies/1', {method: 'DELETE', body: '{}'}).then(async a => done([a.
 """
 
 
+def chrome(profile: Path) -> webdriver.Chrome:
+    """A headless Chromium of Debian's with an empty profile."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for argument in (*ARGUMENTS, f"--user-data-dir={profile}"):
+        options.add_argument(argument)
+    return webdriver.Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
+
+
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
+    if shutil.which("chromium") is None or shutil.which("chromedriver") is None:
         pytest.skip("no chromium and chromedriver on PATH; on Debian: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    began = webdriver.Chrome(options=options, service=Service(driver))
+    began = chrome(tmp_path_factory.mktemp("profile"))
     yield began
     began.quit()
     print(f"screenshots are in {SCREENSHOTS}")

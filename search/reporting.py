@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from optuna.exceptions import ExperimentalWarning
+from optuna.trial import FrozenTrial
 
 from search.notes import BEST, study_note, trial_note
 from storage.background import Background
@@ -28,13 +29,16 @@ class Reporter:
         self._study = study
         self._written: dict[str, str] = {}
         self._ranked: set[int] = set()
-        self._used = -1
+        self._seen: tuple[int, int] | None = None
 
     def write(self) -> bool:
         """Returns whether there was anything new."""
         study = self._study = self._study.refreshed()
         counts = Places.of(study).counts()
-        if counts.used == self._used:
+        trials = study.optuna.get_trials(deepcopy=False)
+        # A place is used a moment before its trial ends.
+        seen = counts.used, sum(trial.state.is_finished() for trial in trials)
+        if seen == self._seen:
             return False
         best: list[Any] = []
         with contextlib.suppress(NothingToExportError):
@@ -49,8 +53,8 @@ class Reporter:
             for number in self._ranked - ranked:
                 self._note(number, "")
             self._ranked = ranked
-            self._figures()
-        self._used = counts.used
+            self._figures(trials)
+        self._seen = seen
         return True
 
     def _note(self, number: int | None, text: str) -> None:
@@ -68,12 +72,11 @@ class Reporter:
             save_note(Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number)), text)
         self._written[f"note {number}"] = text
 
-    def _figures(self) -> None:
+    def _figures(self, trials: Sequence[FrozenTrial]) -> None:
         from optuna_dashboard import save_plotly_graph_object
 
         from search.figures.study import figures, points_of
 
-        trials = self._study.optuna.get_trials(deepcopy=False)
         for name, figure in figures(points_of(trials), self._study.spec.protocol).items():
             text = figure.to_json()
             if self._written.get(name) != text:

@@ -147,6 +147,17 @@ class TestNotes:
         monkeypatch.setattr("optuna_dashboard.save_note", pytest.fail)
         assert not reporter.write()
 
+    def test_a_trial_that_ends_after_its_place_is_seen(self, sqlite: Backend) -> None:
+        study = trained(sqlite, trials=2)
+        with sqlite.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE trials SET state = 'RUNNING' WHERE number = 1")
+        reporter = Reporter(study)
+        assert reporter.write()
+        with sqlite.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE trials SET state = 'COMPLETE' WHERE number = 1")
+        assert reporter.write()
+        assert not reporter.write()
+
     def test_those_that_fall_behind_lose_theirs(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("search.reporting.BEST", 2)
         study = trained(sqlite, trials=3)
@@ -157,7 +168,7 @@ class TestNotes:
         number = next(row["number"] for row in place if row["trial"] == worst)
         with sqlite.engine.begin() as connection:
             connection.exec_driver_sql(f"UPDATE affinity_places SET value = 1.0 WHERE number = {number}")
-        reporter._used = -1
+        reporter._seen = None
         reporter.write()
         assert get_note_of(study, worst) == ""
 

@@ -28,6 +28,8 @@ PEERS = {
     "PyTorch compiled, bfloat16 autocast": ["torch_peer.py", "bfloat16-compiled"],
     "ours, float32": ["keras_peer.py", "float32"],
     "ours, mixed_bfloat16": ["keras_peer.py", "mixed_bfloat16"],
+    "ours, mixed_bfloat16, with augmentation": ["keras_peer.py", "mixed_bfloat16", "augmented"],
+    "ours, mixed_bfloat16, but without any input": ["keras_peer.py", "mixed_bfloat16", "given"],
     "ours, mixed_bfloat16, but with XLA": ["keras_peer.py", "mixed_bfloat16", "xla"],
     "ours, mixed_bfloat16, but with Keras' own batch norm": ["keras_peer.py", "mixed_bfloat16", "unfused"],
 }

@@ -1,6 +1,6 @@
 """Our own training step through our own Trainer, on random images of CIFAR-10's shape.
 
-    python keras_peer.py PRECISION BATCH STEPS THREADS [xla] [unfused]
+    python keras_peer.py PRECISION BATCH STEPS THREADS [xla] [unfused] [given] [augmented]
 
 For each line on stdin, trains an epoch of STEPS steps and prints the seconds it took, by the clock and of the
 processor.
@@ -21,6 +21,10 @@ def main() -> None:
     devices.configure("cpu", threads)
     if "xla" in sys.argv:
         devices.compile_options = lambda: {"jit_compile": True}
+    if "given" in sys.argv:  # no look-up: every step trains on the same images
+        from search.training.images import ImageTable
+
+        ImageTable.call = lambda self, indices: self.table[:batch]
     if "unfused" in sys.argv:
         devices.fused_batch_norm = lambda: None
     from search.training.datasets import FACTS, Split
@@ -30,7 +34,7 @@ def main() -> None:
     images = np.random.default_rng(0).integers(0, 256, (batch * steps, 32, 32, 3), dtype=np.uint8)
     split = Split(images, (np.arange(batch * steps) % 10).astype("int32"))
     network = NetworkConfig((64, 128, 256), 3, 0.9, "affinity")
-    training = TrainingConfig(1, batch, 5e-3, precision=precision)  # type: ignore[arg-type]
+    training = TrainingConfig(1, batch, 5e-3, augment="augmented" in sys.argv, precision=precision)  # type: ignore[arg-type]
     trainer = Trainer(split, split.take(np.arange(10)), FACTS["cifar10"], network, training, max_centers=30)
 
     def train() -> None:

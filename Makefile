@@ -64,7 +64,7 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of a real search again and a
 	$(BIN)/python tests/chaos.py postgresql --kills $(KILLS)
 
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (8 minutes)
-	cd benchmarks && ../$(BIN)/python -m optuna_compare
+	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare
 
 search-table: $(VENV)/.installed-run  ## Record benchmarks/search/table.csv: 160 real trials (half an hour on 2 cores)
 	$(BIN)/python -m benchmarks.search.record $(DATA_OPTION)
@@ -73,7 +73,7 @@ search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good pa
 	$(BIN)/python -m benchmarks.search.compare
 
 storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
-	PYTHONPATH=tests $(BIN)/python -m benchmarks.storage
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.throughput
 
 overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (5 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.overhead

@@ -12,7 +12,6 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import Cli
 from limits import parse
 from making import make, trained
 from optuna.artifacts import upload_artifact
@@ -24,7 +23,7 @@ from werkzeug.wrappers import Response
 
 from search.dashboard.guard import Guard, host_of
 from search.dashboard.login import Login, client_of
-from search.dashboard.password import Password, read_password
+from search.dashboard.password import Password
 from search.dashboard.serving import Access, guarded
 from storage.artifacts import artifact_store_for
 from storage.backend import Backend, open_backend
@@ -336,68 +335,6 @@ class TestReading:
         storage.get_all_studies()
         found = storage.get_all_trials(new.optuna._study_id)
         assert [trial.user_attrs for trial in found] == [trial.user_attrs for trial in new.optuna.trials]
-
-
-class TestPasswordFile:
-    @pytest.fixture
-    def path(self, tmp_path: Path) -> Path:
-        return tmp_path / "the password"
-
-    def write(self, path: Path, text: str, mode: int = 0o600) -> Path:
-        path.write_bytes(text.encode("utf-8"))
-        path.chmod(mode)
-        return path
-
-    @pytest.mark.parametrize(
-        ("text", "password"),
-        [
-            (f"ann:{SECRET}\n", Password("ann", SECRET)),
-            (f"{SECRET}\r\n", Password(None, SECRET)),
-            (f"ann:{SECRET}:more", Password("ann", f"{SECRET}:more")),
-            (f":{SECRET}", Password(None, SECRET)),
-        ],
-    )
-    def test_it_is_read(self, path: Path, text: str, password: Password) -> None:
-        assert read_password(self.write(path, text)) == password
-
-    def test_it_is_not_shown(self) -> None:
-        assert SECRET not in repr(Password("ann", SECRET))
-
-    @pytest.mark.parametrize(
-        ("text", "mode", "complaint"),
-        [
-            ("", 0o600, "has fewer than 12 characters; make one with: python3"),
-            ("ann:\n", 0o600, "has fewer than 12 characters"),
-            ("hunter2", 0o600, "has fewer than 12 characters"),
-            (" " * 20, 0o600, "has fewer than 12 characters"),
-            (f"{SECRET}\nmore", 0o600, "has several lines; write one, USER:PASSWORD"),
-            (SECRET, 0o640, "(mode 640); run: chmod 600 '"),
-            (SECRET, 0o604, "(mode 604); run: chmod 600 '"),
-        ],
-    )
-    def test_a_bad_one_is_refused(
-        self, path: Path, sqlite: Backend, sqlite_url: str, cli: Cli, text: str, mode: int, complaint: str
-    ) -> None:
-        self.write(path, text, mode)
-        line = cli("dashboard", "--password-file", str(path), "--storage", sqlite_url, fails=True).refused()
-        assert complaint in line
-        assert str(path) in line
-        assert not text.strip() or text.strip() not in line
-
-    def test_a_missing_one(self, path: Path, cli: Cli) -> None:
-        line = cli("dashboard", "--password-file", str(path), fails=True).refused()
-        assert line == f"the password file {path} cannot be read: No such file or directory"
-
-    def test_bytes_that_are_no_text(self, path: Path, cli: Cli) -> None:
-        path.write_bytes(b"\xff" * 20)
-        path.chmod(0o600)
-        assert "is not UTF-8 text" in cli("dashboard", "--password-file", str(path), fails=True).refused()
-
-    @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "::", "", "some.name", "127.0.0.1.evil"])
-    def test_beyond_this_machine_there_is_no_dashboard_without_one(self, cli: Cli, sqlite_url: str, host: str) -> None:
-        ran = cli("dashboard", "--host", host, "--storage", sqlite_url, fails=True)
-        assert ran.code == 2
-        assert "--password-file FILE" in ran.err
 
 
 def test_the_guard_passes_what_it_should_not_touch() -> None:

@@ -59,6 +59,10 @@ def test_one_room_knows_the_hardware(module: str) -> None:
     assert {Path(path).parent for path in importers(module, "studies", "storage", "search")} <= {Path("search/devices")}
 
 
+def test_one_file_knows_the_cluster() -> None:
+    assert importers("ray", "studies", "storage", "search") == {"search/on_ray.py"}
+
+
 def loaded_after(code: str) -> set[str]:
     """The heavy modules that a fresh process has loaded after running `code`."""
     script = f"import sys\n{code}\nprint('loaded', *[m for m in {HEAVY!r} if m in sys.modules])"

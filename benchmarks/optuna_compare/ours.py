@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import optuna
-from fake_objective import FakeObjective, FakeResult, install, replace_for_good
+from fake_objective import FakeObjective, install, replace_for_good
 from making import make
 from optuna.trial import TrialState
 from waiting import until
@@ -20,6 +20,7 @@ from optuna_compare import plain
 from optuna_compare.conditions import STUDY, Conditions
 from optuna_compare.processes import meet_others
 from search.cli import main
+from search.training.results import TrainingResult
 from storage.backend import open_backend
 from storage.places import Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread
@@ -99,7 +100,7 @@ def _paced(conditions: Conditions) -> type[FakeObjective]:
 
         def run(
             self, params: dict[str, float | int], seed: int, on_epoch: Callable[[Any], None], *stop: Any, **options: Any
-        ) -> FakeResult:
+        ) -> TrainingResult:
             pace_s = plain.begin(conditions, seed)
 
             def slowly(epoch: Any) -> None:

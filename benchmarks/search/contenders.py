@@ -16,17 +16,18 @@ DEFAULT = ("TPE", "median, no warm-up")
 SAMPLERS: dict[str, Options] = {
     REFERENCE[0]: {"kind": "tpe", "multivariate": False, "constant_liar": False},
     "random": {"kind": "random"},
-    "TPE": {"kind": "tpe"},  # Optuna 5's defaults: multivariate, constant liar
+    "TPE": {"kind": "tpe"},  # Optuna 5's defaults: multivariate, constant liar, 10 random first
+    "TPE, 3 random first": {"kind": "tpe", "n_startup_trials": 3},
     "TPE, 5 random first": {"kind": "tpe", "n_startup_trials": 5},
     "TPE, 20 random first": {"kind": "tpe", "n_startup_trials": 20},
     "TPE, groups": {"kind": "tpe", "multivariate": True, "group": True},
-    "TPE, 100 candidates": {"kind": "tpe", "n_ei_candidates": 100},
 }
 PRUNERS: dict[str, Options] = {
     REFERENCE[1]: {"kind": "median", "n_warmup_steps": 0},  # Optuna 5's default as well
     "none": {"kind": "none"},
     "median, 2 epochs warm-up": {"kind": "median", "n_warmup_steps": 2},
     "median, 4 epochs warm-up": {"kind": "median", "n_warmup_steps": 4},
+    "median, 1 epoch warm-up, from the third trial": {"kind": "median", "n_warmup_steps": 1, "n_startup_trials": 2},
     "halving, from 1, by 2": {"kind": "halving", "min_resource": 1, "reduction_factor": 2},
     "halving, from 1, by 3": {"kind": "halving", "min_resource": 1, "reduction_factor": 3},
     "halving, from 1, by 4": {"kind": "halving", "min_resource": 1, "reduction_factor": 4},
@@ -34,8 +35,8 @@ PRUNERS: dict[str, Options] = {
     "halving, from 2, by 3": {"kind": "halving", "min_resource": 2, "reduction_factor": 3},
     "halving, from 2, by 4": {"kind": "halving", "min_resource": 2, "reduction_factor": 4},
     "halving, from 3, by 3": {"kind": "halving", "min_resource": 3, "reduction_factor": 3},
+    "halving, from 3, by 4": {"kind": "halving", "min_resource": 3, "reduction_factor": 4},
     "hyperband, by 3": {"kind": "hyperband", "min_resource": 1, "reduction_factor": 3},
-    "hyperband, from 2, by 3": {"kind": "hyperband", "min_resource": 2, "reduction_factor": 3},
 }
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from search.asking import ask
 from search.checkpointing import Checkpointer
 from search.objective import Objective
+from search.record import TrialRecord
 from search.reports import Reports
 from search.seeds import trial_seed
 from storage.attributes import DIAGNOSTICS, SCORES
@@ -50,24 +48,14 @@ class Attempt:
         self._ending = threading.RLock()  # taken by the thread that ends the attempt, and never given back
         self._started = time.monotonic()
         self._end: tuple[TrialState, float | None] = (TrialState.FAIL, None)
-        self._trial_id, self.params = ask(study, claim, self.seed, holder, versions)
-        self._trial = optuna.Trial(study.optuna, self._trial_id)
+        trial_id, self.params = ask(study, claim, self.seed, holder, versions)
+        self.record = TrialRecord(study, trial_id)
         self._begin()
 
     @property
     def number(self) -> int:
         """Number of the Optuna trial."""
-        return self._trial.number
-
-    @property
-    def trial_id(self) -> int:
-        """Id of the Optuna trial in `storage`."""
-        return self._trial_id
-
-    @property
-    def storage(self) -> BaseStorage:
-        """Optuna's storage of the trial."""
-        return self._trial.storage
+        return self.record.number
 
     @property
     def epochs(self) -> list[EpochScore]:
@@ -100,12 +88,11 @@ class Attempt:
         """
         self._scores.append(score)
         decided = score.epoch < self._resumed or score.epoch + 1 >= self.study.spec.training.epochs
-        if self._reports.add(score, lambda: not decided and self._trial.should_prune()):
+        if self._reports.add(score, lambda: not decided and self.record.trial.should_prune()):
             raise optuna.TrialPruned
 
     def _report(self, score: EpochScore) -> None:
-        with self._unless_ended():
-            self._trial.report(_objective(score), score.epoch)
+        self.record.report(_objective(score), score.epoch)
 
     def train(
         self,
@@ -132,7 +119,7 @@ class Attempt:
         def run(state: TrainingState | None) -> TrainingResult:
             before, self._resumed = self._resumed, len(state.epochs) if state else 0
             if self._resumed != before:
-                self._describe(resumed_epochs=self._resumed)
+                self.record.describe(resumed_epochs=self._resumed)
             return objective.run(
                 self.params, self.seed, after_epoch, should_stop, max_centers=self.room, resume=state, keep=keep
             )
@@ -163,21 +150,21 @@ class Attempt:
         """End the Optuna trial of an attempt that is complete or pruned, after what is to be put beside it."""
         if before is not None:
             before(self)
-        self._tell(*self._end)
+        self.record.end(*self._end)
 
     def fail(self, cause: str, reason: str) -> None:
         """End without a value; the place is used up."""
         self._ending.acquire()
         self._describe_failure(cause, reason)
         self._places.finish(self.claim, PlaceState.SPENT, cause=cause, reason=reason)
-        self._tell(TrialState.FAIL)
+        self.record.end(TrialState.FAIL)
 
     def retry_later(self, cause: str, reason: str, *, last: bool = False) -> bool:
         """End this attempt; the place is free again unless that was the last one. Returns whether it is used up."""
         self._ending.acquire()
         self._describe_failure(cause, reason)
         state = self._places.fail_attempt(self.claim, cause, reason, last=last)
-        self._tell(TrialState.FAIL)
+        self.record.end(TrialState.FAIL)
         return state == PlaceState.SPENT
 
     def failed_before(self, cause: str) -> bool:
@@ -202,7 +189,7 @@ class Attempt:
         with at_once():
             self._describe_failure(Cause.PREEMPTED, reason)
             self._places.give_back(self.claim, reason)
-            self._tell(TrialState.FAIL)
+            self.record.end(TrialState.FAIL)
 
     def drop(self) -> None:
         """The place is somebody else's now: only this attempt's own Optuna trial is closed."""
@@ -211,40 +198,16 @@ class Attempt:
 
     def _begin(self) -> None:
         try:
-            self._places.begin(self.claim, self._trial.number, self.params)
+            self._places.begin(self.claim, self.number, self.params)
         except LostPlaceError:
             self.drop()  # nobody else knows of this trial: it would run for ever
             raise
 
-    def _tell(self, state: TrialState, value: float | None = None) -> None:
-        """End the trial; nothing happens if somebody has ended it already, or deleted the study.
-
-        As `study.tell`, which would read the trial twice for it; our samplers do nothing after a trial.
-        """
-        values = None if value is None else [value]
-        with contextlib.suppress(UpdateFinishedTrialError, KeyError):
-            self._trial.storage.set_trial_state_values(self._trial_id, state, values)
-
     def _duration_s(self) -> float:
         return time.monotonic() - self._started
 
-    def _describe(self, **attributes: Any) -> None:
-        with self._unless_ended():
-            for key, value in attributes.items():
-                self._trial.set_user_attr(key, value)
-
-    @contextlib.contextmanager
-    def _unless_ended(self) -> Iterator[None]:
-        """Optuna refuses writes to a trial that is over: somebody ended it when this worker's lease had ended."""
-        try:
-            yield
-        except UpdateFinishedTrialError:
-            raise LostPlaceError(
-                f"trial {self.number} was ended by others, as this worker was not heard of; it is dropped"
-            ) from None
-
     def _describe_failure(self, cause: str, reason: str) -> None:
-        self._describe(cause=str(cause), reason=reason, duration_s=self._duration_s())
+        self.record.describe(cause=str(cause), reason=reason, duration_s=self._duration_s())
 
     def _describe_scores(self) -> None:
         """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""
@@ -255,7 +218,9 @@ class Attempt:
         metrics = best.scores.to_dict()
         told = self._scores[-1].diagnostics
         diagnostics = {DIAGNOSTICS: told.to_dict() | {"verdicts": told.verdicts()}} if told else {}
-        self._describe(**{SCORES: {"epoch": best.epoch, "duration_s": self._duration_s(), **metrics, **diagnostics}})
+        self.record.describe(
+            **{SCORES: {"epoch": best.epoch, "duration_s": self._duration_s(), **metrics, **diagnostics}}
+        )
 
 
 def _objective(score: EpochScore) -> float:

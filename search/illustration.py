@@ -10,9 +10,8 @@ from storage.artifacts import artifact_store_for, upload
 from storage.files import StudyFiles
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
-
     from search.attempt import Attempt
+    from search.record import TrialRecord
     from search.training.results import EpochScore
 
 
@@ -31,7 +30,7 @@ class Illustrator:
         """Draw the attempt's epochs and upload the pictures to its trial, which must not be over."""
         try:
             pictures = self._draw(attempt, attempt.epochs) if attempt.epochs else {}
-            self._upload(attempt.storage, attempt.trial_id, attempt.claim.number, pictures)
+            self._upload(attempt.record, attempt.claim.number, pictures)
         except Exception as error:
             if not self._told:
                 self._say(f"trial {attempt.number} has no pictures ({error}); this is told once")
@@ -43,6 +42,6 @@ class Illustrator:
         title = f"trial {attempt.number}: {params_text(attempt.params)}"
         return trial.draw(title, attempt.study.spec.protocol, epochs, self._class_sizes)
 
-    def _upload(self, storage: BaseStorage, trial_id: int, place: int, pictures: dict[str, bytes]) -> None:
+    def _upload(self, record: TrialRecord, place: int, pictures: dict[str, bytes]) -> None:
         for number, (name, content) in enumerate(pictures.items()):  # the dashboard shows them by their ids
-            upload(self._store, storage, trial_id, f"{self._token}-{place}-{number}", name, content)
+            upload(self._store, record.storage, record.id, f"{self._token}-{place}-{number}", name, content)

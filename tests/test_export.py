@@ -67,7 +67,7 @@ def test_every_float_reads_back_exactly(backend: Backend) -> None:
     assert claim is not None
     attempt = Attempt(study, claim, worker.holder, {})
     odd = {"macro_f1": 1 / 3, "micro_f1": 0.1 + 0.2, "per_class_f1": [math.pi / 7], "epoch": 0, "duration_s": 1e-9}
-    attempt._describe(**{SCORES: odd})
+    attempt.record.describe(**{SCORES: odd})
     attempt.complete(math.nextafter(2 / 3, 0))
     attempt.close()
     found = exported(study)

@@ -170,17 +170,17 @@ class TestReports:
         assert claim is not None
         attempt = Attempt(study, claim, worker.holder, {})
         scores = self.scores(worker.objective)
-        report = attempt._trial.report
+        report = attempt.record.trial.report
 
         def gone(value: float, step: int) -> None:
             raise away()
 
-        monkeypatch.setattr(attempt._trial, "report", gone)
+        monkeypatch.setattr(attempt.record.trial, "report", gone)
         attempt.report(scores[0])
         attempt.report(scores[1])
         assert study.optuna.get_trials()[0].intermediate_values == {}
 
-        monkeypatch.setattr(attempt._trial, "report", report)
+        monkeypatch.setattr(attempt.record.trial, "report", report)
         attempt.complete(0.5)
         kept = study.optuna.get_trials()[0].intermediate_values
         assert kept == {score.epoch: 1.0 - score.scores.macro_f1 for score in scores}

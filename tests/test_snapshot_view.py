@@ -32,7 +32,7 @@ def half_done(backend: Backend) -> StoredStudy:
     claim = worker.places.claim(worker.holder)
     assert claim is not None
     attempt = Attempt(study, claim, worker.holder, {})
-    attempt._trial.report(0.25, 0)
+    attempt.record.trial.report(0.25, 0)
     return study
 
 
@@ -106,6 +106,11 @@ def test_durations(seconds: float | None, text: str) -> None:
 
 
 class TestProgress:
+    @pytest.fixture(autouse=True)
+    def _long_second(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Longer than any test takes, however busy the machine is."""
+        monkeypatch.setattr("search.progress.REFRESH_S", 1000.0)
+
     def test_plain_lines_come_with_changes_only(self, sqlite: Backend) -> None:
         study = make(sqlite)
         out = io.StringIO()

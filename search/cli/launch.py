@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from search.accelerators import Slot
+    from search.launcher import Launcher
     from search.worker_process import WorkerProcess
     from storage.study import StoredStudy
 
@@ -57,34 +59,32 @@ def launch(
     """Create or continue a study and run workers, on this machine or a cluster, until its places are used."""
     from search.accelerators import plan
     from search.launcher import Launcher
-    from search.progress import progress_for
-    from search.view import plural
     from search.worker_process import WorkerProcess
 
-    new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
     if on and (tpu or per_device != 1):
         raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
     slots = [] if on else plan(devices, workers, per_device=per_device, tpus=tpu or [])
     stored = asked_study(storage, study, name, overrides, trials)
+    new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
     if on:
         slots, new_worker = _on_ray(on, stored, devices, workers)
+    # The rest of its arguments are where to show things, which is known when the screen is set up.
+    launcher = partial(
+        Launcher, stored, slots, data_dir, lease_s=lease_s, files=files, outage_s=outage_s, new_worker=new_worker
+    )
+    _run(stored, slots, launcher)
+
+
+def _run(stored: StoredStudy, slots: list[Slot], launcher: Callable[..., Launcher]) -> None:
+    from search.progress import progress_for
+    from search.view import plural
+
     started = time.monotonic()
     with progress_for(stored) as progress:
-        launcher = Launcher(
-            stored,
-            slots,
-            data_dir,
-            show=progress.show,
-            say=progress.say,
-            lease_s=lease_s,
-            files=files,
-            outage_s=outage_s,
-            new_worker=new_worker,
-        )
-        progress.say(
-            f"{plural(len(slots), 'worker')} on {', '.join(slot.label for slot in slots)}; logs in {launcher.logs}"
-        )
-        finished = launcher.run()
+        launched = launcher(show=progress.show, say=progress.say)
+        workers = f"{plural(len(slots), 'worker')} on {', '.join(slot.label for slot in slots)}"
+        progress.say(f"{workers}; logs in {launched.logs}")
+        finished = launched.run()
         progress.show(stored, last=True)
     _summarise(stored, time.monotonic() - started, finished)
 

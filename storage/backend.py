@@ -178,7 +178,8 @@ def _engine_options(url: URL, read_only: bool = False) -> dict[str, Any]:
         return {"connect_args": {"timeout": LOCK_WAIT_S, "factory": factory}}
     # A worker needs one connection for its writes and one for whatever reads beside it; many workers share one server.
     return {
-        "execution_options": {"postgresql_readonly": read_only},
+        # False would not be the default: it asks for read-write where an administrator made read-only the rule.
+        "execution_options": {"postgresql_readonly": True} if read_only else {},
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 2,

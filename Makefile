@@ -66,11 +66,11 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of a real search again and a
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (8 minutes)
 	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare
 
-search-table: $(VENV)/.installed-run  ## Record benchmarks/search/table.csv: 160 real trials (half an hour on 2 cores)
-	$(BIN)/python -m benchmarks.search.record $(DATA_OPTION)
+search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/table.csv: 160 real trials (half an hour on 2 cores)
+	$(BIN)/python -m benchmarks.sampling.record $(DATA_OPTION)
 
 search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed from the table (15 minutes)
-	$(BIN)/python -m benchmarks.search.compare
+	$(BIN)/python -m benchmarks.sampling.compare
 
 storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.throughput

@@ -20,9 +20,9 @@ import optuna
 from scipy.stats import rankdata
 
 from benchmarks.commands import machine
-from benchmarks.search.contenders import ALL, DEFAULT, RANDOM, REFERENCE, Contender
-from benchmarks.search.replay import Replay
-from benchmarks.search.table import Table, read
+from benchmarks.sampling.contenders import ALL, DEFAULT, RANDOM, REFERENCE, Contender
+from benchmarks.sampling.replay import Replay
+from benchmarks.sampling.table import Table, read
 
 SEEDS = 50
 SETTINGS = ("all rows", "half A", "half B", "4 workers")

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.commands import Command, machine
-from benchmarks.search.table import PARAMETERS, STUDY, TABLE
+from benchmarks.sampling.table import PARAMETERS, STUDY, TABLE
 from storage.attributes import attributes
 from storage.backend import open_backend
 from storage.study import load_study

@@ -11,8 +11,8 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 
-from benchmarks.search.contenders import Contender
-from benchmarks.search.table import Table
+from benchmarks.sampling.contenders import Contender
+from benchmarks.sampling.table import Table
 from search.sampling import make_pruner, make_sampler, suggest
 from search.seeds import sampler_seed
 

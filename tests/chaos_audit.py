@@ -24,7 +24,7 @@ class Audit:
     attempts: int
     lost: int
     duplicated: int
-    trained: int  # epochs that were reported by whoever trained them
+    trained: int  # epochs that were trained, reported or not
     twice: int  # of these, more than a search without disasters trains
     resumed: int  # attempts that went on from a checkpoint
     retrained: int  # places whose every epoch's score equals a retraining's, bit for bit
@@ -37,7 +37,7 @@ def audit(study: StoredStudy) -> Audit:
     complete = Counter(attributes(trial).get("place") for trial in trials if trial.state == TrialState.COMPLETE)
     wrong = [*_wrong_rows(rows, trials), *_wrong_trials(trials, rows)]
     differing = _differing(study, rows, {trial.number: trial for trial in trials})
-    trained = sum(len(trial.intermediate_values) - trial.user_attrs.get("resumed_epochs", 0) for trial in trials)
+    trained = trained_epochs(trials)
     return Audit(
         places=len(rows),
         attempts=len(trials),
@@ -49,6 +49,20 @@ def audit(study: StoredStudy) -> Audit:
         retrained=len(rows) - len(differing),
         wrong=(*wrong, *differing),
     )
+
+
+def trained_epochs(trials: list[FrozenTrial]) -> int:
+    """Epochs that were trained, as far as anything is known of them.
+
+    A worker that was killed between an epoch's checkpoint and its report trained it, although it never said so: the
+    attempt that goes on from there shows it.
+    """
+    trained, known = 0, Counter[int]()  # known: epochs of each place that some attempt has trained
+    for trial in sorted(trials, key=lambda trial: trial.number):
+        place, resumed = attributes(trial).get("place", -1), trial.user_attrs.get("resumed_epochs", 0)
+        trained += max(0, resumed - known[place]) + max(0, len(trial.intermediate_values) - resumed)
+        known[place] = max(known[place], resumed, len(trial.intermediate_values))
+    return trained
 
 
 def _wrong_rows(rows: list[dict[str, Any]], trials: list[FrozenTrial]) -> list[str]:

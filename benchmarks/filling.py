@@ -21,6 +21,7 @@ PARTS = {
     "trial_values": "trial_value_id",
     "trial_intermediate_values": "trial_intermediate_value_id",
     "trial_user_attributes": "trial_user_attribute_id",
+    "trial_system_attributes": "trial_system_attribute_id",
 }
 
 
@@ -49,6 +50,7 @@ def _template(study: StoredStudy, reports: int) -> FrozenTrial:
         params=values,
         distributions={name: distribution(parameter) for name, parameter in space.items()},
         user_attrs={MADE_BY: {"place": 0, "attempt": 1, "seed": 1, "worker": "earlier"}, SCORES: scores},
+        system_attrs={"completed_rung_0": 0.5, "completed_rung_1": 0.5},  # as the halving pruner leaves them
         intermediate_values={step: 1 - 0.5 * (step + 1) / reports for step in range(reports)},
     )
 
@@ -102,4 +104,6 @@ def _varied(table: str, row: dict[str, Any], number: int, generator: random.Rand
         row["intermediate_value"] = generator.random()
     elif row["key"] == MADE_BY:
         row["value_json"] = row["value_json"].replace('"place": 0', f'"place": {number}')
+    elif table == "trial_system_attributes":
+        row["value_json"] = str(generator.random())
     return row

@@ -69,7 +69,11 @@ def test_the_article_s_mnist_runs_are_the_article_s() -> None:
 def test_optuna_knows_the_options(name: str) -> None:
     optuna = pytest.importorskip("optuna")
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    pruners = {"median": optuna.pruners.MedianPruner, "none": optuna.pruners.NopPruner}
+    pruners = {
+        "halving": optuna.pruners.SuccessiveHalvingPruner,
+        "median": optuna.pruners.MedianPruner,
+        "none": optuna.pruners.NopPruner,
+    }
     spec = load(name)
     samplers[spec.sampler.kind](**spec.sampler.options)
     pruners[spec.pruner.kind](**spec.pruner.options)

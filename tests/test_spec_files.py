@@ -252,9 +252,9 @@ def test_importing_brings_no_heavy_library() -> None:
 
 
 def test_a_new_kind_takes_the_old_kind_s_options_away() -> None:
-    """The bundled digits give their median pruner an option, which no other kind takes."""
+    """The bundled digits give their halving pruner options, which no other kind takes."""
     assert load("digits").pruner.options
     assert load("digits", ["pruner.kind=none"]).pruner.options == {}
-    kept = load("digits", ["pruner.reduction_factor=4", "pruner.kind=halving"])
-    assert (kept.pruner.kind, kept.pruner.options) == ("halving", {"reduction_factor": 4})
-    assert load("digits", ["pruner.kind=median"]).pruner.options == load("digits").pruner.options
+    kept = load("digits", ["pruner.n_warmup_steps=4", "pruner.kind=median"])
+    assert (kept.pruner.kind, kept.pruner.options) == ("median", {"n_warmup_steps": 4})
+    assert load("digits", ["pruner.kind=halving"]).pruner.options == load("digits").pruner.options

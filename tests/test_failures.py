@@ -107,7 +107,8 @@ class TestThreeInARow:
         since = study.backend.time()
         for cause in ("diverged", "diverged", "out of memory", "diverged", "diverged"):
             spend(cause)
-        since = study.backend.time()
+        last = study.backend.time()
+        since = until(lambda: (now := study.backend.time()) > last and now, "SQLite's clock to move, by a millisecond")
         spend("diverged")
         spend("diverged")
         places.refuse_repeated_failure(["another"], 0.0)

@@ -181,6 +181,9 @@ class TestAttempts:
         attempt = self.begun(study)
         getattr(attempt, end)(*arguments)
         assert row(places)["state"] == place
+        if trial != TrialState.FAIL:
+            assert study.optuna.trials[0].state == TrialState.RUNNING, "until its pictures are there"
+            attempt.close()
         assert study.optuna.trials[0].state == trial
         assert attributes(study.optuna.trials[0])["seed"] == trial_seed(0, 0) == attempt.seed
 

@@ -67,7 +67,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"training.drops": [0.5, 0.5]}, "training.drops: [0.5, 0.5] given; allowed: a list of growing numbers"),
     ({"training.drops": [0.5, 1]}, "training.drops[1]: 1 given; allowed: a list of growing numbers"),
     ({"training.augment": 1}, "training.augment: 1 given; allowed: true or false"),
-    ({"training.precision": "fp16"}, "training.precision: 'fp16' given; allowed: float32, mixed_bfloat16 or auto"),
+    (
+        {"training.precision": "fp16"},
+        "training.precision: 'fp16' given; allowed: float32, mixed_bfloat16, mixed_float16 or auto",
+    ),
     ({"training.batc": 1}, "training.batc: unknown key; did you mean training.batch?"),
     ({"epochs": 3}, "epochs: unknown key; did you mean training.epochs?"),
     ({"trial": 3}, "trial: unknown key; did you mean trials?"),

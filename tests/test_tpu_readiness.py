@@ -99,9 +99,9 @@ def one_device() -> list[list[float]]:
 def test_two_replicas_give_what_one_device_gives(one_device: list[list[float]]) -> None:
     """Through the real resolver, the strategy's scope and Keras' distributed fit and predict."""
     for replicated, alone in zip(trained(TWO_REPLICAS), one_device, strict=True):
-        assert replicated == pytest.approx(alone, rel=1e-3, abs=1e-3)
+        assert replicated == pytest.approx(alone, rel=3e-3, abs=1e-3)
 
 
 def test_every_function_compiles_under_xla_with_static_shapes(one_device: list[list[float]]) -> None:
     for compiled, alone in zip(trained(UNDER_XLA), one_device, strict=True):
-        assert compiled == pytest.approx(alone, rel=1e-3, abs=1e-3)
+        assert compiled == pytest.approx(alone, rel=3e-3, abs=1e-3)

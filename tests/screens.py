@@ -71,7 +71,7 @@ def take_live_view(url: str) -> None:
 
 def take_dashboard(address: str, url: str, folder: Path) -> None:
     best = load_study(open_backend(url, create=False), "digits").optuna.best_trial.number
-    pages = {"dashboard": ("dashboard/studies/1", 2350), "trial": (f"dashboard/studies/1/trials?numbers={best}", 1350)}
+    pages = {"dashboard": ("dashboard/studies/1", 2350), "trial": (f"dashboard/studies/1/trials?numbers={best}", 1900)}
     browser: webdriver.Chrome = chrome(folder / "profile")
     try:
         for name, (path, height) in pages.items():

@@ -25,6 +25,7 @@ from optuna_compare.conditions import (
 from optuna_compare.lab import POSTGRESQL, SQLITE, Crew, Outcome, Room, begun, complete, read_trials, times
 from optuna_compare.processes import deaths, start_together
 from optuna_compare.table import Case
+from storage.attributes import attributes
 
 LOOK_EVERY_S = 1.0
 
@@ -39,7 +40,7 @@ def killed(room: Room) -> Outcome:
     with room.crew(room.study(POSTGRESQL, trials=24, epoch_s=0.12, grace_s=GRACE_S)) as crew:
         crew.start(WORKERS)
         victim = crew.when(lambda trials: begun(trials, reports=3), "a trial in its middle")[0]
-        crew.workers[int(victim.user_attrs["worker"])].send(signal.SIGKILL)
+        crew.workers[int(attributes(victim)["worker"])].send(signal.SIGKILL)
         crew.wait()
         left, again = crew.left(), len(_again(crew, victim))
     text = f"{left or 'nothing'} left, its parameters trained again {times(again)}"
@@ -52,6 +53,8 @@ def killed_in_ask(room: Room) -> Outcome:
     with room.crew(made) as crew:
         crew.start(1, dies_in_ask=True)
         crew.wait()
+        if not crew.trials():
+            return Outcome(True, "it does not exist yet: a trial is stored with its parameters, whole")
         orphan = crew.trials()[0].number
         crew.start(1)
         since = time.monotonic()

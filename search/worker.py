@@ -9,7 +9,6 @@ import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from search.deadline import Deadline
 from search.finishing import Beside, Finisher
@@ -24,9 +23,6 @@ from storage.places import DEFAULT_LEASE_S, Holder, Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread
 from storage.study import StoredStudy
 from storage.tables import USED
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from storage import schema
 from storage.drafts import drafting_storage
 from storage.errors import NoDatabaseError, StorageError
-from storage.intermediate import UpsertingRDBStorage
 from storage.patience import LOCK_WAIT_S, Patience, lock_wait_s
 from storage.patient import patient_storage, with_cache
+from storage.rdb import BatchingRDBStorage
 from storage.urls import explain, is_sqlite, parse_url, redact
 
 T = TypeVar("T")
@@ -197,7 +197,7 @@ def _engine_options(url: URL, read_only: bool = False) -> dict[str, Any]:
 def _optuna_storage(url: URL, *, skip_table_creation: bool, check: bool = True, read_only: bool = False) -> RDBStorage:
     secret = url.render_as_string(hide_password=False)
     # Optuna runs str.format over the URL: braces in a password would raise KeyError.
-    storage = UpsertingRDBStorage(
+    storage = BatchingRDBStorage(
         secret.replace("{", "{{").replace("}", "}}"),
         engine_kwargs=_engine_options(url, read_only),
         skip_table_creation=skip_table_creation,

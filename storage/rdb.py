@@ -84,7 +84,7 @@ class BatchingRDBStorage(RDBStorage):
         return trial
 
 
-def _attributes(trial_id: int, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _attributes(trial_id: Any, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
 
 

@@ -99,6 +99,7 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current, finis
     places = Places.of(study, options.lease_s)
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)
+    study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
     illustrator = Illustrator(files, objective.class_sizes, say)
     return Worker(study, holder, objective, places, devices.versions(), files, current, finisher, illustrator)
 

@@ -7,9 +7,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
-import threading
-from collections.abc import Container, Iterator
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from optuna.exceptions import StorageInternalError
@@ -18,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from storage.backend import Backend
+from storage.collecting import collector_resting
 from storage.study import TOKEN_ATTRIBUTE
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ class ReadingStorage(_CachedStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        with _collector.resting():
+        with collector_resting():
             return super().get_all_trials(study_id, deepcopy, states)
 
     def read_ahead(self) -> None:
@@ -52,30 +51,6 @@ class ReadingStorage(_CachedStorage):
         with contextlib.suppress(SQLAlchemyError, StorageInternalError, KeyError):
             for study in self.get_all_studies():
                 self.get_all_trials(study._study_id, deepcopy=False)
-
-
-class _Collector:
-    """Python's garbage collector, which doubles the time of making a million objects that all stay."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._resting = 0
-
-    @contextlib.contextmanager
-    def resting(self) -> Iterator[None]:
-        with self._lock:
-            self._resting += 1
-            gc.disable()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._resting -= 1
-                if not self._resting:
-                    gc.enable()
-
-
-_collector = _Collector()
 
 
 def reading_storage(backend: Backend) -> ReadingStorage:

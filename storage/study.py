@@ -15,6 +15,7 @@ from sqlalchemy import Connection, select, update
 from storage import tables
 from storage.attributes import attributes
 from storage.backend import Backend
+from storage.collecting import collector_resting
 from storage.errors import StorageError, StudyNotFoundError
 from storage.patience import Patience
 from studies.spec import StudySpec, fingerprint
@@ -88,6 +89,11 @@ class StoredStudy:
     def attempts_at(self, place: int) -> list[FrozenTrial]:
         """The Optuna trials of a place's attempts so far, in their order."""
         return [trial for trial in self.optuna.get_trials(deepcopy=False) if attributes(trial).get("place") == place]
+
+    def read_ahead(self) -> None:
+        """Read every trial that the database has; whatever asks for them later reads the newer ones alone."""
+        with collector_resting():
+            self.optuna.get_trials(deepcopy=False)
 
     def made_patient(self, patience: Patience) -> StoredStudy:
         """The same study for a worker: its requests wait for a database that is away."""

@@ -204,6 +204,18 @@ class TestPrecision:
         assert open_study(sqlite, "digits", overrides=spec)[0].precision == "mixed_bfloat16"
 
 
+def test_what_was_read_ahead_is_not_read_again(sqlite: Backend) -> None:
+    study = trained(sqlite, trials=2)
+    study = load_study(sqlite, study.name)
+    study.read_ahead()
+    with sqlite.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE trial_values SET value = 0.125")
+    kept = [trial.value for trial in study.optuna.get_trials(deepcopy=False)]
+    assert len(kept) == 2
+    assert 0.125 not in kept
+    assert [trial.value for trial in load_study(sqlite, study.name).optuna.get_trials()] == [0.125, 0.125]
+
+
 def test_the_command_says_what_differs_without_a_traceback(sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
     make(sqlite)
     ran = cli("launch", "tiny", "--set", "training.epochs=3", "--storage", sqlite_url, fails=True)

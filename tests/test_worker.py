@@ -3,7 +3,9 @@
 import contextlib
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +31,14 @@ def places_of(study: StoredStudy) -> Places:
     return Places(study.backend, study.token)
 
 
+def noting(order: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def noted(*args: Any) -> Any:
+        order.append(name)
+        return method(*args)
+
+    return noted
+
+
 @pytest.mark.usefixtures("fake_training")
 class TestTheLoop:
     def test_places_are_used_until_none_is_free(self, backend: Backend, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,6 +50,14 @@ class TestTheLoop:
         assert said.count("complete: macro F1") == 4
         assert "(holdout) at epoch 1" in said
         assert "worker me: 4 trials ended" in said
+
+    def test_the_study_is_read_before_a_place_is_held(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ten thousand trials take seconds, which no trial shall last longer for."""
+        order: list[str] = []
+        for owner, name in ((StoredStudy, "read_ahead"), (Places, "claim")):
+            monkeypatch.setattr(owner, name, noting(order, name, getattr(owner, name)))
+        work(make(sqlite, trials=1), WorkerOptions("cpu", 1, worker_id="me"))
+        assert order == ["read_ahead", "claim", "claim"]
 
     def test_what_is_written_beside_a_trial(self, sqlite: Backend) -> None:
         study = make(sqlite, trials=1)

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 from sqlalchemy.event import listen
 from sqlalchemy.exc import SQLAlchemyError
+from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from storage import schema
 from storage.drafts import drafting_storage
@@ -54,8 +55,18 @@ class _Connection(sqlite3.Connection):
         self.wait_for_locks(LOCK_WAIT_S)
         # The write-ahead log lets readers and the one writer work side by side; with it NORMAL loses no commit to a
         # killed process, only the last ones to a power cut.
-        self.execute("PRAGMA journal_mode = WAL")
+        self._write_ahead()
         self.execute("PRAGMA synchronous = NORMAL")
+
+    @retry(
+        retry=retry_if_exception_message(match="database is locked"),
+        stop=stop_after_delay(LOCK_WAIT_S),
+        wait=wait_random(0.01, 0.05),
+        reraise=True,
+    )
+    def _write_ahead(self) -> None:
+        # SQLite does not wait, whatever it is told, when two connections give a new file its mode at the same moment.
+        self.execute("PRAGMA journal_mode = WAL")
 
     def wait_for_locks(self, seconds: float) -> None:
         """How long a statement waits for another connection's lock before it fails."""

@@ -1,13 +1,18 @@
 """Opening a database, on SQLite and PostgreSQL alike."""
 
+import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 from contender import together
 from sqlalchemy import inspect, select, text
 
 from storage import tables
-from storage.backend import Backend, open_backend
+from storage.backend import Backend, _Connection, open_backend
 from storage.errors import StorageError
 
 
@@ -65,3 +70,26 @@ def test_sqlite_waits_for_others_and_writes_a_log(sqlite: Backend) -> None:
         with engine.connect() as connection:
             assert connection.execute(text("PRAGMA journal_mode")).scalar_one() == "wal"
             assert connection.execute(text("PRAGMA busy_timeout")).scalar_one() == 60_000
+
+
+def test_a_new_file_that_another_connection_is_writing_to_is_waited_for(tmp_path: Path) -> None:
+    """Giving it its mode fails at once there, whatever time-out SQLite was given: two launches at the same moment."""
+    tried = threading.Event()
+
+    class Watched(_Connection):
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            try:
+                return super().execute(sql, *values)
+            finally:
+                if "journal_mode" in sql:
+                    tried.set()
+
+    other = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(lambda: sqlite3.connect(tmp_path / "new.db", factory=Watched, check_same_thread=False))
+        assert tried.wait(60)
+        other.execute("COMMIT")
+        assert opening.result(60).execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+    other.close()
+    opening.result().close()

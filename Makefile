@@ -103,6 +103,9 @@ screens: $(VENV)/.installed-test  ## README's pictures of the live view and the 
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (about 15 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
 
+gpu-bench: $(VENV)/.installed-run  ## What a GPU makes of the article's network: seconds, F1, TFLOP/s and their share of its rate
+	$(BIN)/python benchmarks/gpu.py $(DATA_OPTION)
+
 step-bench: $(VENV)/.installed-test  ## A training step's speed against PyTorch's (installs torch; 4 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python benchmarks/step

@@ -12,7 +12,7 @@ from commands import Command, machine
 
 STUDY = "cifar10-small"
 OPTIONS = ["--trials", "8", "--workers", "2", "--set", "network.widths=[16,32,64]"]
-OPTIONS += ["--set", "training.epochs=4", "--set", "training.batch=128", "--set", "training.precision=float32"]
+OPTIONS += ["--set", "training.epochs=4", "--set", "training.batch=128"]
 
 
 def main() -> None:

@@ -7,9 +7,15 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from optuna.trial import TrialState
+
+from storage.attributes import attributes
+from storage.backend import open_backend
+from storage.study import load_study
 
 OUT = Path(__file__).parent / "out"
 
@@ -42,6 +48,12 @@ class Command:
     def export(self, study: str) -> dict[str, Any]:
         return dict(json.loads(self._run("export", study)))
 
+    def trial_seconds(self, study: str) -> list[float]:
+        """How long each complete trial took, from its claim on, in their order."""
+        stored = load_study(open_backend(self.url, create=False), study)
+        complete = stored.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return [float(attributes(trial)["duration_s"]) for trial in complete]
+
     def _run(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "search", *arguments]
         return subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -51,6 +63,13 @@ def machine() -> str:
     """One line for a table's foot: processor, cores and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    packages = ("keras", "tensorflow-cpu", "optuna", "scikit-learn")
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    backend = ("jax",) if os.environ.get("KERAS_BACKEND") == "jax" else ("tensorflow-cpu", "tensorflow")
+    versions = ", ".join(filter(None, map(_named, ("keras", *backend, "optuna", "scikit-learn"))))
     return f"{len(os.sched_getaffinity(0))} cores of {model}, Python {platform.python_version()}, {versions}"
+
+
+def _named(package: str) -> str | None:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return None

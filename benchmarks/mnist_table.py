@@ -18,7 +18,7 @@ from commands import Command, machine
 
 EPOCHS = 6
 SEEDS = 5
-SMALL = ["--set", f"training.epochs={EPOCHS}", "--set", "data.minority=10", "--set", "training.precision=float32"]
+SMALL = ["--set", f"training.epochs={EPOCHS}", "--set", "data.minority=10"]
 FIXED = ["--set", "space.lambda=0.75", "--set", "space.sigma=10", "--set", "space.n_centers=1"]
 STUDIES = {
     "softmax": ["--trials", "1", "--set", "network.head=softmax", "--set", "space=none"],

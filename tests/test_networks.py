@@ -8,7 +8,7 @@ devices.configure("cpu", 2)
 import keras  # noqa: E402 - the device comes first
 from keras import ops  # noqa: E402
 
-from search.training.images import Augmentation, ImageTable  # noqa: E402
+from search.training.images import Augmentation, Table  # noqa: E402
 from search.training.networks import NetworkConfig, build_network, reset_network, trainable_state  # noqa: E402
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (30, 8, 8, 1), np.uint8)
@@ -29,7 +29,7 @@ BLOCK = ["Conv2D", "BatchNorm", "ReLU"]
 def test_layers_of_the_mnist_network():
     model = build(widths=(32, 64, 128), images=np.zeros((2, 28, 28, 1), np.uint8))
     pooled = [*BLOCK, "AveragePooling2D", *BLOCK, "AveragePooling2D", *BLOCK, "GlobalAveragePooling2D"]
-    assert kinds(model) == ["InputLayer", "ImageTable", "Scale", *pooled, "BatchNorm", "AffinityHead"]
+    assert kinds(model) == ["InputLayer", "Table", "Scale", *pooled, "BatchNorm", "AffinityHead"]
     assert model.get_layer("features").output.shape == (None, 128)
 
 
@@ -49,7 +49,7 @@ def test_the_input_is_an_index_into_the_table(head):
 
 
 def test_the_table_holds_the_images_as_bytes_and_never_trains():
-    table = ImageTable(IMAGES)
+    table = Table(IMAGES)
     assert (ops.convert_to_numpy(table(np.int32([5, 2]))) == IMAGES[[5, 2]]).all()
     assert keras.backend.standardize_dtype(table.table.dtype) == "uint8"
     assert not table.trainable_variables

@@ -22,9 +22,9 @@ def main() -> None:
     if "xla" in sys.argv:
         devices.compile_options = lambda: {"jit_compile": True}
     if "given" in sys.argv:  # no look-up: every step trains on the same images
-        from search.training.images import ImageTable
+        from search.training.images import Table
 
-        ImageTable.call = lambda self, indices: self.table[:batch]
+        Table.call = lambda self, indices: self.table[:batch]
     if "unfused" in sys.argv:
         devices.fused_batch_norm = lambda: None
     from search.training.datasets import FACTS, Split

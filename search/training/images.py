@@ -13,29 +13,16 @@ from numpy.typing import NDArray
 Tensor = Any
 
 
-class ImageTable(keras.layers.Layer):  # type: ignore[misc]
-    """Indices (N,) int32 in, images (N, H, W, channels) uint8 out, from a table kept on the device."""
+class Table(keras.layers.Layer):  # type: ignore[misc]
+    """Indices (N,) int32 in, rows (N, …) out, from a table kept on the device: images uint8, labels int32."""
 
-    def __init__(self, images: NDArray[np.uint8], **options: Any) -> None:
-        """`images` (T, H, W, channels) stay as uint8: a quarter of float32's memory."""
+    def __init__(self, rows: NDArray[np.uint8] | NDArray[np.int32], **options: Any) -> None:
+        """`rows` (T, …) keep their type: images as uint8 are a quarter of float32's memory."""
         super().__init__(**options)
-        self.table = keras.Variable(images, dtype="uint8", trainable=False, name="images")
+        self.table = keras.Variable(rows, dtype=str(rows.dtype), trainable=False, name=options.get("name"))
 
     def call(self, indices: Tensor) -> Tensor:
         """One gather; an index outside the table is the caller's error and not checked."""
-        return ops.take(ops.convert_to_tensor(self.table), indices, axis=0)
-
-
-class LabelTable(keras.layers.Layer):  # type: ignore[misc]
-    """Indices (N,) int32 in, labels (N,) int32 out, from a table kept on the device beside the images."""
-
-    def __init__(self, labels: NDArray[np.int32], **options: Any) -> None:
-        """`labels` (T,), one an image of the table."""
-        super().__init__(**options)
-        self.table = keras.Variable(labels, dtype="int32", trainable=False, name="labels")
-
-    def call(self, indices: Tensor) -> Tensor:
-        """As with the images."""
         return ops.take(ops.convert_to_tensor(self.table), indices, axis=0)
 
 

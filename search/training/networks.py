@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.training.affinity import AffinityHead
-from search.training.images import Augmentation, ImageTable, LabelTable, Scale
+from search.training.images import Augmentation, Scale, Table
 from search.training.normalization import BatchNorm
 from search.training.results import Precision
 
@@ -62,7 +62,7 @@ def build_network(
     if min(images.shape[1:3]) < 2 ** (len(config.widths) - 1):
         raise ValueError(f"images of {images.shape[1:3]} pixels are too small for {len(config.widths)} widths")
     indices = keras.Input(shape=(), dtype="int32", name="index")
-    x = ImageTable(images, name="images")(indices)
+    x = Table(images, name="images")(indices)
     if augmentation is not None:
         x = Augmentation(*augmentation, name="augmentation")(x)
     x = _convolutions(Scale(dtype=precision, name="scale")(x), config, precision)
@@ -72,7 +72,7 @@ def build_network(
         x = keras.layers.Dense(config.embedding, dtype="float32", name="features")(x)
     known = None
     if labels is not None and config.head == "affinity":
-        known = LabelTable(labels, name="labels")(indices)
+        known = Table(labels, name="labels")(indices)
     return keras.Model(indices, _head(x, config, n_classes, max_centers, known))
 
 
@@ -135,7 +135,7 @@ def trainable_state(model: Any) -> list[Any]:
 
     What a checkpoint holds; the images and their labels are not part of it.
     """
-    tables = {id(layer.table) for layer in model.layers if isinstance(layer, ImageTable | LabelTable)}
+    tables = {id(layer.table) for layer in model.layers if isinstance(layer, Table)}
     weights = [variable for variable in model.variables if id(variable) not in tables]
     optimizer = getattr(model, "optimizer", None)
     return weights + (list(optimizer.variables) if optimizer is not None else [])

@@ -1,0 +1,134 @@
+"""What a GPU (or whatever else is here) makes of the article's network: seconds, macro F1, TFLOP/s and their share.
+
+    make gpu-bench DATA=DIR       # on a GPU; on Keras' JAX backend with KERAS_BACKEND=jax
+    python benchmarks/gpu.py --device cpu --widths 8 16 --epochs 2 --short-epochs 1 --trials 3  # to try it
+
+Through the real `launch`, on the bundled `cifar10-article` study at the article's λ = 0.43, σ = 90, m = 1 and the
+precision that suits the device: one trial of 100 epochs, then 20 trials of 20 epochs for each number of workers on the
+device. The peer is the device's own rate for products of large bfloat16 matrices, measured in the same run. A worker's
+first trial compiles; what the others take counts, and the whole launch is told beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from itertools import pairwise
+
+from commands import Command, machine
+
+MATRIX = {"gpu": 8192, "cpu": 2048, "tpu": 8192}  # rows and columns
+TRAINING_IMAGES = 25_000 + 5 * 1_000  # n = 200: even classes keep 1,000 of their 5,000
+SIDE = 32
+KERNEL = 3 * 3
+FIXED = ["--set", "space.lambda=0.43", "--set", "space.sigma=90", "--set", "space.n_centers=1"]
+
+
+def flop_an_image(widths: list[int], depth: int) -> float:
+    """Of training: two for each multiplication of the convolutions, and as much again for each of two gradients."""
+    forward = 0.0
+    for block, (before, width) in enumerate(pairwise([3, *widths])):
+        pixels = (SIDE / 2**block) ** 2
+        forward += 2 * KERNEL * pixels * width * (before + (depth - 1) * width)
+    return 3 * forward
+
+
+MATRIX_RATE = """
+import sys, time
+import numpy as np
+from search import devices
+devices.configure(sys.argv[1])
+import keras
+from keras import ops
+side = int(sys.argv[2])
+values = np.random.default_rng(0).standard_normal((side, side), np.float32)
+left, right = (ops.cast(ops.convert_to_tensor(each), "bfloat16") for each in (values, values.T.copy()))
+if keras.backend.backend() == "jax":
+    import jax
+    product = jax.jit(ops.matmul)
+else:
+    import tensorflow
+    product = tensorflow.function(ops.matmul)
+last = lambda result: float(ops.convert_to_numpy(ops.cast(result[0, 0], "float32")))  # waits for the device
+last(product(left, right))
+best = float("inf")
+for _ in range(5):
+    began = time.perf_counter()
+    for _ in range(10):
+        result = product(left, right)
+    last(result)
+    best = min(best, (time.perf_counter() - began) / 10)
+print(2 * side**3 / best / 1e12, devices.describe())
+"""
+
+
+def matrix_rate(device: str) -> tuple[float, str]:
+    """TFLOP/s of bfloat16 products, and what the device calls itself; in a process of its own, that lets it go."""
+    command = [sys.executable, "-c", MATRIX_RATE, device, str(MATRIX[device])]
+    rate, _, name = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.partition(" ")
+    return float(rate), name.strip()
+
+
+@dataclass(frozen=True)
+class Case:
+    """Some trials of some epochs, `workers` at a time."""
+
+    trials: int
+    epochs: int
+    workers: int
+
+
+def run(command: Command, case: Case, asked: argparse.Namespace) -> tuple[float, list[float], float]:
+    """Seconds of the launch, of each trial in their order, and the best macro F1."""
+    name = f"gpu-{case.trials}x{case.epochs}-{case.workers}-{time.time():.0f}"
+    widths = ",".join(map(str, asked.widths))
+    settings = [f"training.epochs={case.epochs}", f"network.widths=[{widths}]", "training.precision=auto"]
+    shown = [word for setting in (*settings, "sampler.kind=random", "pruner.kind=none") for word in ("--set", setting)]
+    split = ["--workers", str(case.workers)] if asked.device == "cpu" else ["--workers-per-device", str(case.workers)]
+    began = time.monotonic()
+    where = ["--devices", asked.device, *split]
+    command.launch("cifar10-article", "--name", name, "--trials", str(case.trials), *where, *shown, *FIXED)
+    took = time.monotonic() - began
+    return took, command.trial_seconds(name), float(command.export(name)["macro_f1"])
+
+
+def row(case: Case, asked: argparse.Namespace, rate: float, measured: tuple[float, list[float], float]) -> str:
+    """A case's line: what a trial takes once its worker has compiled, if there is such a one."""
+    launch_s, seconds, score = measured
+    trial_s = statistics.median(seconds[case.workers :] or seconds)
+    flop = flop_an_image(asked.widths, 3) * TRAINING_IMAGES * case.epochs
+    achieved = case.workers * flop / trial_s / 1e12
+    cells = [f"{case.trials} × {case.epochs}", str(case.workers), f"{launch_s:.0f}", f"{trial_s:.1f}"]
+    cells += [f"{trial_s / case.epochs:.2f}", f"{score:.4f}", f"{achieved:.3g}", f"**{achieved / rate:.1%}**"]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir")
+    parser.add_argument("--device", default="gpu", choices=list(MATRIX))
+    parser.add_argument("--per-device", type=int, nargs="*", default=[1, 2, 3], help="workers")
+    parser.add_argument("--epochs", type=int, default=100, help="of the one full trial")
+    parser.add_argument("--short-epochs", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=20, help="short ones")
+    parser.add_argument("--widths", type=int, nargs="*", default=[64, 128, 256])
+    asked = parser.parse_args()
+    rate, device = matrix_rate(asked.device)
+    print(f"{device}: products of bfloat16 matrices {rate:.3g} TFLOP/s; ", end="")
+    print(f"a training image {flop_an_image(asked.widths, 3) / 1e9:.2g} GFLOP\n")
+    print("| trials × epochs | workers | launch, s | a trial, s | an epoch, s | best macro F1 (article) ", end="")
+    print("| TFLOP/s | share |\n|---|---|---|---|---|---|---|---|")
+    command = Command("gpu", asked.data_dir)
+    cases = [Case(1, asked.epochs, 1)]
+    cases += [Case(asked.trials, asked.short_epochs, workers) for workers in asked.per_device]
+    for case in cases:
+        print(row(case, asked, rate, run(command, case, asked)), flush=True)
+    print(f"\n{machine()}")
+
+
+if __name__ == "__main__":
+    main()

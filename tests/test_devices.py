@@ -1,6 +1,7 @@
 import contextlib
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 import types
@@ -10,7 +11,7 @@ import pytest
 from search import devices
 from search.devices import on_tensorflow
 from search.devices.cpu import cpu_multiplies_bfloat16
-from search.training.errors import TrainingError
+from search.training.errors import TrainingError, UnfitMachineError
 
 devices.configure("cpu", 2)
 
@@ -240,3 +241,18 @@ def test_the_backend_is_found_as_keras_finds_it(monkeypatch, tmp_path):
     assert devices.backend() == "tensorflow"
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     assert devices.backend() == "torch"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "installed", "remedy"),
+    [
+        ("tensorflow", ["jax"], "pip install 'affinity-search[cpu]' (or [gpu], [tpu]), or set KERAS_BACKEND=jax"),
+        ("jax", [], "pip install 'affinity-search[jax]'"),
+        ("torch", ["tensorflow", "torch"], "training runs on tensorflow and jax; set KERAS_BACKEND=tensorflow"),
+    ],
+)
+def test_a_backend_that_is_not_here_is_named_with_what_to_do(monkeypatch, chosen, installed, remedy):
+    monkeypatch.setenv("KERAS_BACKEND", chosen)
+    monkeypatch.setattr("search.devices.packages.find_spec", lambda name: name in installed or None)
+    with pytest.raises(UnfitMachineError, match=f"^Keras' backend is {chosen}, .*{re.escape(remedy)}"):
+        devices.configure("cpu")

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from search.devices import on_jax, on_tensorflow
 from search.devices.cpu import cpu_multiplies_bfloat16
 from search.devices.errors import DeviceError
-from search.devices.packages import backend, keras_home, versions
+from search.devices.packages import TRAINING_BACKENDS, backend, keras_home, require_backend, versions
 from search.devices.wanted import Wanted
 from search.training.results import PRECISIONS
 
-__all__ = ["DeviceError", "backend", "keras_home", "versions"]
+__all__ = ["TRAINING_BACKENDS", "DeviceError", "backend", "keras_home", "versions"]
 
 # By compute capability: tensor cores multiply bfloat16 from Ampere on, and from Volta on float16 alone.
 _TENSOR_CORES = {8: "mixed_bfloat16", 7: "mixed_float16"}
@@ -41,12 +41,14 @@ def configure(device: str, threads: int | None = None, memory_mib: int | None = 
     """Claim `device` ("cpu", "gpu:K" or "tpu") for this process, deterministic operations included.
 
     `threads` limits the CPU threads, `memory_mib` the GPU's memory. Calling again with the same arguments does nothing.
-    Raises DeviceError if the device is unknown or absent, or if TensorFlow has already started with another one.
+    Raises DeviceError if the device is unknown or absent, or if TensorFlow has already started with another one, and
+    UnfitMachineError if Keras' backend is not installed.
     """
     global _configured
     kind, index = _parse(device)
     if threads is not None and threads < 1:
         raise DeviceError(f"threads is {threads}; it must be at least 1.")
+    require_backend()
     wanted = Wanted(kind, index, threads, memory_mib)
     if backend() == "jax":
         on_jax.configure(wanted)

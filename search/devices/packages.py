@@ -4,7 +4,12 @@ import importlib.metadata
 import json
 import os
 import platform
+from importlib.util import find_spec
 from pathlib import Path
+
+from search.training.errors import UnfitMachineError
+
+TRAINING_BACKENDS = ("tensorflow", "jax")
 
 _BACKEND_PACKAGES = {
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tensorflow-intel"),
@@ -21,6 +26,22 @@ def backend() -> str:
         return str(json.loads((keras_home() / "keras.json").read_text()).get("backend", "tensorflow"))
     except (OSError, ValueError, AttributeError):
         return "tensorflow"
+
+
+def require_backend() -> None:
+    """Raise UnfitMachineError, with what to install, unless Keras' backend is here and one that training runs on."""
+    chosen = backend()
+    here = [name for name in TRAINING_BACKENDS if find_spec(name)]
+    if chosen in here:
+        return
+    instead = [f"set KERAS_BACKEND={name}, which is installed" for name in here]
+    if chosen not in TRAINING_BACKENDS:
+        problem, remedies = f"is {chosen}, but training runs on {' and '.join(TRAINING_BACKENDS)}", instead
+    else:
+        install = "jax]'" if chosen == "jax" else "cpu]' (or [gpu], [tpu])"
+        problem = f"is {chosen}, which is not installed"
+        remedies = [f"pip install 'affinity-search[{install}", *instead]
+    raise UnfitMachineError(f"Keras' backend {problem}; {', or '.join(remedies) or 'set KERAS_BACKEND=tensorflow'}")
 
 
 def keras_home() -> Path:

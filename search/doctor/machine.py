@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from studies.spec import StudySpec
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that pyproject.toml admits
-TRAINING_BACKENDS = ("tensorflow", "jax", "torch")
 SETS = ("digits", "mnist", "cifar10")
 PROBE_LIMIT_S = 300.0
 # Keras compiles and runs one product on the device, as a worker's first step would.
@@ -54,7 +53,7 @@ def check_packages(driver: str | None) -> Check:
     """From the packages' metadata: what cannot be imported is found by --probe."""
     found = devices.versions()
     backend = found["backend"]
-    if backend not in TRAINING_BACKENDS:
+    if backend not in devices.TRAINING_BACKENDS:
         return Check(
             "packages",
             "failed",

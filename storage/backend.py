@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,14 +25,14 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL
 from sqlalchemy.event import listen
 from sqlalchemy.exc import SQLAlchemyError
-from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from storage import schema
 from storage.drafts import drafting_storage
 from storage.errors import NoDatabaseError, StorageError
-from storage.patience import LOCK_WAIT_S, Patience, lock_wait_s
+from storage.patience import LOCK_WAIT_S, Patience
 from storage.patient import patient_storage, with_cache
 from storage.rdb import BatchingRDBStorage
+from storage.sqlite import ReadingConnection, WaitingConnection, settle_busy_timeout
 from storage.urls import explain, is_sqlite, parse_url, redact
 
 T = TypeVar("T")
@@ -41,49 +40,6 @@ T = TypeVar("T")
 CREATION_TIMEOUT_S = 120.0
 # Any 64-bit number will do, as long as every version of this program uses the same.
 POSTGRES_LOCK_KEY = 0x0AFF1217
-
-
-class _Connection(sqlite3.Connection):
-    """A SQLite connection that waits for others instead of failing.
-
-    As a connection factory it reaches Optuna's engine and ours alike, which an event listener would not: Optuna
-    opens its first connections inside its constructor.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.wait_for_locks(LOCK_WAIT_S)
-        # The write-ahead log lets readers and the one writer work side by side; with it NORMAL loses no commit to a
-        # killed process, only the last ones to a power cut.
-        self._write_ahead()
-        self.execute("PRAGMA synchronous = NORMAL")
-
-    @retry(
-        retry=retry_if_exception_message(match="database is locked"),
-        stop=stop_after_delay(LOCK_WAIT_S),
-        wait=wait_random(0.01, 0.05),
-        reraise=True,
-    )
-    def _write_ahead(self) -> None:
-        # SQLite does not wait, whatever it is told, when two connections give a new file its mode at the same moment.
-        self.execute("PRAGMA journal_mode = WAL")
-
-    def wait_for_locks(self, seconds: float) -> None:
-        """How long a statement waits for another connection's lock before it fails."""
-        self.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
-
-
-class _ReadingConnection(_Connection):
-    """One that changes nothing, whatever it is asked to."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.execute("PRAGMA query_only = ON")
-
-
-def _settle_busy_timeout(connection: Any, record: Any, proxy: Any) -> None:
-    """Whenever a pool hands a connection out: who is in a hurry (a report, a renewal) does not wait out a lock."""
-    connection.wait_for_locks(lock_wait_s())
 
 
 @dataclass(frozen=True)
@@ -157,7 +113,7 @@ def open_backend(url: str, *, create: bool, read_only: bool = False) -> Backend:
     try:
         engine = create_engine(parsed, **_engine_options(parsed, read_only))
         if is_sqlite(parsed):
-            listen(engine, "checkout", _settle_busy_timeout)
+            listen(engine, "checkout", settle_busy_timeout)
         if create:
             _create(parsed, engine)
         else:
@@ -186,7 +142,7 @@ def _create(url: URL, engine: Engine) -> None:
 
 def _engine_options(url: URL, read_only: bool = False) -> dict[str, Any]:
     if is_sqlite(url):
-        factory = _ReadingConnection if read_only else _Connection
+        factory = ReadingConnection if read_only else WaitingConnection
         return {"connect_args": {"timeout": LOCK_WAIT_S, "factory": factory}}
     # A worker needs one connection for its writes and one for whatever reads beside it; many workers share one server.
     return {
@@ -215,7 +171,7 @@ def _optuna_storage(url: URL, *, skip_table_creation: bool, check: bool = True, 
         skip_compatibility_check=not check,
     )
     if is_sqlite(url):
-        listen(storage.engine, "checkout", _settle_busy_timeout)
+        listen(storage.engine, "checkout", settle_busy_timeout)
     return storage
 
 

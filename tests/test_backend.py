@@ -12,8 +12,9 @@ from contender import together
 from sqlalchemy import inspect, select, text
 
 from storage import tables
-from storage.backend import Backend, _Connection, open_backend
+from storage.backend import Backend, open_backend
 from storage.errors import StorageError
+from storage.sqlite import WaitingConnection
 
 
 def test_eight_processes_open_a_fresh_database_together(database_url: str) -> None:
@@ -76,7 +77,7 @@ def test_a_new_file_that_another_connection_is_writing_to_is_waited_for(tmp_path
     """Giving it its mode fails at once there, whatever time-out SQLite was given: two launches at the same moment."""
     tried = threading.Event()
 
-    class Watched(_Connection):
+    class Watched(WaitingConnection):
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
             try:
                 return super().execute(sql, *values)

@@ -10,9 +10,11 @@ umask 077
 random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; }
 
 mkdir -p "$folder"
-for name in db_password dashboard_password; do
-  [ -s "$folder/$name" ] || random >"$folder/$name"
-done
+[ -s "$folder/dashboard_password" ] || random >"$folder/dashboard_password"
+if [ ! -s "$folder/db_password" ]; then
+  random >"$folder/db_password"
+  rm -f "$folder/pgpass" # it would hold the former one
+fi
 # libpq's format: host:port:database:user:password
 [ -s "$folder/pgpass" ] || echo "db:5432:affinity:affinity:$(cat "$folder/db_password")" >"$folder/pgpass"
 

@@ -123,6 +123,14 @@ class TestSecrets:
         assert (tmp_path / "env").read_text().splitlines()[0] == "MINE=1"
         assert len((tmp_path / "env").read_text().splitlines()) == 2
 
+    def test_a_new_database_password_goes_into_libpq_s_file(self, tmp_path: Path) -> None:
+        first = self.make(tmp_path)
+        (tmp_path / "secrets" / "db_password").unlink()
+        second = self.make(tmp_path)
+        assert second["db_password"] != first["db_password"]
+        assert second["pgpass"] == f"db:5432:affinity:affinity:{second['db_password']}\n"
+        assert second["dashboard_password"] == first["dashboard_password"]
+
 
 def test_the_locks_name_no_index_and_pin_by_hash() -> None:
     for name in ("requirements.lock", "requirements-gpu.lock"):

@@ -81,7 +81,7 @@ overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies 
 start: $(VENV)/.installed-run  ## Seconds from launch to the first training step (2 minutes)
 	$(BIN)/python -m benchmarks.start $(DATA_OPTION)
 
-mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (about an hour on 2 cores)
+mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (20 minutes on 2 cores)
 	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)
 
 dashboard-load: $(VENV)/.installed-run  ## How long the dashboard takes with 10,000 trials (a minute and a half)
@@ -100,7 +100,7 @@ claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, 
 screens: $(VENV)/.installed-test  ## README's pictures of the live view and the dashboard, from a real search (needs chromium)
 	$(BIN)/python tests/screens.py
 
-cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (about 15 minutes on 2 cores)
+cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (5 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
 
 gpu-bench: $(VENV)/.installed-run  ## What a GPU makes of the article's network: seconds, F1, TFLOP/s and their share of its rate

@@ -87,7 +87,8 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current, finis
     from search import devices
 
     devices.configure(options.device, options.threads, options.memory_mib)
-    study = study.settle_precision(devices.settle_precision(study.spec.training.precision))
+    asked, widths = study.spec.training.precision, study.spec.network.widths
+    study = study.settle_precision(devices.settle_precision(asked, widths))
     holder = Holder(
         worker=options.worker_id or new_worker_id(),
         host=socket.gethostname(),

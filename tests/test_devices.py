@@ -114,7 +114,7 @@ def test_threads_must_be_positive():
 )
 def test_auto_precision_follows_the_hardware(configured, kind, capability, expected):
     configured(kind, **({"compute_capability": capability} if capability else {}))
-    assert devices.settle_precision("auto") == expected
+    assert devices.settle_precision("auto", (8, 24)) == expected, "the filters matter on a CPU alone"
     assert devices.settle_precision("float32") == "float32"
     assert devices.settle_precision("mixed_bfloat16") == "mixed_bfloat16"
 
@@ -130,18 +130,21 @@ def test_a_processor_s_bfloat16_is_read_from_its_flags(tmp_path, flags, fast):
 
 
 @pytest.mark.parametrize(
-    ("backend", "fast", "expected"),
+    ("backend", "fast", "widths", "expected"),
     [
-        ("tensorflow", True, "mixed_bfloat16"),
-        ("tensorflow", False, "float32"),
-        ("jax", True, "float32"),
+        ("tensorflow", True, (16, 64, 256), "mixed_bfloat16"),
+        ("tensorflow", True, (8, 16), "float32"),
+        ("tensorflow", True, (16, 24), "float32"),
+        ("tensorflow", False, (16, 64), "float32"),
+        ("jax", True, (16, 64), "float32"),
     ],
 )
-def test_auto_precision_on_a_cpu(configured, monkeypatch, backend, fast, expected):
+def test_auto_precision_on_a_cpu(configured, monkeypatch, backend, fast, widths, expected):
     configured("cpu")
     monkeypatch.setenv("KERAS_BACKEND", backend)
     monkeypatch.setattr(devices, "cpu_multiplies_bfloat16", lambda: fast)
-    assert devices.settle_precision("auto") == expected
+    assert devices.settle_precision("auto", widths) == expected
+    assert devices.settle_precision("mixed_bfloat16", widths) == "mixed_bfloat16"
 
 
 def test_unknown_precision_is_refused():

@@ -6,7 +6,7 @@ threads when it first computes: call `configure` before anything imports keras.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = ["TRAINING_BACKENDS", "DeviceError", "backend", "keras_home", "version
 
 # By compute capability: tensor cores multiply bfloat16 from Ampere on, and from Volta on float16 alone.
 _TENSOR_CORES = {8: "mixed_bfloat16", 7: "mixed_float16"}
+_ONEDNN_BLOCK = 16  # filters
 
 _configured = Wanted()
 
@@ -83,12 +84,13 @@ def _gpu_details() -> dict[str, Any]:
     return on_tensorflow.gpu_details(_configured.index)
 
 
-def settle_precision(requested: str) -> str:
+def settle_precision(requested: str, widths: Sequence[int] = ()) -> str:
     """ "auto" becomes what the hardware multiplies fast; float32, mixed_bfloat16 and mixed_float16 stay.
 
     bfloat16 on a TPU, on a GPU of compute capability 8 or more, and on a CPU with AVX-512 BF16 or AMX instructions
-    under TensorFlow, whose oneDNN uses them; float16 on a GPU of capability 7; else float32. Raises DeviceError for
-    any other word.
+    under TensorFlow, whose oneDNN uses them for convolutions of 16, 32, … filters (`widths`: with 8 or 24 they are two
+    to six times slower than in float32); float16 on a GPU of capability 7; else float32. Raises DeviceError for any
+    other word.
     """
     if requested in PRECISIONS:
         return requested
@@ -98,8 +100,10 @@ def settle_precision(requested: str) -> str:
         capability = _gpu_details().get("compute_capability", (0, 0))[0]
         half = (name for least, name in _TENSOR_CORES.items() if capability >= least)
         return next(half, "float32")
-    slow = _configured.kind == "cpu" and not (backend() == "tensorflow" and cpu_multiplies_bfloat16())
-    return "float32" if slow else "mixed_bfloat16"
+    if _configured.kind == "tpu":
+        return "mixed_bfloat16"
+    whole = all(width % _ONEDNN_BLOCK == 0 for width in widths)
+    return "mixed_bfloat16" if backend() == "tensorflow" and whole and cpu_multiplies_bfloat16() else "float32"
 
 
 def compile_options() -> dict[str, Any]:

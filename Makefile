@@ -63,7 +63,7 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of a real search again and a
 	$(BIN)/python tests/chaos.py sqlite --kills $(KILLS)
 	$(BIN)/python tests/chaos.py postgresql --kills $(KILLS)
 
-optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (8 minutes)
+optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (5 minutes)
 	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare
 
 search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/table.csv: 160 real trials (half an hour on 2 cores)

@@ -7,12 +7,12 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from optuna.trial import TrialState
 
+from search import devices
 from storage.attributes import attributes
 from storage.backend import open_backend
 from storage.study import load_study
@@ -50,8 +50,9 @@ class Command:
 
     def trial_seconds(self, study: str) -> list[float]:
         """How long each complete trial took, from its claim on, in their order."""
-        stored = load_study(open_backend(self.url, create=False), study)
-        complete = stored.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        backend = open_backend(self.url, create=False)
+        complete = load_study(backend, study).optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        backend.close()
         return [float(attributes(trial)["duration_s"]) for trial in complete]
 
     def _run(self, *arguments: str) -> str:
@@ -63,13 +64,8 @@ def machine() -> str:
     """One line for a table's foot: processor, cores and versions."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-    backend = ("jax",) if os.environ.get("KERAS_BACKEND") == "jax" else ("tensorflow-cpu", "tensorflow")
-    versions = ", ".join(filter(None, map(_named, ("keras", *backend, "optuna", "scikit-learn"))))
-    return f"{len(os.sched_getaffinity(0))} cores of {model}, Python {platform.python_version()}, {versions}"
-
-
-def _named(package: str) -> str | None:
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return None
+    found = devices.versions()
+    packages = {"keras": found["keras"], found["backend"]: found["backend_version"]}
+    packages |= {name: found[name] for name in ("optuna", "scikit-learn")}
+    versions = ", ".join(f"{package} {version}" for package, version in packages.items())
+    return f"{len(os.sched_getaffinity(0))} cores of {model}, Python {found['python']}, {versions}"

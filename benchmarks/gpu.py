@@ -1,4 +1,4 @@
-"""What a GPU (or whatever else is here) makes of the article's network: seconds, macro F1, TFLOP/s and their share.
+"""What a GPU (or, to try it, the CPU) makes of the article's network: seconds, macro F1, TFLOP/s and their share.
 
     make gpu-bench DATA=DIR       # on a GPU; on Keras' JAX backend with KERAS_BACKEND=jax
     python benchmarks/gpu.py --device cpu --widths 8 16 --epochs 2 --short-epochs 1 --trials 3  # to try it
@@ -21,11 +21,11 @@ from itertools import pairwise
 
 from commands import Command, machine
 
-MATRIX = {"gpu": 8192, "cpu": 2048, "tpu": 8192}  # rows and columns
+MATRIX = {"gpu": 8192, "cpu": 2048}  # rows and columns
 TRAINING_IMAGES = 25_000 + 5 * 1_000  # n = 200: even classes keep 1,000 of their 5,000
 SIDE = 32
 KERNEL = 3 * 3
-FIXED = ["--set", "space.lambda=0.43", "--set", "space.sigma=90", "--set", "space.n_centers=1"]
+FIXED = ["space.lambda=0.43", "space.sigma=90", "space.n_centers=1"]
 
 
 def flop_an_image(widths: list[int], depth: int) -> float:
@@ -87,11 +87,12 @@ def run(command: Command, case: Case, asked: argparse.Namespace) -> tuple[float,
     name = f"gpu-{case.trials}x{case.epochs}-{case.workers}-{time.time():.0f}"
     widths = ",".join(map(str, asked.widths))
     settings = [f"training.epochs={case.epochs}", f"network.widths=[{widths}]", "training.precision=auto"]
-    shown = [word for setting in (*settings, "sampler.kind=random", "pruner.kind=none") for word in ("--set", setting)]
+    settings += ["sampler.kind=random", "pruner.kind=none", *FIXED]
+    overrides = [word for setting in settings for word in ("--set", setting)]
     split = ["--workers", str(case.workers)] if asked.device == "cpu" else ["--workers-per-device", str(case.workers)]
     began = time.monotonic()
     where = ["--devices", asked.device, *split]
-    command.launch("cifar10-article", "--name", name, "--trials", str(case.trials), *where, *shown, *FIXED)
+    command.launch("cifar10-article", "--name", name, "--trials", str(case.trials), *where, *overrides)
     took = time.monotonic() - began
     return took, command.trial_seconds(name), float(command.export(name)["macro_f1"])
 

@@ -132,6 +132,11 @@ def plan(devices: str, workers: int | None, *, per_device: int = 1, tpus: Sequen
     return slots
 
 
+def one_device(asked: str) -> str:
+    """What a command that trains in its own process takes: the first of this machine's best for auto, else `asked`."""
+    return plan("auto", None)[0].device if asked == "auto" else asked
+
+
 def _cpu_slots(workers: int) -> list[Slot]:
     if workers < 1:
         raise NoSuchDeviceError(f"--workers {workers} given; allowed: a whole number from 1")

@@ -16,6 +16,7 @@ from search.objective import Objective
 from search.record import TrialRecord
 from search.reports import Reports
 from search.seeds import trial_seed
+from search.training.results import best_epoch
 from storage.attributes import DIAGNOSTICS, SCORES
 from storage.errors import LostPlaceError
 from storage.patience import at_once
@@ -63,19 +64,13 @@ class Attempt:
         return self._scores
 
     @property
-    def room(self) -> int | None:
-        """How many centres per class the network must have room for; None without a space."""
-        space = self.study.spec.space
-        return space.max_centers if space else None
-
-    @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree in: everything that decides how training goes on."""
         return {
             "fingerprint": self.study.fingerprint,
             "params": self.params,
             "seed": self.seed,
-            "room": self.room,
+            "room": self.study.spec.max_centers,
         }
 
     def report(self, score: EpochScore) -> None:
@@ -120,8 +115,9 @@ class Attempt:
             before, self._resumed = self._resumed, len(state.epochs) if state else 0
             if self._resumed != before:
                 self.record.describe(resumed_epochs=self._resumed)
+            room = self.study.spec.max_centers
             return objective.run(
-                self.params, self.seed, after_epoch, should_stop, max_centers=self.room, resume=state, keep=keep
+                self.params, self.seed, after_epoch, should_stop, max_centers=room, resume=state, keep=keep
             )
 
         try:
@@ -214,7 +210,7 @@ class Attempt:
         if not self._scores:
             return
         self._reports.flush()
-        best = max(self._scores, key=lambda score: (score.scores.macro_f1, -score.epoch))
+        best = best_epoch(self._scores)
         metrics = best.scores.to_dict()
         told = self._scores[-1].diagnostics
         diagnostics = {DIAGNOSTICS: told.to_dict() | {"verdicts": told.verdicts()}} if told else {}

@@ -56,8 +56,7 @@ def embed(
         kept.append(objective.features())
         on_epoch(score)
 
-    space = study.spec.space
-    result = objective.run(params, seed, after_epoch, max_centers=space.max_centers if space else None)
+    result = objective.run(params, seed, after_epoch, max_centers=study.spec.max_centers)
     return Embedded(number, params, kept, [epoch.scores.macro_f1 for epoch in result.epochs])
 
 

@@ -65,14 +65,14 @@ def _evaluate(
 def _score(
     study: StoredStudy, objective: Objective, params: dict[str, float | int], trial: int, seed: int
 ) -> dict[str, Any]:
-    space, protocol = study.spec.space, study.spec.protocol
+    protocol = study.spec.protocol
     what = f"trial {trial}, seed {seed}"
     result = objective.run(
         params,
         seed,
         _seldom(lambda score: say(f"{what}, {epoch_text(score, study.spec.training.epochs, protocol)}")),
         # The search's own room for centres, so that a retraining rounds as the search did.
-        max_centers=space.max_centers if space else None,
+        max_centers=study.spec.max_centers,
         restore_best=True,
     )
     score = objective.score_test() | {"epoch": result.best.epoch}

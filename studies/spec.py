@@ -78,6 +78,11 @@ class StudySpec(Section):
             raise raised("study", broken)
         return self
 
+    @property
+    def max_centers(self) -> int | None:
+        """How many centres per class the network must have room for; None without a space."""
+        return self.space.max_centers if self.space else None
+
     def to_dict(self) -> dict[str, Any]:
         """The study in the file's own keys and shape, with every default written out; ready for JSON."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

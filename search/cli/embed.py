@@ -35,16 +35,15 @@ def embed(
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Retrain a trial and write the scatter of its features after each epoch, with the centres: PNGs and a GIF."""
-    from search.accelerators import plan
+    from search.accelerators import one_device
     from search.embedding import embed as retrain
     from search.trials import epoch_text
     from search.worker import WorkerOptions
     from storage.study import load_study
 
     stored = load_study(opened(storage), study)
-    device = plan("auto", None)[0].device if device == "auto" else device
     spec = stored.spec
-    options = WorkerOptions(device, threads, data_dir)
+    options = WorkerOptions(one_device(device), threads, data_dir)
     found = retrain(
         stored, options, trial, width, lambda score: say(epoch_text(score, spec.training.epochs, spec.protocol))
     )

@@ -27,14 +27,13 @@ def evaluate(
 
     Under holdout the validation images choose the epoch, and the test set is scored once a seed.
     """
-    from search.accelerators import plan
+    from search.accelerators import one_device
     from search.evaluation import evaluate_best
     from search.worker import WorkerOptions
     from storage.study import load_study
 
     stored = load_study(opened(storage), study)
-    device = plan("auto", None)[0].device if device == "auto" else device
-    results = evaluate_best(stored, WorkerOptions(device, threads, data_dir), top=top, seeds=seeds)
+    results = evaluate_best(stored, WorkerOptions(one_device(device), threads, data_dir), top=top, seeds=seeds)
     if as_json:
         typer.echo(json.dumps(results, indent=2))
     else:

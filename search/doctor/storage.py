@@ -152,6 +152,6 @@ def parameters(spec: StudySpec) -> int:
     classes = 10
     if spec.network.head == "softmax":
         return total + classes * (channels + 1)
-    centers = spec.space.max_centers if spec.space else 1
+    centers = spec.max_centers or 1
     # The last batch norm; the centres; λ, σ and the mask; what is counted for the diagnostics.
     return total + 4 * channels + classes * centers * channels + (centers + 2) + (classes * centers + 3)

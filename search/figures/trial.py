@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from search.figures.canvas import BEST, MAJORITY, MINORITY, PLAIN, SECOND, png, styled, subplots
+from search.training.results import best_epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +24,7 @@ def draw(title: str, protocol: str, epochs: Sequence[EpochScore], class_sizes: S
 
     The softmax head has no loss diagnostics.
     """
-    best = max(epochs, key=lambda epoch: (epoch.scores.macro_f1, -epoch.epoch))
+    best = best_epoch(epochs)
     told = [epoch.diagnostics for epoch in epochs if epoch.diagnostics]
     pictures = [
         _learning_curve(title, protocol, epochs, best),

@@ -1,5 +1,6 @@
 """What goes into a training run and what comes out: plain numbers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -54,6 +55,11 @@ class EpochScore:
     diagnostics: Diagnostics | None = None
 
 
+def best_epoch(epochs: Sequence[EpochScore]) -> EpochScore:
+    """The epoch of greatest macro F1, the earliest of equals; `epochs` has at least one."""
+    return max(epochs, key=lambda epoch: (epoch.scores.macro_f1, -epoch.epoch))
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """All epochs of one run, in order; at least one."""
@@ -62,8 +68,8 @@ class TrainingResult:
 
     @property
     def best(self) -> EpochScore:
-        """The epoch of greatest macro F1, the earliest of equals."""
-        return max(self.epochs, key=lambda epoch: epoch.scores.macro_f1)
+        """As `best_epoch`."""
+        return best_epoch(self.epochs)
 
     @property
     def value(self) -> float:

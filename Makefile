@@ -44,8 +44,11 @@ demo: $(VENV)/.installed-run  ## A real search on the embedded digits with two w
 	% (best['macro_f1'], best['test']['macro_f1_mean'], len(best['test']['seeds'])))"
 	@echo "look at every trial:  $(BIN)/affinity-search dashboard --storage sqlite:///.demo/affinity-search.db"
 
-test: $(VENV)/.installed-test  ## The test suite, with coverage
-	$(BIN)/python -m pytest -q --cov --cov-report=term-missing:skip-covered
+# A file's tests stay in one process, which shares its fixtures: a cluster, a browser, compiled functions.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses $(or $(PROCESSES),2) --dist loadfile
+
+test: $(VENV)/.installed-test  ## The test suite, with coverage (in two processes; PROCESSES=N for another number)
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered
 
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -91,7 +94,7 @@ mnist-features: $(VENV)/.installed-test  ## README's picture of features with a 
 	$(BIN)/python benchmarks/mnist_features.py $(DATA_OPTION)
 
 test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JAX backend
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/test_affinity.py tests/test_diagnostics.py tests/test_fit.py \
+	KERAS_BACKEND=jax $(PYTEST) tests/test_affinity.py tests/test_diagnostics.py tests/test_fit.py \
 	  tests/test_networks.py tests/test_normalization.py tests/test_devices.py
 
 claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, trial by trial (2 minutes)

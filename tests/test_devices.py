@@ -9,7 +9,7 @@ import types
 import pytest
 
 from search import devices
-from search.devices import on_tensorflow
+from search.devices import on_jax, on_tensorflow
 from search.devices.cpu import cpu_multiplies_bfloat16
 from search.training.errors import TrainingError, UnfitMachineError
 
@@ -152,19 +152,11 @@ def test_unknown_precision_is_refused():
         devices.settle_precision("float16")
 
 
-@pytest.mark.parametrize(
-    ("kind", "backend", "expected"),
-    [
-        ("cpu", "tensorflow", False),
-        ("tpu", "tensorflow", False),
-        ("gpu", "tensorflow", "auto"),
-        ("cpu", "jax", True),
-    ],
-)
-def test_xla_only_where_it_helps(configured, monkeypatch, kind, backend, expected):
+@pytest.mark.parametrize(("kind", "expected"), [("cpu", False), ("tpu", False), ("gpu", True)])
+def test_xla_only_where_it_helps(configured, kind, expected):
+    """That the functions then are compiled stands in test_tpu_readiness."""
     configured(kind)
-    monkeypatch.setenv("KERAS_BACKEND", backend)
-    assert devices.compile_options() == {"jit_compile": expected}
+    assert devices.compiles_with_xla() == expected
 
 
 def test_models_are_built_in_the_strategys_scope(configured):
@@ -219,11 +211,59 @@ import os, sys
 from search import devices
 devices.configure("cpu", 1)
 print(os.environ["JAX_PLATFORMS"], os.environ["XLA_FLAGS"], "tensorflow" in sys.modules, devices.backend())
-devices.configure("gpu:1")
-print(os.environ["JAX_PLATFORMS"], os.environ["CUDA_VISIBLE_DEVICES"])
 """
-    done = in_new_process(code, KERAS_BACKEND="jax", XLA_FLAGS="--one", CUDA_VISIBLE_DEVICES="")
-    assert done.stdout.splitlines()[0] == "cpu --one --xla_cpu_multi_thread_eigen=false False jax"
+    done = in_new_process(code, KERAS_BACKEND="jax", XLA_FLAGS="--one")
+    assert done.stdout == "cpu --one --xla_cpu_multi_thread_eigen=false False jax\n"
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"),
+    [(None, "gpu:1", "1"), ("0,1", "gpu:1", "1"), ("3, GPU-5a", "gpu:1", "GPU-5a"), ("2", "gpu:0", "2")],
+)
+def test_jax_takes_the_gpu_of_that_number_among_the_visible_ones(monkeypatch, visible, device, expected):
+    """Only that JAX finds it is left out."""
+    monkeypatch.setattr(on_jax, "_require", lambda wanted: None)
+    monkeypatch.setattr(on_jax, "_claimed", None)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    for name in ("JAX_PLATFORMS", "XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE"):
+        monkeypatch.setenv(name, "")  # restored afterwards
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr(devices, "_configured", devices.Wanted())
+    for _ in range(2):
+        devices.configure(device)
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
+        assert os.environ["JAX_PLATFORMS"] == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "said"),
+    [
+        ("gpu:0", {}, "JAX finds no GPU ("),
+        ("gpu:2", {"CUDA_VISIBLE_DEVICES": "0,1"}, "CUDA_VISIBLE_DEVICES is '0,1', which leaves 2 GPUs"),
+        ("tpu", {}, "JAX finds no TPU ("),
+        ("tpu", {"TPU_NAME": "far"}, "TPU_NAME is far, but JAX runs on the TPU of its own machine alone"),
+    ],
+)
+def test_a_device_that_jax_does_not_find_is_one_sentence(device, settings, said):
+    import jax
+
+    if any(one.platform != "cpu" for one in jax.devices()):
+        pytest.skip("this machine has a device for JAX")
+    code = """
+import sys
+from search import devices
+try:
+    devices.configure(sys.argv[1])
+except devices.DeviceError as error:
+    print(error)
+"""
+    lines = in_new_process(
+        code.replace("sys.argv[1]", repr(device)), KERAS_BACKEND="jax", **settings
+    ).stdout.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
 
 
 def test_versions_come_without_imports():

@@ -126,6 +126,49 @@ def test_the_second_run_traces_nothing(splits, monkeypatch):
     assert len(calls) == after_first
 
 
+@pytest.mark.skipif(devices.backend() != "jax", reason="the backend is not JAX")
+def test_jax_compiles_nothing_for_a_second_run(splits):
+    import jax
+
+    compiled = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, seconds, **about: compiled.append(event) if "backend_compile" in event else None
+    )
+    subject = small(splits, training=replace(SHORT, augment=True), max_centers=4)
+    subject.run(AffinityParams(0.5, 20.0, 1), seed=1)
+    after_first = len(compiled)
+    assert after_first > 0
+    for m in (2, 3, 4):
+        subject.run(AffinityParams(0.1 * m, 10.0 * m, m), seed=m)
+    assert len(compiled) == after_first
+
+
+def test_an_epoch_evaluates_once_and_brings_back_classes_alone(splits, monkeypatch):
+    subject = small(splits)
+    brought, classes = [], subject._classes
+
+    def watched(indices):
+        brought.append(classes(indices))
+        return brought[-1]
+
+    monkeypatch.setattr(subject, "_classes", watched)
+    result = subject.run(PARAMS, seed=1)
+    assert [(each.shape, str(each.dtype)) for each in brought] == [((40,), "int32")] * len(result.epochs)
+
+
+@pytest.mark.skipif(devices.backend() != "tensorflow", reason="the backend is not TensorFlow")
+def test_no_variable_must_stay_in_the_host_s_memory(splits):
+    """TensorFlow keeps variables of some types beside the CPU only, whatever device there is."""
+    from tensorflow.python.framework.kernels import get_registered_kernels_for_op
+
+    kernels = get_registered_kernels_for_op("VarHandleOp").kernel
+    elsewhere = [kernel.constraint[0].allowed_values.list.type for kernel in kernels if kernel.device_type == "DEFAULT"]
+    types = {number for numbers in elsewhere for number in numbers}
+    model = small(splits, training=replace(SHORT, augment=True))._model
+    variables = model.variables + model.optimizer.variables
+    assert {variable.path for variable in variables if variable.value.dtype.as_datatype_enum not in types} == set()
+
+
 @pytest.fixture
 def single_steps(monkeypatch):
     """One step a call, as on a slow device."""

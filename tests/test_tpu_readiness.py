@@ -20,9 +20,7 @@ import json, sys
 import numpy as np
 from search import devices
 
-def train(jit=None):
-    if jit is not None:
-        devices.compile_options = lambda: {"jit_compile": jit}
+def train(**changes):
     from search.training.datasets import FACTS, Split, search_splits
     from search.training.fit import AffinityParams, Trainer, TrainingConfig
     from search.training.networks import NetworkConfig
@@ -34,11 +32,13 @@ def train(jit=None):
     import search.training.fit as fit
     fit.epoch_order = lambda indices, labels, batch, seed, epoch: (indices, labels)
     network = NetworkConfig((4, 8), 1, 0.9, "affinity")
-    trainer = Trainer(doubled, evaluation, FACTS["digits"], network, TrainingConfig(3, 64, 5e-3), max_centers=3)
+    training = TrainingConfig(3, 64, 5e-3, **changes)
+    trainer = Trainer(doubled, evaluation, FACTS["digits"], network, training, max_centers=3)
     result = trainer.run(AffinityParams(0.4, 40.0, 2), seed=1)
     told = [epoch.diagnostics for epoch in result.epochs]
     rows = zip(result.epochs, told, strict=True)
     print(json.dumps([[one.loss, one.scores.macro_f1, d.hinge, d.inside, sum(d.dead)] for one, d in rows]))
+    return trainer
 """
 
 ONE_DEVICE = (
@@ -66,18 +66,32 @@ tf.distribute.TPUStrategy = FakeTpu
 devices.configure("tpu")
 assert devices.replicas() == 2, devices.replicas()
 assert devices.describe() == "tpu, 2 cores"
-assert devices.compile_options() == {"jit_compile": False}, "the strategy compiles"
-train()
+assert not devices.compiles_with_xla(), "the strategy compiles"
+kernel = train()._model.get_layer("conv_0_0").kernel.value
+assert [copy.device[-5:] for copy in kernel.values] == ["CPU:0", "CPU:1"], "a copy of the network on each"
 """
 )
 
+XLA = """
+devices.configure("cpu", 1)
+devices.compiles_with_xla = lambda: True
+"""
+
 UNDER_XLA = (
     TRAINING
+    + XLA
     + """
-devices.configure("cpu", 1)
-train(jit=True)
+trainer = train()
+# What XLA made of it; TensorFlow refuses to tell for a function that it does not compile. "<=" marks a dynamic size.
+labels = np.zeros(64, "int32")
+evaluation = np.zeros(trainer._evaluation_batch, "int32")
+for compiled, given in ((trainer._steps.step, (labels, labels)), (trainer._classes.forward, (evaluation,))):
+    program = compiled.experimental_get_compiler_ir(*given)(stage="hlo", device_name="CPU:0")
+    assert "f32[" in program and "<=" not in program, program[:2000]
 """
 )
+
+IN_BFLOAT16 = TRAINING + XLA + 'train(augment=True, precision="mixed_bfloat16")'
 
 
 def trained(code: str) -> list[list[float]]:
@@ -105,3 +119,8 @@ def test_two_replicas_give_what_one_device_gives(one_device: list[list[float]]) 
 def test_every_function_compiles_under_xla_with_static_shapes(one_device: list[list[float]]) -> None:
     for compiled, alone in zip(trained(UNDER_XLA), one_device, strict=True):
         assert compiled == pytest.approx(alone, rel=3e-3, abs=1e-3)
+
+
+def test_so_do_augmentation_and_bfloat16() -> None:
+    losses = [epoch[0] for epoch in trained(IN_BFLOAT16)]
+    assert losses[-1] < losses[0]

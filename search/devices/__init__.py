@@ -19,7 +19,9 @@ from search.devices.packages import TRAINING_BACKENDS, backend, keras_home, requ
 from search.devices.wanted import Wanted
 from search.training.results import PRECISIONS
 
-__all__ = ["TRAINING_BACKENDS", "DeviceError", "backend", "keras_home", "versions"]
+__all__ = ["TRAINING_BACKENDS", "DeviceError", "Predictor", "backend", "keras_home", "versions"]
+
+Predictor = Callable[[NDArray[np.int32]], NDArray[Any]]
 
 # By compute capability: tensor cores multiply bfloat16 from Ampere on, and from Volta on float16 alone.
 _TENSOR_CORES = {8: "mixed_bfloat16", 7: "mixed_float16"}
@@ -106,27 +108,35 @@ def settle_precision(requested: str, widths: Sequence[int] = ()) -> str:
     return "mixed_bfloat16" if backend() == "tensorflow" and whole and cpu_multiplies_bfloat16() else "float32"
 
 
-def compile_options() -> dict[str, Any]:
-    """Options for Keras' `compile`.
+def compiles_with_xla() -> bool:
+    """Whether TensorFlow's functions are compiled by XLA: on a GPU alone.
 
-    On TensorFlow XLA only on a GPU: on a CPU it halves the speed, and under TPUStrategy Keras fails with it (keras
-    issue 19448). JAX is always compiled: without it every operation runs alone.
+    On a CPU it halves the speed, and on a TPU the strategy compiles. Keras' own `jit_compile` is of no use here: it
+    turns itself off where operations are deterministic. JAX always compiles.
     """
+    return _configured.kind == "gpu"
+
+
+def training_steps(model: Any, batch: int) -> Steps:
+    """The steps of a compiled Keras model on batches of `batch` images, in the way of its backend."""
     if backend() == "jax":
-        return {"jit_compile": True}
-    return {"jit_compile": "auto" if _configured.kind == "gpu" and backend() == "tensorflow" else False}
+        from search.devices.jax_steps import JaxSteps
 
-
-def training_steps(model: Any) -> Steps:
-    """The steps of a compiled Keras model, in the way of its backend."""
-    from search.devices.jax_steps import JaxSteps
+        return JaxSteps(model)
     from search.devices.tensorflow_steps import TensorFlowSteps
 
+    return TensorFlowSteps(model, batch, _configured.strategy, jit=compiles_with_xla())
+
+
+def predictor(model: Any) -> Predictor:
+    """A function from indices (B,) to the model's outputs (B, …), for one B that the replicas divide evenly."""
     if backend() == "jax":
-        return JaxSteps(model)
-    if backend() == "tensorflow":
-        return TensorFlowSteps(model, _configured.strategy, jit=model.jit_compile)
-    raise DeviceError(f"KERAS_BACKEND is {backend()}; training runs on tensorflow and on jax.")
+        from search.devices.jax_steps import prediction
+
+        return prediction(model)
+    from search.devices.tensorflow_steps import TensorFlowPrediction
+
+    return TensorFlowPrediction(model, _configured.strategy, jit=compiles_with_xla())
 
 
 def fused_batch_norm() -> Callable[..., Any] | None:

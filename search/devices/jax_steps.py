@@ -1,5 +1,6 @@
-"""Training steps on JAX: several in one compiled call."""
+"""Training steps and predictions on JAX: several steps in one compiled call."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,3 +41,8 @@ class JaxSteps:
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)
         return float(loss)
+
+
+def prediction(model: Any) -> Callable[[NDArray[np.int32]], NDArray[Any]]:
+    """A function from indices (B,) to the model's outputs (B, …), compiled once."""
+    return lambda indices: np.asarray(model.predict_on_batch(indices))

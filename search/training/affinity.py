@@ -18,11 +18,13 @@ Notation. Equation numbers are those of koshian2's article on Hayat et al. 2019 
 ‖a‖² − 2 a·b + ‖b‖²: the (N, C, m, h) array of differences would not fit for many centres.
 """
 
+import math
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from search.training.diagnostics import Diagnostics
 from search.training.watch import Watch
@@ -33,6 +35,9 @@ Tensor = Any  # of whichever backend Keras runs on
 FAR = 3e38
 # Below it 1/σ overflows float32, and 0 · ∞ would make NaN gradients.
 SMALLEST_SIGMA = 1e-30
+# Of the standard normal without what lies beyond CUT.
+CUT = 2.0
+CUT_DEVIATION = 0.8796256610342398
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
@@ -88,13 +93,18 @@ def diversity(centers: Tensor, used: Tensor) -> Tensor:
     return ops.sum(pairs * ops.square(distances - mean)) / n_pairs
 
 
-def initial_centers(n_classes: int, n_centers: int, max_centers: int, width: int, seed: int) -> Tensor:
+def initial_centers(n_classes: int, n_centers: int, max_centers: int, width: int, seed: int) -> NDArray[np.float32]:
     """Truncated normal of standard deviation √(2 / (C·m)), padded with zeros to (C, M, h).
 
-    As the reference's he_normal on a (C, m, h) array, whose fan-in is C·m.
+    Distributed as the reference's he_normal on a (C, m, h) array, whose fan-in is C·m. Drawn here and not on the
+    device, because JAX would compile the drawing anew for every m.
     """
-    used = keras.initializers.HeNormal(seed=seed)((n_classes, n_centers, width), dtype="float32")
-    return ops.pad(used, ((0, 0), (0, max_centers - n_centers), (0, 0)))
+    random = np.random.default_rng(seed)
+    drawn = random.standard_normal((n_classes, n_centers, width))
+    while (beyond := np.abs(drawn) > CUT).any():
+        drawn[beyond] = random.standard_normal(int(beyond.sum()))
+    drawn *= math.sqrt(2.0 / (n_classes * n_centers)) / CUT_DEVIATION
+    return np.pad(drawn.astype("float32"), ((0, 0), (0, max_centers - n_centers), (0, 0)))
 
 
 class AffinityHead(keras.layers.Layer):  # type: ignore[misc]

@@ -14,12 +14,15 @@ Tensor = Any
 
 
 class Table(keras.layers.Layer):  # type: ignore[misc]
-    """Indices (N,) int32 in, rows (N, …) out, from a table kept on the device: images uint8, labels int32."""
+    """Indices (N,) int32 in, rows (N, …) uint8 out, from a table kept on the device: images and labels."""
 
-    def __init__(self, rows: NDArray[np.uint8] | NDArray[np.int32], **options: Any) -> None:
-        """`rows` (T, …) keep their type: images as uint8 are a quarter of float32's memory."""
+    def __init__(self, rows: NDArray[np.uint8], **options: Any) -> None:
+        """`rows` (T, …): as uint8, images are a quarter of float32's memory.
+
+        Labels too are uint8, because TensorFlow keeps int32 variables in the host's memory, beside a GPU too.
+        """
         super().__init__(**options)
-        self.table = keras.Variable(rows, dtype=str(rows.dtype), trainable=False, name=options.get("name"))
+        self.table = keras.Variable(rows, dtype="uint8", trainable=False, name=options.get("name"))
 
     def call(self, indices: Tensor) -> Tensor:
         """One gather; an index outside the table is the caller's error and not checked."""

@@ -20,6 +20,7 @@ from search.training.normalization import BatchNorm
 from search.training.results import Precision
 
 HEADS = ("affinity", "softmax")
+MOST_CLASSES = 256
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,10 @@ def build_network(
     Scores are affinities, or logits for the softmax head. `augmentation` is (shift in pixels, flip). The layer
     "head" is the head, "features" gives what it is trained on before the last batch norm. Pooled features and the head
     are float32 in any precision. With `labels` (T,) the affinity head counts what its diagnostics tell.
-    Raises ValueError if the images are too small to be pooled between all widths.
+    Raises ValueError if the images are too small to be pooled between all widths, or for more than 256 classes.
     """
+    if n_classes > MOST_CLASSES:
+        raise ValueError(f"{n_classes} classes; labels are kept in a byte, which holds {MOST_CLASSES}")
     if min(images.shape[1:3]) < 2 ** (len(config.widths) - 1):
         raise ValueError(f"images of {images.shape[1:3]} pixels are too small for {len(config.widths)} widths")
     indices = keras.Input(shape=(), dtype="int32", name="index")
@@ -72,7 +75,7 @@ def build_network(
         x = keras.layers.Dense(config.embedding, dtype="float32", name="features")(x)
     known = None
     if labels is not None and config.head == "affinity":
-        known = Table(labels, name="labels")(indices)
+        known = Table(labels.astype("uint8"), name="labels")(indices)
     return keras.Model(indices, _head(x, config, n_classes, max_centers, known))
 
 

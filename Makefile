@@ -69,7 +69,7 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of a real search again and a
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (5 minutes)
 	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare
 
-search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/table.csv: 160 real trials (half an hour on 2 cores)
+search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/table.csv: 160 real trials (83 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.sampling.record $(DATA_OPTION)
 
 search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed from the table (15 minutes)

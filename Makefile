@@ -106,8 +106,18 @@ screens: $(VENV)/.installed-test  ## README's pictures of the live view and the 
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (5 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
 
-gpu-bench: $(VENV)/.installed-run  ## What a GPU makes of the article's network: seconds, F1, TFLOP/s and their share of its rate
-	$(BIN)/python benchmarks/gpu.py $(DATA_OPTION)
+# An environment for each backend: their CUDA libraries, 12 and 13, would overwrite each other's cuDNN.
+GPU_EXTRA := $(if $(filter jax,$(KERAS_BACKEND)),jax-gpu,gpu)
+GPU_VENV := .venv-$(GPU_EXTRA)
+
+$(VENV)/.installed-gpu: pyproject.toml | $(VENV)/bin/python
+	@echo "installing with the extra $(GPU_EXTRA) (minutes: gigabytes of CUDA libraries)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(GPU_EXTRA)]'
+	@touch $@
+
+gpu-bench:  ## What an NVIDIA GPU makes of the article's network: seconds, F1, TFLOP/s, share of its rate (KERAS_BACKEND=jax: on JAX)
+	@$(MAKE) --no-print-directory VENV=$(GPU_VENV) $(GPU_VENV)/.installed-gpu
+	$(GPU_VENV)/bin/python -m benchmarks.gpu $(DATA_OPTION)
 
 step-bench: $(VENV)/.installed-test  ## A training step's speed against PyTorch's (installs torch; 4 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -133,4 +143,4 @@ compose-test: $(VENV)/.installed-test  ## Build and run docker-compose.yml with 
 	$(BIN)/python tests/compose_test.py
 
 clean:  ## Remove what make made
-	rm -rf $(VENV) .demo best.json .mypy_cache .ruff_cache .pytest_cache .coverage* build *.egg-info
+	rm -rf $(VENV) .venv-gpu .venv-jax-gpu .demo best.json .mypy_cache .ruff_cache .pytest_cache .coverage* build *.egg-info

@@ -97,8 +97,8 @@ test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JA
 	KERAS_BACKEND=jax $(PYTEST) tests/test_affinity.py tests/test_diagnostics.py tests/test_fit.py \
 	  tests/test_networks.py tests/test_normalization.py tests/test_devices.py
 
-claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, trial by trial (2 minutes)
-	$(BIN)/python benchmarks/claim.py $(DATA_OPTION)
+claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, against a network built anew for each trial (3 minutes)
+	$(BIN)/python -m benchmarks.claim $(DATA_OPTION)
 
 screens: $(VENV)/.installed-test  ## README's pictures of the live view and the dashboard, from a real search (needs chromium)
 	$(BIN)/python tests/screens.py

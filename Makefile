@@ -106,7 +106,7 @@ screens: $(VENV)/.installed-test  ## README's pictures of the live view and the 
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (5 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
 
-# An environment for each backend: their CUDA libraries, 12 and 13, would overwrite each other's cuDNN.
+# An environment for each backend: TensorFlow brings the libraries of CUDA 12, JAX those of 13.
 GPU_EXTRA := $(if $(filter jax,$(KERAS_BACKEND)),jax-gpu,gpu)
 GPU_VENV := .venv-$(GPU_EXTRA)
 

@@ -69,7 +69,7 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of a real search again and a
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (5 minutes)
 	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare
 
-search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/table.csv: 160 real trials (half an hour on 2 cores)
+search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/table.csv: 160 real trials (83 minutes on 2 cores)
 	$(BIN)/python -m benchmarks.sampling.record $(DATA_OPTION)
 
 search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed from the table (15 minutes)
@@ -78,7 +78,7 @@ search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good pa
 storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.throughput
 
-overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (5 minutes)
+overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (7 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.overhead
 
 start: $(VENV)/.installed-run  ## Seconds from launch to the first training step (2 minutes)
@@ -97,8 +97,8 @@ test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JA
 	KERAS_BACKEND=jax $(PYTEST) tests/test_affinity.py tests/test_diagnostics.py tests/test_fit.py \
 	  tests/test_networks.py tests/test_normalization.py tests/test_devices.py
 
-claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, trial by trial (2 minutes)
-	$(BIN)/python benchmarks/claim.py $(DATA_OPTION)
+claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, against a network built anew for each trial (3 minutes)
+	$(BIN)/python -m benchmarks.claim $(DATA_OPTION)
 
 screens: $(VENV)/.installed-test  ## README's pictures of the live view and the dashboard, from a real search (needs chromium)
 	$(BIN)/python tests/screens.py
@@ -106,8 +106,18 @@ screens: $(VENV)/.installed-test  ## README's pictures of the live view and the 
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (5 minutes on 2 cores)
 	$(BIN)/python benchmarks/cifar10_search.py $(DATA_OPTION)
 
-gpu-bench: $(VENV)/.installed-run  ## What a GPU makes of the article's network: seconds, F1, TFLOP/s and their share of its rate
-	$(BIN)/python benchmarks/gpu.py $(DATA_OPTION)
+# An environment for each backend: TensorFlow brings the libraries of CUDA 12, JAX those of 13.
+GPU_EXTRA := $(if $(filter jax,$(KERAS_BACKEND)),jax-gpu,gpu)
+GPU_VENV := .venv-$(GPU_EXTRA)
+
+$(VENV)/.installed-gpu: pyproject.toml | $(VENV)/bin/python
+	@echo "installing with the extra $(GPU_EXTRA) (minutes: gigabytes of CUDA libraries)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(GPU_EXTRA)]'
+	@touch $@
+
+gpu-bench:  ## What an NVIDIA GPU makes of the article's network: seconds, F1, TFLOP/s, share of its rate (KERAS_BACKEND=jax: on JAX)
+	@$(MAKE) --no-print-directory VENV=$(GPU_VENV) $(GPU_VENV)/.installed-gpu
+	$(GPU_VENV)/bin/python -m benchmarks.gpu $(DATA_OPTION)
 
 step-bench: $(VENV)/.installed-test  ## A training step's speed against PyTorch's (installs torch; 4 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -133,4 +143,4 @@ compose-test: $(VENV)/.installed-test  ## Build and run docker-compose.yml with 
 	$(BIN)/python tests/compose_test.py
 
 clean:  ## Remove what make made
-	rm -rf $(VENV) .demo best.json .mypy_cache .ruff_cache .pytest_cache .coverage* build *.egg-info
+	rm -rf $(VENV) .venv-gpu .venv-jax-gpu .demo best.json .mypy_cache .ruff_cache .pytest_cache .coverage* build *.egg-info

@@ -48,16 +48,20 @@ class Command:
     def export(self, study: str) -> dict[str, Any]:
         return dict(json.loads(self._run("export", study)))
 
-    def trial_seconds(self, study: str) -> list[float]:
-        """How long each complete trial took, from its claim on, in their order."""
+    def trial_seconds(self, study: str) -> list[tuple[str, float]]:
+        """Each complete trial's worker, and how long it took from its claim on, in their order."""
         backend = open_backend(self.url, create=False)
         complete = load_study(backend, study).optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         backend.close()
-        return [float(attributes(trial)["duration_s"]) for trial in complete]
+        found = map(attributes, complete)
+        return [(str(told["worker"]), float(told["duration_s"])) for told in found]
 
     def _run(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "search", *arguments]
-        return subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+        done = subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:  # it has said why
+            sys.exit(f"error: affinity-search {arguments[0]} ended with exit code {done.returncode}")
+        return done.stdout
 
 
 def machine() -> str:

@@ -1,12 +1,16 @@
 """What the service costs a trial: seconds from claim to end that are neither training nor scoring.
 
     make overhead
+    PYTHONPATH=tests python -m benchmarks.overhead --pruner median  # instead of the bundled studies'
 
-The real worker with an objective that returns at once, 20 reports a trial, the sampler and pruner that the bundled
-MNIST study recommends (each trial is better than all before it, so that none is pruned), in studies that have 1 to
-10,000 finished trials already, on SQLite and PostgreSQL. Before its first claim a worker reads the whole study: that
-stands apart. A checkpoint's cost is measured with the state of the bundled CIFAR-10 network. Shares are of a trial of
-60 s.
+The real worker with a stand-in for a trial of 60 s and 20 reports (`stand_in.py`), the sampler and pruner that the
+bundled MNIST study recommends (each trial is better than all before it, so that none is pruned), in studies that have 1
+to 10,000 finished trials already, on SQLite and PostgreSQL. Counted are sampling, reports, pruning, the lease and its
+renewals, the copy of the training state to the host after each epoch and the checkpoints that the rule allows in 60 s,
+the place's end. Before its first claim a worker reads the whole study: that stands apart. So do the pictures, their
+upload and the end of the Optuna trial, which a thread does beside the next trial: for them the processor's seconds are
+told, as much as they can take from it. Not counted are the threads that look for lost leases and write the study's
+notes, which belong to no trial. Shares are of the 60 s.
 """
 
 from __future__ import annotations
@@ -19,22 +23,24 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from fake_objective import FakeObjective, fake_scores
 from making import make, worker_for
 from postgres_server import postgres_server
 
 from benchmarks.commands import machine
 from benchmarks.filling import fill
-from search.checkpointing import WRITES_SHARE, Checkpointer
-from search.training.checkpoints import TrainingState
-from search.training.results import EpochScore, TrainingResult
-from storage.backend import Backend, open_backend
+from benchmarks.stand_in import CLASS_SIZES, Minute, Trial
+from search import devices
+from search.illustration import Illustrator
+from search.trials import Worker
+from storage.backend import open_backend
+from storage.files import StudyFiles
+from storage.leases import RENEWALS_A_LEASE
 from storage.patience import Patience
+from storage.places import DEFAULT_LEASE_S
 from storage.study import load_study
 from studies.files import load
 from studies.spec import StudySpec
@@ -44,8 +50,14 @@ REPORTS = 20
 TRIAL_S = 60.0
 FINISHED = (1, 10, 1_000, 10_000)
 TRIALS = 10
-# The bundled CIFAR-10 network's weights, and Adam's two moments of each.
-STATE_FLOATS = 3 * 1_150_000
+RENEWALS = int(TRIAL_S * RENEWALS_A_LEASE / DEFAULT_LEASE_S)
+# What the bundled MNIST study had before halving.
+MEDIAN = "pruner={kind='median', n_warmup_steps=3}"
+COLUMNS = [
+    *("database", "finished trials", "before the first claim, s", "first trial, s", f"median of {TRIALS}, s"),
+    *("slowest, s", "its share of 60 s", "processor, median, s", "share"),
+    *("pictures and end, beside the next, processor, s", "share with them"),
+]
 
 
 @dataclass(frozen=True)
@@ -53,13 +65,29 @@ class Cost:
     """Seconds of single trials of one worker, in their order."""
 
     start_s: float  # of reading the study, before the first claim
-    seconds: list[float]
-    cpu_s: list[float]  # of the worker's process alone: the same whatever else the machine does
+    seconds: list[float] = field(default_factory=list)
+    cpu_s: list[float] = field(default_factory=list)  # of the worker's process alone: the same whatever else runs
+    beside_cpu_s: list[float] = field(default_factory=list)
 
     def cells(self) -> list[str]:
-        median, cpu = statistics.median(self.seconds), statistics.median(self.cpu_s)
+        median, cpu, beside = map(statistics.median, (self.seconds, self.cpu_s, self.beside_cpu_s))
         cells = [f"{self.start_s:.2f}", f"{self.seconds[0]:.3f}", f"{median:.3f}", f"{max(self.seconds):.3f}"]
-        return [*cells, f"**{max(self.seconds) / TRIAL_S:.2%}**", f"{cpu:.3f}", f"**{cpu / TRIAL_S:.2%}**"]
+        cells += [f"**{max(self.seconds) / TRIAL_S:.2%}**", f"{cpu:.3f}", f"**{cpu / TRIAL_S:.2%}**"]
+        return [*cells, f"{beside:.3f}", f"**{(cpu + beside) / TRIAL_S:.2%}**"]
+
+
+class Later:
+    """A finisher that keeps what is done beside the next trial, to be measured by itself."""
+
+    def __init__(self) -> None:
+        self._steps: list[Callable[[], object]] = []
+
+    def submit(self, step: Callable[[], object]) -> None:
+        self._steps.append(step)
+
+    def take(self) -> None:
+        while self._steps:
+            self._steps.pop(0)()
 
 
 def recommended(spec: StudySpec) -> list[str]:
@@ -75,88 +103,80 @@ def _toml(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value).lower()
 
 
-def measure(url: str, finished: int) -> Cost:
+def measure(url: str, finished: int, overrides: list[str], minute: Minute, files: Path) -> Cost:
     """A worker that comes to a study of that many finished trials."""
     backend = open_backend(url, create=True)
-    overrides = [*recommended(load("mnist")), f"training.epochs={REPORTS}"]
-    study = make(backend, STUDY, finished + TRIALS, overrides)
-    fill(study, finished, REPORTS)
+    fill(make(backend, STUDY, finished + TRIALS, [*overrides, f"training.epochs={REPORTS}"]), finished, REPORTS)
     backend.close()
-    return _trials(open_backend(url, create=False))
-
-
-class Best(FakeObjective):
-    """Each trial is better than all before it."""
-
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
-        self._trained = 0
-
-    def run(self, *args: Any, keep: Callable[[TrainingState], None], **options: Any) -> TrainingResult:
-        self._trained += 1
-        done: list[EpochScore] = []
-        for epoch in range(self._epochs):
-            done.append(EpochScore(epoch, 0.5, fake_scores(1 - 1e-3 / (epoch + 1) / self._trained), 0.001))
-            keep(TrainingState(tuple(done), {}))
-            args[2](done[-1])
-        return TrainingResult(tuple(done))
-
-
-def _trials(backend: Backend) -> Cost:
+    backend = open_backend(url, create=False)
     worker = worker_for(load_study(backend, STUDY).made_patient(Patience(print)))
-    worker.objective = Best(REPORTS)  # type: ignore[assignment]
-    began = time.monotonic()
-    worker.study.read_ahead()
-    cost = Cost(time.monotonic() - began, [], [])
-    for _ in range(TRIALS):
-        began, cpu_began = time.monotonic(), time.process_time()
-        claim = worker.places.claim(worker.holder)
-        assert claim is not None
-        with contextlib.redirect_stderr(io.StringIO()):
-            worker.run(claim, lambda: False)
-        cost.seconds.append(time.monotonic() - began)
-        cost.cpu_s.append(time.process_time() - cpu_began)
+    worker.objective = minute  # type: ignore[assignment]
+    worker.files = StudyFiles(files, worker.study.token)
+    worker.finisher = later = Later()
+    worker.illustrator = Illustrator(worker.files, CLASS_SIZES, _no_pictures)
+    cost = _trials(worker, minute, later)
     ended = worker.study.optuna.get_trials(deepcopy=False)[-1]
+    assert ended.state.is_finished(), ended
     assert len(ended.intermediate_values) == REPORTS
     backend.close()
     return cost
 
 
-def checkpoint_s(folder: Path) -> float:
-    """Seconds for one checkpoint of the CIFAR-10 network."""
-    variables = {"weights": np.random.default_rng(0).random(STATE_FLOATS, np.float32)}
-    seconds = []
-    for number in range(5):
-        checkpoint = Checkpointer(folder / f"{number}.npz", {"seed": number}, print)
-        checkpoint.keep(TrainingState((EpochScore(0, 0.5, fake_scores(0.5), 1.0),), variables))
-        began = time.monotonic()
-        checkpoint.write()
-        seconds.append(time.monotonic() - began)
-    return statistics.median(seconds)
+def _no_pictures(message: str) -> None:
+    raise AssertionError(message)
+
+
+def _trials(worker: Worker, minute: Minute, later: Later) -> Cost:
+    began = time.monotonic()
+    worker.study.read_ahead()
+    cost = Cost(time.monotonic() - began)
+    for _ in range(TRIALS):
+        began, cpu_began = time.monotonic(), time.process_time()
+        claim = worker.places.claim(worker.holder)
+        assert claim is not None
+        minute.renew = lambda claim=claim: worker.places.renew(claim)  # type: ignore[misc]
+        with contextlib.redirect_stderr(io.StringIO()):
+            worker.run(claim, lambda: False)
+        cost.seconds.append(time.monotonic() - began)
+        cost.cpu_s.append(time.process_time() - cpu_began)
+        cpu_began = time.process_time()
+        later.take()
+        cost.beside_cpu_s.append(time.process_time() - cpu_began)
+    return cost
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--finished", type=int, nargs="*", default=list(FINISHED))
-    finished = parser.parse_args().finished
-    print("| database | finished trials | before the first claim, s | first trial, s ", end="")
-    print(f"| median of {TRIALS}, s | slowest, s | its share of 60 s ", end="")
-    print("| processor, median, s | share |\n|---|---|---|---|---|---|---|---|---|")
+    parser.add_argument("--pruner", choices=["recommended", "median"], default="recommended")
+    asked = parser.parse_args()
+    overrides = recommended(load("mnist"))
+    if asked.pruner == "median":
+        overrides = [*overrides[:1], MEDIAN]
+    devices.configure("cpu")
+    minute = Minute(Trial(TRIAL_S, REPORTS, RENEWALS))
+    print(f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|")
+    trials = 0
     with tempfile.TemporaryDirectory(prefix="overhead-") as folder, postgres_server() as server:
         databases: dict[str, Callable[[], str]] = {
             "SQLite": lambda: f"sqlite:///{Path(folder) / secrets.token_hex(6)}.db",
             "PostgreSQL": lambda: server.url(server.fresh_database()),
         }
         for database, new_url in databases.items():
-            for count in finished:
-                cells = [database, f"{count:,}", *measure(new_url(), count).cells()]
-                print(f"| {' | '.join(cells)} |", flush=True)
-        write_s = checkpoint_s(Path(folder))
-    writes = TRIAL_S / (WRITES_SHARE * write_s)
-    print(
-        f"\nA checkpoint takes {write_s:.3f} s; in {TRIAL_S:.0f} s it is written {writes:.0f} times at most, ", end=""
+            for count in asked.finished:
+                cost = measure(new_url(), count, overrides, minute, Path(folder) / "files")
+                print(f"| {' | '.join([database, f'{count:,}', *cost.cells()])} |", flush=True)
+                trials += TRIALS
+    print(f"\n{state_costs(minute, trials)} {overrides[1]}; {machine()}")
+
+
+def state_costs(minute: Minute, trials: int) -> str:
+    """What of a trial's seconds went into its state."""
+    copies, writes = minute.copy, minute.write
+    return (
+        f"Of a trial's seconds {copies.seconds / trials:.3f} s are {REPORTS} copies of a state of "
+        f"{minute.state_mb:.1f} MB, {writes.seconds / trials:.3f} s are {writes.calls / trials:.1f} checkpoints of it."
     )
-    print(f"{1 / WRITES_SHARE:.0%} of the time. {machine()}")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@
 An empty objective of 20 reports, 1 to 8 processes, SQLite and PostgreSQL. Plain Optuna is `study.optimize`, set up as
 well as we know: on SQLite the write-ahead log, synchronous=NORMAL and a long busy time-out, on PostgreSQL
 pool_pre_ping, its own cache on both, and no budget: each process has its share of the trials. Ours is the real worker
-loop with exact budget, leases, recovery, checkpoints and patience. Both use the same sampler and no pruner. The two
-take turns, each time in a fresh database, so that other work on the machine meets both.
+loop with exact budget, leases, recovery, checkpoints and patience, but the drawing of pictures and the thread that
+writes notes and figures are replaced by the tests' stand-ins, as plain Optuna has neither. Both use the same sampler
+and no pruner. The two take turns, each time in a fresh database, so that other work on the machine meets both.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
 """Images per second of one training step, ours against PyTorch's, taking turns on the same machine.
 
     make step-bench
+    python benchmarks/step --batch 128 --widths 16,32,64 8,16 24,48 40,80  # ours alone, float32 against bfloat16
 
 The article's CIFAR-10 network with the affinity head (m = 30), batch 256, random images. Every peer is a process of its
 own that waits while another trains; of ROUNDS rounds the fastest counts, as other work on the machine only slows down.
+With other widths, one network for each list of them, it shows which ones bfloat16 makes slower: `_ONEDNN_BLOCK` of
+search/devices.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ sys.path.insert(0, str(HERE.parent))
 from commands import machine  # noqa: E402 - a sibling of this folder
 
 BATCH = 256
+PRECISIONS = ("float32", "mixed_bfloat16")
 PEERS = {
     "PyTorch eager, float32": ["torch_peer.py", "eager"],
     "PyTorch compiled, float32": ["torch_peer.py", "compiled"],
@@ -38,8 +42,9 @@ PEERS = {
 class Peer:
     """A process that trains when it is asked to."""
 
-    def __init__(self, program: str, kind: str, *more: str, steps: int, threads: int) -> None:
-        command = [sys.executable, str(HERE / program), kind, str(BATCH), str(steps), str(threads), *more]
+    def __init__(self, program: str, kind: str, *more: str, asked: argparse.Namespace) -> None:
+        numbers = map(str, (asked.batch, asked.steps, asked.threads))
+        command = [sys.executable, str(HERE / program), kind, *numbers, *more]
         environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent)}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -67,19 +72,43 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6, help="steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--batch", type=int, default=BATCH)
+    parser.add_argument("--widths", nargs="+", metavar="W,W,…", help="ours alone, with these widths, in each precision")
     asked = parser.parse_args()
-    peers = {name: Peer(*what, steps=asked.steps, threads=asked.threads) for name, what in PEERS.items()}
+    if asked.widths:
+        compare_precisions(asked)
+        versions = machine()
+    else:
+        compare_peers(asked)
+        versions = f"{machine()}, torch {version('torch')}"
+    print(f"\n{versions}; {asked.threads} threads, batch {asked.batch}, best of {asked.rounds} rounds.")
+
+
+def measure(what: dict[str, list[str]], asked: argparse.Namespace) -> dict[str, float]:
+    """Images per second of each, the best of its rounds."""
+    peers = {name: Peer(*arguments, asked=asked) for name, arguments in what.items()}
     try:
         rounds = [{name: peer.round_s() for name, peer in peers.items()} for _ in range(asked.rounds)]
     finally:
         for peer in peers.values():
             peer.end()
-    rates = {name: asked.steps * BATCH / min(taken[name] for taken in rounds) for name in peers}
+    return {name: asked.steps * asked.batch / min(taken[name] for taken in rounds) for name in peers}
+
+
+def compare_peers(asked: argparse.Namespace) -> None:
+    rates = measure(PEERS, asked)
     best = max(rate for name, rate in rates.items() if name.startswith("PyTorch"))
     print("| step | images per second | against PyTorch's best |\n|---|---|---|")
     for name, rate in rates.items():
         print(f"| {name} | {rate:.0f} | {rate / best:.2f} |")
-    print(f"\n{machine()}, torch {version('torch')}; {asked.threads} threads, best of {asked.rounds} rounds.")
+
+
+def compare_precisions(asked: argparse.Namespace) -> None:
+    print("| widths | images per second, float32 | bfloat16 | ratio |\n|---|---|---|---|")
+    for widths in asked.widths:
+        peers = {precision: ["keras_peer.py", precision, f"widths={widths}"] for precision in PRECISIONS}
+        whole, half = measure(peers, asked).values()
+        print(f"| {widths.replace(',', ', ')} | {whole:.0f} | {half:.0f} | {half / whole:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

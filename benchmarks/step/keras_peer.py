@@ -1,6 +1,6 @@
 """Our own training step through our own Trainer, on random images of CIFAR-10's shape.
 
-    python keras_peer.py PRECISION BATCH STEPS THREADS [xla] [unfused] [given] [augmented]
+    python keras_peer.py PRECISION BATCH STEPS THREADS [xla] [unfused] [given] [augmented] [widths=W,W,…]
 
 For each line on stdin, trains an epoch of STEPS steps and prints the seconds it took, by the clock and of the
 processor.
@@ -33,7 +33,9 @@ def main() -> None:
 
     images = np.random.default_rng(0).integers(0, 256, (batch * steps, 32, 32, 3), dtype=np.uint8)
     split = Split(images, (np.arange(batch * steps) % 10).astype("int32"))
-    network = NetworkConfig((64, 128, 256), 3, 0.9, "affinity")
+    chosen = [word.removeprefix("widths=") for word in sys.argv if word.startswith("widths=")]
+    widths = tuple(map(int, chosen[0].split(","))) if chosen else (64, 128, 256)
+    network = NetworkConfig(widths, 3, 0.9, "affinity")
     training = TrainingConfig(1, batch, 5e-3, augment="augmented" in sys.argv, precision=precision)  # type: ignore[arg-type]
     trainer = Trainer(split, split.take(np.arange(10)), FACTS["cifar10"], network, training, max_centers=30)
 

@@ -1,0 +1,75 @@
+"""The benchmark for GPUs, as far as a machine without one can tell: it must work the first time that it meets one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import gpu
+from search import accelerators, devices
+from search.accelerators import Gpu, plan
+
+ROOT = Path(__file__).parent.parent
+ARTICLE = [64, 128, 256]
+
+
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerators, "gpus", lambda: [Gpu("a card", 80_000, 79_000)] * 2)
+
+
+@pytest.mark.parametrize("word", gpu.MATRIX)
+def test_a_process_can_be_told_its_device_words(word: str) -> None:
+    devices._parse(word)
+
+
+@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_the_launcher_puts_all_workers_on_one_gpu(workers: int) -> None:
+    assert gpu.placed("gpu:0", workers) == ["--devices", "gpu:0", "--workers-per-device", str(workers)]
+    slots = plan("gpu:0", None, per_device=workers)
+    assert [slot.gpu for slot in slots] == [0] * workers
+
+
+def test_on_a_cpu_it_counts_workers() -> None:
+    assert gpu.placed("cpu", 2) == ["--devices", "cpu", "--workers", "2"]
+
+
+@pytest.mark.parametrize("backend", devices.TRAINING_BACKENDS)
+def test_the_rate_of_matrix_products(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    rate, name = gpu.matrix_rate("cpu", 32)
+    assert 0 < rate < 1_000
+    assert name.startswith("cpu, ")
+
+
+def test_without_a_gpu_it_ends_with_one_line() -> None:
+    if accelerators.gpu_names():
+        pytest.skip("this machine has a GPU")
+    command = [sys.executable, "-m", "benchmarks.gpu"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
+    assert done.stderr.startswith("error: no NVIDIA GPU found")
+
+
+def test_a_gpu_that_the_backend_does_not_see_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVML finds one, but its libraries are not installed."""
+    if accelerators.gpu_names():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setattr(accelerators, "gpus", lambda: [Gpu("a card", 80_000, 79_000)])
+    with pytest.raises(SystemExit, match=r"^error: gpu:0 was asked for.* 0 GPUs[^\n]*$"):
+        gpu.matrix_rate("gpu:0", 32)
+
+
+def test_what_a_trial_of_the_article_costs() -> None:
+    """By hand, pixels × width × the inputs of a block's three convolutions: 3 + 2·64, 64 + 2·128, 128 + 2·256."""
+    image = gpu.flop_an_image(ARTICLE, 3)
+    assert image == 3 * 18 * (1024 * 64 * 131 + 256 * 128 * 320 + 64 * 256 * 640)
+    assert image == pytest.approx(1.6e9, rel=0.01)
+    assert image * gpu.TRAINING_IMAGES * 100 == pytest.approx(4.8e15, rel=0.01)
+
+
+def test_a_worker_s_first_trial_does_not_count_whichever_number_it_has() -> None:
+    assert gpu.compiled([("a", 9.0), ("a", 1.0), ("b", 8.0), ("a", 2.0), ("b", 3.0)]) == [1.0, 2.0, 3.0]
+    assert gpu.compiled([("a", 9.0)]) == [9.0], "better than nothing"

@@ -20,7 +20,7 @@ def main() -> None:
     precision, (batch, steps, threads) = sys.argv[1], map(int, sys.argv[2:5])
     devices.configure("cpu", threads)
     if "xla" in sys.argv:
-        devices.compile_options = lambda: {"jit_compile": True}
+        devices.compiles_with_xla = lambda: True
     if "given" in sys.argv:  # no look-up: every step trains on the same images
         from search.training.images import Table
 

@@ -38,7 +38,7 @@ def require_backend() -> None:
     if chosen not in TRAINING_BACKENDS:
         problem, remedies = f"is {chosen}, but training runs on {' and '.join(TRAINING_BACKENDS)}", instead
     else:
-        install = "jax]'" if chosen == "jax" else "cpu]' (or [gpu], [tpu])"
+        install = "jax]' (or [jax-gpu])" if chosen == "jax" else "cpu]' (or [gpu], [tpu])"
         problem = f"is {chosen}, which is not installed"
         remedies = [f"pip install 'affinity-search[{install}", *instead]
     raise UnfitMachineError(f"Keras' backend {problem}; {', or '.join(remedies) or 'set KERAS_BACKEND=tensorflow'}")

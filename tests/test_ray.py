@@ -12,7 +12,7 @@ from making import TINY, make
 from optuna.trial import TrialState
 from waiting import until
 
-from search.accelerators import NoSuchDeviceError
+from search.nvidia import NoSuchDeviceError
 from storage.backend import Backend
 from storage.places import Places
 from storage.study import StoredStudy

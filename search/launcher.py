@@ -28,6 +28,7 @@ from studies.errors import AffinitySearchError
 POLL_S = 0.5
 DEATHS_BEFORE_FIRST_CLAIM = 3
 GRACE_S = 10.0
+TROUBLE_S = 10.0  # a GPU may be full for a moment: the memory of a process that died comes back a little later
 
 
 class WorkersDieError(AffinitySearchError):
@@ -50,6 +51,7 @@ class Launcher:
         files: Path | None = None,
         outage_s: float = DEFAULT_LIMIT_S,
         new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._study = study
         self._data_dir = data_dir
@@ -60,6 +62,7 @@ class Launcher:
         self._show = show
         self._say = say
         self._lease_s = lease_s
+        self._clock = clock
         self._waiting = False
         self._told: int | None = None  # the last signal that was announced
         self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
@@ -107,13 +110,18 @@ class Launcher:
             self._pass_on(signal.SIGTERM if signals.stopping else signal.SIGINT)
         else:
             self._refill()
-        return any(worker.process for worker in self.workers) or (not signals.draining and self._others_hold_places())
+        if any(worker.process for worker in self.workers):
+            return True
+        return not signals.draining and (self._a_device_may_recover() or self._others_hold_places())
 
     def _check_failures(self) -> None:
         try:
             self._places.refuse_repeated_failure(self._started, self._since)
         except RepeatedFailureError as error:
             raise WorkersDieError(str(error)) from error
+
+    def _a_device_may_recover(self) -> bool:
+        return any(worker.troubled_since is not None and worker.retired is None for worker in self.workers)
 
     def _others_hold_places(self) -> bool:
         """Whether workers elsewhere hold the last places: should one of them die, its place is trained here."""
@@ -125,14 +133,29 @@ class Launcher:
 
     def _refill(self) -> None:
         """Places can come back after a worker has left: one that died later, or one given back elsewhere."""
-        idle = [worker for worker in self.workers if worker.process is None and worker.retired is None]
+        idle = [worker for worker in self.workers if worker.process is None]
         free = self._places.counts().free if idle else 0
-        for worker in idle[:free]:
-            reason = trouble(worker.slot)
-            if reason:
-                self._retire(worker, reason)
-            else:
+        for worker in idle:
+            if worker.retired:
+                continue
+            if not free:
+                worker.troubled_since = None  # nobody looks at its device now
+            elif self._is_well(worker):
                 self._start(worker)
+                free -= 1
+
+    def _is_well(self, worker: WorkerProcess) -> bool:
+        """Whether a worker can be started there now; when its device has been in trouble for long, none ever will."""
+        reason = trouble(worker.slot)
+        if reason is None:
+            worker.troubled_since = None
+            return True
+        now = self._clock()
+        if worker.troubled_since is None:
+            worker.troubled_since = now
+        if now - worker.troubled_since >= TROUBLE_S:
+            self._retire(worker, reason)
+        return False
 
     def _retire(self, worker: WorkerProcess, reason: str) -> None:
         """Its device is of no use any more; the others go on, if there are any."""

@@ -4,8 +4,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Start
@@ -20,7 +21,7 @@ from waiting import until
 from search import UNFIT_MACHINE_EXIT, reports
 from search.accelerators import Slot
 from search.attempt import Attempt
-from search.launcher import Launcher, WorkersDieError
+from search.launcher import TROUBLE_S, Launcher, WorkersDieError
 from search.reports import Reports
 from search.seeds import trial_seed
 from search.training.results import EpochScore
@@ -29,7 +30,7 @@ from storage.errors import RepeatedFailureError, StorageError
 from storage.patience import StorageGoneError
 from storage.places import Places
 from storage.recovery import Recovery
-from storage.study import load_study
+from storage.study import StoredStudy, load_study
 from storage.tables import PlaceState
 
 
@@ -330,34 +331,90 @@ class TestAnOlderDatabase:
         opened.close()
 
 
-class TestDevices:
-    """Two fake cards; what the launcher asks NVML is told apart in test_accelerators."""
+def card_slot(number: int, **more: Any) -> Slot:
+    """A fake card; what the launcher asks NVML is told apart in test_accelerators."""
+    return Slot(f"gpu:{number}", "gpu:0", None, {"CUDA_VISIBLE_DEVICES": str(number)}, **more)
 
-    SLOTS = tuple(Slot(f"gpu:{number}", "gpu:0", None, {"CUDA_VISIBLE_DEVICES": str(number)}) for number in range(2))
 
-    def launch(self, backend: Backend, said: list[str]) -> bool:
-        study = make(backend)
-        return Launcher(study, self.SLOTS, None, show=lambda study: None, say=said.append).run()
+TWO_CARDS = (card_slot(0), card_slot(1))
 
-    @pytest.mark.usefixtures("fake_workers")
-    def test_a_lost_gpu_is_one_line_and_the_others_go_on(
-        self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch
+
+def launch(study: StoredStudy, slots: Sequence[Slot], say: Callable[[str], None], **more: Any) -> bool:
+    """With real worker processes."""
+    return Launcher(study, slots, None, show=lambda study: None, say=say, **more).run()
+
+
+def states(study: StoredStudy) -> list[PlaceState]:
+    return [row["state"] for row in Places.of(study).rows()]
+
+
+@pytest.mark.usefixtures("fake_workers")
+def test_a_lost_gpu_is_one_line_and_the_others_go_on(sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_LOST_CARD", "1")
+    study, said = make(sqlite), []
+    assert launch(study, TWO_CARDS, said.append)
+    assert [line for line in said if "card" in line] == ["no more workers on gpu:1: the fake card is lost"]
+    assert {row["worker"][-4:] for row in Places.of(study).rows()} == {"gpu0"}
+
+
+class FakeNvidia:
+    """In place of `trouble`: each look takes `look_s` on the launcher's clock, and `full` says what it finds."""
+
+    def __init__(self, full: Callable[[Slot, float], bool], look_s: float) -> None:
+        self.now = 0.0
+        self.looks = 0
+        self._full = full
+        self._look_s = look_s
+
+    def trouble(self, slot: Slot) -> str | None:
+        self.now += self._look_s
+        self.looks += 1
+        return f"{slot.label} is full" if self._full(slot, self.now) else None
+
+
+@pytest.mark.usefixtures("fake_workers")
+class TestFullGpus:
+    """NVML says so before a worker is started."""
+
+    def launch(self, nvidia: FakeNvidia, study: StoredStudy, say: Callable[[str], None], slots: Sequence[Slot]) -> bool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("search.launcher.trouble", nvidia.trouble)
+            return launch(study, slots, say, clock=lambda: nvidia.now)
+
+    def test_one_that_stays_full_starts_no_worker(
+        self, sqlite: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("FAKE_LOST_CARD", "1")
-        said: list[str] = []
-        assert self.launch(sqlite, said)
-        assert [line for line in said if "card" in line] == ["no more workers on gpu:1: the fake card is lost"]
-        assert {row["device"] for row in Places.of(load_study(sqlite, "tiny")).rows()} == {"cpu, 2 threads"}
+        monkeypatch.setenv("FAKE_GATE", str(tmp_path / "gate"))
+        study, said = make(sqlite), []
+        nvidia = FakeNvidia(lambda slot, now: slot.label == "gpu:0", TROUBLE_S / 8)
 
-    @pytest.mark.usefixtures("fake_workers")
-    def test_a_full_gpu_starts_no_worker(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-        said: list[str] = []
-        monkeypatch.setattr("search.launcher.trouble", lambda slot: "it is full" if slot.label == "gpu:0" else None)
-        assert self.launch(sqlite, said)
-        assert "no more workers on gpu:0: it is full" in said
+        def say(line: str) -> None:
+            """The other one holds its first place until this one has been given up."""
+            said.append(line)
+            (tmp_path / "gate").touch()
 
-    @pytest.mark.usefixtures("fake_workers")
-    def test_no_device_left_ends_the_launch(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("search.launcher.trouble", lambda slot: f"{slot.label} is full")
+        assert self.launch(nvidia, study, say, TWO_CARDS)
+        assert said == ["no more workers on gpu:0: gpu:0 is full"]
+        assert states(study) == [PlaceState.COMPLETE] * 4
+
+    def test_one_that_is_full_for_a_moment_is_used(self, sqlite: Backend) -> None:
+        said: list[str] = []
+        nvidia = FakeNvidia(lambda slot, now: now < TROUBLE_S, 4.0)
+        assert self.launch(nvidia, make(sqlite), said.append, TWO_CARDS[:1])
+        assert said == []
+        assert nvidia.looks == 3, "the launcher waited for it, although nothing else ran"
+
+    def test_another_one_takes_the_place_meanwhile(self, sqlite: Backend) -> None:
+        study = make(sqlite, trials=1)
+        nvidia = FakeNvidia(lambda slot, now: slot.label == "gpu:0", 1.0)
+        assert self.launch(nvidia, study, [].append, TWO_CARDS)
+        (row,) = Places.of(study).rows()
+        assert row["worker"].endswith("-gpu1")
+
+    def test_no_device_left_ends_the_launch(self, sqlite: Backend) -> None:
+        said: list[str] = []
+        nvidia = FakeNvidia(lambda slot, now: True, 2.5)
         with pytest.raises(WorkersDieError, match="gpu:1 is full"):
-            self.launch(sqlite, [])
+            self.launch(nvidia, make(sqlite), said.append, TWO_CARDS)
+        assert said == ["no more workers on gpu:0: gpu:0 is full"]
+        assert nvidia.now > TROUBLE_S

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from search import UNFIT_DEVICE_EXIT, UNFIT_MACHINE_EXIT
+from search import OUT_OF_MEMORY_EXIT, UNFIT_DEVICE_EXIT, UNFIT_MACHINE_EXIT
 from search.accelerators import Slot, trouble
 from search.reporting import ReportingThread
 from search.signals import StopSignals
@@ -29,6 +29,7 @@ POLL_S = 0.5
 DEATHS_BEFORE_FIRST_CLAIM = 3
 GRACE_S = 10.0
 TROUBLE_S = 10.0  # a GPU may be full for a moment: the memory of a process that died comes back a little later
+MEMORY_FAILURES = 2  # on one GPU, until no worker is started there any more
 
 
 class WorkersDieError(AffinitySearchError):
@@ -76,8 +77,9 @@ class Launcher:
         """Returns whether every place is used.
 
         Raises:
-            WorkersDieError: no device is left where workers can work (theirs is gone or full, or three in a row died
-                before a first claim), the data is not there, or three places in a row failed for the same cause.
+            WorkersDieError: no device is left where workers can work (theirs is gone or full, two ran out of memory, or
+                three in a row died before a first claim), the data is not there, or three places in a row failed for
+                the same cause.
         """
         with StopSignals() as signals:
             # A database that is away must not end the search: the workers wait for it, and so does their launcher.
@@ -135,6 +137,8 @@ class Launcher:
         """Places can come back after a worker has left: one that died later, or one given back elsewhere."""
         idle = [worker for worker in self.workers if worker.process is None]
         free = self._places.counts().free if idle else 0
+        if free and idle[-1].retired:
+            self._require_a_device(idle[-1].retired)
         for worker in idle:
             if worker.retired:
                 continue
@@ -154,15 +158,19 @@ class Launcher:
         if worker.troubled_since is None:
             worker.troubled_since = now
         if now - worker.troubled_since >= TROUBLE_S:
-            self._retire(worker, reason)
+            self._retire([worker], reason)
         return False
 
-    def _retire(self, worker: WorkerProcess, reason: str) -> None:
-        """Its device is of no use any more; the others go on, if there are any."""
-        worker.retired = reason
-        if all(one.retired for one in self.workers):
+    def _retire(self, workers: Sequence[WorkerProcess], reason: str) -> None:
+        """Their device is of no use any more: none is started there again. The others go on, if there are any."""
+        for worker in workers:
+            worker.retired = reason
+        self._require_a_device(reason)
+        self._say(f"no more workers on {workers[0].slot.label}: {reason}")
+
+    def _require_a_device(self, reason: str) -> None:
+        if all(one.retired and one.process is None for one in self.workers):
             raise WorkersDieError(reason)
-        self._say(f"no more workers on {worker.slot.label}: {reason}")
 
     def _start(self, worker: WorkerProcess) -> None:
         options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._files.root)]
@@ -176,7 +184,10 @@ class Launcher:
         if code == UNFIT_MACHINE_EXIT:
             raise WorkersDieError(worker.last_line())
         if code == UNFIT_DEVICE_EXIT:
-            self._retire(worker, worker.last_line())
+            self._retire([worker], worker.last_line())
+            return
+        if code == OUT_OF_MEMORY_EXIT:
+            self._ran_out_of_memory(worker)
             return
         claimed = self._places.was_claimed_by(worker.worker_id)
         self._release(worker, f"its worker died ({exit_text(code)})")
@@ -186,10 +197,21 @@ class Launcher:
         worker.early_deaths = 0 if claimed else worker.early_deaths + 1
         if worker.early_deaths >= DEATHS_BEFORE_FIRST_CLAIM:
             self._retire(
-                worker,
+                [worker],
                 f"{worker.early_deaths} workers in a row died on {worker.slot.label} before their first trial: "
                 f"{worker.last_line()} (whole log: {worker.log})",
             )
+
+    def _ran_out_of_memory(self, worker: WorkerProcess) -> None:
+        """It has given its place up. Once may be bad luck; the second time nobody is started on that GPU any more.
+
+        Workers that share the GPU share its lack of memory too: those that run there go on while they can.
+        """
+        worker.memory_failures += 1
+        slot = worker.slot
+        sharing = [one for one in self.workers if one is worker or (slot.uuid and one.slot.uuid == slot.uuid)]
+        if not worker.retired and sum(one.memory_failures for one in sharing) >= MEMORY_FAILURES:
+            self._retire(sharing, f"{slot.label} ran out of memory twice: {worker.last_line()}")
 
     def _release(self, worker: WorkerProcess, reason: str) -> None:
         for number in self._places.release_worker(worker.worker_id, reason):

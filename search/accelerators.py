@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from studies.errors import AffinitySearchError
-
-
-class NoSuchDeviceError(AffinitySearchError):
-    """The devices asked for are not on this machine: the launcher starts no worker."""
+from search import nvidia
+from search.nvidia import VISIBLE, Gpu, NoSuchDeviceError, visible
 
 
 @dataclass(frozen=True)
@@ -25,17 +21,8 @@ class Slot:
     device: str  # the worker's --device
     threads: int | None
     environment: dict[str, str]
-    gpu: int | None = None  # NVML's index
+    uuid: str | None = None  # its GPU's: NVML numbers the others anew when a card falls off the bus
     memory_mib: int | None = None  # its share of a GPU that it does not have for itself
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """An NVIDIA GPU, as NVML sees it."""
-
-    name: str
-    total_mib: int
-    free_mib: int
 
 
 # Of a GPU that several workers share, what stays for the driver and each process's own.
@@ -44,49 +31,23 @@ SHARED = 0.9
 LEAST_FREE_MIB = 1024
 
 
-def gpus() -> list[Gpu]:
-    """The NVIDIA GPUs, by index; empty without a driver. Honours no CUDA_VISIBLE_DEVICES.
-
-    Raises:
-        NoSuchDeviceError: the driver is there, but does not answer for every GPU.
-    """
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return []
-    try:
-        return [_gpu(pynvml, pynvml.nvmlDeviceGetHandleByIndex(i)) for i in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError as error:
-        raise NoSuchDeviceError(f"NVML does not answer for every GPU ({error}); look at nvidia-smi") from error
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _gpu(pynvml: Any, handle: Any) -> Gpu:
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-    return Gpu(str(pynvml.nvmlDeviceGetName(handle)), memory.total >> 20, memory.free >> 20)
-
-
-def gpu_names() -> list[str]:
-    """Names of the NVIDIA GPUs, by index; as `gpus`."""
-    return [gpu.name for gpu in gpus()]
-
-
 def trouble(slot: Slot) -> str | None:
     """Why no worker can be started there now: its GPU is gone or full. None if all is well."""
-    if slot.gpu is None:
+    if slot.uuid is None:
         return None
     try:
-        present = gpus()
+        present = nvidia.gpus()
     except NoSuchDeviceError as error:
-        return str(error)
-    if slot.gpu >= len(present):
-        return f"{slot.label} has disappeared: NVML finds {len(present)} GPUs; look at nvidia-smi"
-    free = present[slot.gpu].free_mib
-    if free < LEAST_FREE_MIB:
-        return f"{slot.label} is full: {free} MiB free of {present[slot.gpu].total_mib}; see nvidia-smi for who uses it"
+        return f"{slot.label}: {error}"
+    gpu = next((gpu for gpu in present if gpu.uuid == slot.uuid), None)
+    if gpu is None:
+        lost = "".join(f", and one is lost ({gpu.lost})" for gpu in present if gpu.lost)
+        found = f"NVML finds {len(present)} GPUs{lost}, none of them {slot.uuid}"
+        return f"{slot.label} has disappeared: {found}; look at nvidia-smi"
+    needed = max(LEAST_FREE_MIB, slot.memory_mib or 0)
+    if gpu.free_mib < needed:
+        found = f"{gpu.free_mib} MiB free of {gpu.total_mib}, {needed} needed"
+        return f"{slot.label} is full: {found}; see nvidia-smi for who uses it"
     return None
 
 
@@ -103,16 +64,24 @@ def cpu_cores() -> int:
         return psutil.cpu_count() or 1
 
 
-def plan(devices: str, workers: int | None, *, per_device: int = 1, tpus: Sequence[str] = ()) -> list[Slot]:
+def plan(
+    devices: str,
+    workers: int | None,
+    *,
+    per_device: int = 1,
+    tpus: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Slot]:
     """One slot for each worker: `devices` is auto, cpu, gpu, gpu:0,2 or tpu; `workers` counts CPU workers.
 
-    `per_device` workers share each GPU; `tpus` names TPUs elsewhere, one worker each.
+    `per_device` workers share each GPU; `tpus` names TPUs elsewhere, one worker each. auto and gpu take the GPUs that
+    CUDA_VISIBLE_DEVICES shows and NVML can read; `say` gets a line about each that it cannot.
 
     Raises:
         NoSuchDeviceError: an unknown word, a GPU or TPU that is not there, or a count that the devices do not take.
     """
     if devices == "auto":
-        devices = "tpu" if tpus else "gpu" if gpu_names() else "tpu" if has_tpu() else "cpu"
+        devices = "tpu" if tpus else "gpu" if visible(nvidia.gpus()) else "tpu" if has_tpu() else "cpu"
     kind, _, indices = devices.partition(":")
     if tpus and devices != "tpu":
         raise NoSuchDeviceError(f"--tpu {tpus[0]} given for {devices}; TPUs are named with --devices tpu")
@@ -122,7 +91,7 @@ def plan(devices: str, workers: int | None, *, per_device: int = 1, tpus: Sequen
         )
     if devices == "cpu":
         return _cpu_slots(workers or 1)
-    slots = _gpu_slots(indices, per_device) if kind == "gpu" else _tpu_slots(tpus) if devices == "tpu" else None
+    slots = _gpu_slots(indices, per_device, say) if kind == "gpu" else _tpu_slots(tpus) if devices == "tpu" else None
     if slots is None:
         raise NoSuchDeviceError(f"devices {devices!r} given; allowed: auto, cpu, gpu, gpu:0,2 (by index) or tpu")
     if workers is not None and workers != len(slots):
@@ -141,36 +110,66 @@ def _cpu_slots(workers: int) -> list[Slot]:
     if workers < 1:
         raise NoSuchDeviceError(f"--workers {workers} given; allowed: a whole number from 1")
     threads = max(1, cpu_cores() // workers)
-    return [Slot("cpu", "cpu", threads, {"CUDA_VISIBLE_DEVICES": "-1"}) for _ in range(workers)]
+    return [Slot("cpu", "cpu", threads, {VISIBLE: "-1"}) for _ in range(workers)]
 
 
-def _gpu_slots(indices: str, per_device: int) -> list[Slot]:
-    present = gpus()
+def _gpu_slots(indices: str, per_device: int, say: Callable[[str], None]) -> list[Slot]:
+    present = nvidia.gpus()
     if not present:
         raise NoSuchDeviceError("no NVIDIA GPU found by NVML; check the driver with nvidia-smi, or use --devices cpu")
-    chosen = _indices(indices, len(present)) if indices else list(range(len(present)))
-    return [_gpu_slot(i, present[i], per_device) for i in chosen for _ in range(per_device)]
+    chosen = _chosen(indices, present) if indices else _answering(visible(present), say)
+    return [_gpu_slot(gpu, per_device) for gpu in chosen for _ in range(per_device)]
 
 
-def _gpu_slot(index: int, gpu: Gpu, per_device: int) -> Slot:
+def _gpu_slot(gpu: Gpu, per_device: int) -> Slot:
     """The worker sees its GPU alone, as number 0, and of a shared one its part of the memory."""
-    environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": str(index)}
+    environment = {VISIBLE: gpu.uuid}
     if per_device == 1:
-        return Slot(f"gpu:{index}", "gpu:0", None, environment, index)
+        return Slot(gpu.label, "gpu:0", None, environment, gpu.uuid)
     share = SHARED / per_device
     environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{share:.3f}"  # JAX's; TensorFlow is told in MiB
-    return Slot(f"gpu:{index}", "gpu:0", None, environment, index, int(gpu.total_mib * share))
+    return Slot(gpu.label, "gpu:0", None, environment, gpu.uuid, int(gpu.total_mib * share))
 
 
-def _indices(text: str, count: int) -> list[int]:
+def _answering(seen: Sequence[Gpu], say: Callable[[str], None]) -> list[Gpu]:
+    """Those that NVML can read; a line about each of the others."""
+    if not seen:
+        listed = os.environ[VISIBLE]
+        raise NoSuchDeviceError(f"{VISIBLE} is {listed!r} and hides every GPU; unset it, or use --devices cpu")
+    lost = [gpu for gpu in seen if gpu.lost]
+    if len(lost) == len(seen):
+        reasons = ", ".join(f"{gpu.label}: {gpu.lost}" for gpu in lost)
+        raise NoSuchDeviceError(f"NVML answers for no GPU ({reasons}); look at nvidia-smi, or use --devices cpu")
+    for gpu in lost:
+        say(f"{gpu.label} is left out: NVML does not answer for it ({gpu.lost}); look at nvidia-smi")
+    return [gpu for gpu in seen if not gpu.lost]
+
+
+def _chosen(text: str, present: Sequence[Gpu]) -> list[Gpu]:
+    """Those that were asked for by index, every one of which must be there."""
     parts = [part.strip() for part in text.split(",")]
-    wrong = [part for part in parts if not part.isdecimal() or int(part) >= count]
-    if wrong or len(set(parts)) != len(parts):
-        raise NoSuchDeviceError(f"gpu:{text} given; this machine has GPUs 0 to {count - 1}, each named once")
-    return [int(part) for part in parts]
+    numbers = [int(part) for part in parts if part.isdecimal() and int(part) < len(present)]
+    if len(set(numbers)) != len(parts):
+        raise NoSuchDeviceError(f"gpu:{text} given; this machine has GPUs 0 to {len(present) - 1}, each named once")
+    seen = visible(present)
+    for gpu in (present[number] for number in numbers):
+        if gpu not in seen:
+            raise NoSuchDeviceError(
+                f"gpu:{text} given, but {VISIBLE} is {os.environ[VISIBLE]!r} and hides {gpu.label}; unset it, or name "
+                "a GPU that it shows"
+            )
+        if gpu.lost:
+            raise NoSuchDeviceError(
+                f"gpu:{text} given, but NVML does not answer for {gpu.label} ({gpu.lost}); look at nvidia-smi, or "
+                "leave it out"
+            )
+    return [present[number] for number in numbers]
 
 
 def _tpu_slots(names: Sequence[str]) -> list[Slot]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise NoSuchDeviceError(f"--tpu {twice} given twice; a TPU has one worker, so name each once")
     if names:
         return [Slot(f"tpu:{name}", "tpu", None, {"TPU_NAME": name}) for name in names]
     if not has_tpu():

@@ -155,18 +155,23 @@ class Attempt:
         self._places.finish(self.claim, PlaceState.SPENT, cause=cause, reason=reason)
         self.record.end(TrialState.FAIL)
 
-    def retry_later(self, cause: str, reason: str, *, last: bool = False) -> bool:
-        """End this attempt; the place is free again unless that was the last one. Returns whether it is used up."""
+    def retry_later(self, cause: str, reason: str, *, last: bool = False, card: str | None = None) -> bool:
+        """End this attempt; the place is free again unless that was the last one. Returns whether it is used up.
+
+        `card` is the GPU that had a part in it, for `failed_before`.
+        """
         self._ending.acquire()
-        self._describe_failure(cause, reason)
+        self._describe_failure(cause, reason, **({"card": card} if card else {}))
         state = self._places.fail_attempt(self.claim, cause, reason, last=last)
         self.record.end(TrialState.FAIL)
         return state == PlaceState.SPENT
 
-    def failed_before(self, cause: str) -> bool:
-        """Whether an earlier attempt at this place ended for that cause."""
-        earlier = self.study.attempts_at(self.claim.number)
-        return any(trial.user_attrs.get("cause") == cause for trial in earlier if trial.number != self.number)
+    def failed_before(self, cause: str, *, beside: str | None = None) -> bool:
+        """Whether an earlier attempt at this place ended for that cause; on another GPU than `beside`, if given."""
+        earlier = [
+            trial.user_attrs for trial in self.study.attempts_at(self.claim.number) if trial.number != self.number
+        ]
+        return any(told.get("cause") == cause and (beside is None or told.get("card") != beside) for told in earlier)
 
     def give_back(self, reason: str) -> None:
         """End this attempt on request, at once; it is not counted.
@@ -202,8 +207,8 @@ class Attempt:
     def _duration_s(self) -> float:
         return time.monotonic() - self._started
 
-    def _describe_failure(self, cause: str, reason: str) -> None:
-        self.record.describe(cause=str(cause), reason=reason, duration_s=self._duration_s())
+    def _describe_failure(self, cause: str, reason: str, **others: str) -> None:
+        self.record.describe(cause=str(cause), reason=reason, duration_s=self._duration_s(), **others)
 
     def _describe_scores(self) -> None:
         """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from search import UNFIT_DEVICE_EXIT, UNFIT_MACHINE_EXIT
+from search import OUT_OF_MEMORY_EXIT, UNFIT_DEVICE_EXIT, UNFIT_MACHINE_EXIT
 from search.accelerators import Slot, trouble
 from search.reporting import ReportingThread
 from search.signals import StopSignals
@@ -28,6 +28,8 @@ from studies.errors import AffinitySearchError
 POLL_S = 0.5
 DEATHS_BEFORE_FIRST_CLAIM = 3
 GRACE_S = 10.0
+TROUBLE_S = 10.0  # a GPU may be full for a moment: the memory of a process that died comes back a little later
+MEMORY_FAILURES = 2  # on one GPU, until no worker is started there any more
 
 
 class WorkersDieError(AffinitySearchError):
@@ -50,6 +52,7 @@ class Launcher:
         files: Path | None = None,
         outage_s: float = DEFAULT_LIMIT_S,
         new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._study = study
         self._data_dir = data_dir
@@ -60,6 +63,7 @@ class Launcher:
         self._show = show
         self._say = say
         self._lease_s = lease_s
+        self._clock = clock
         self._waiting = False
         self._told: int | None = None  # the last signal that was announced
         self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
@@ -73,8 +77,9 @@ class Launcher:
         """Returns whether every place is used.
 
         Raises:
-            WorkersDieError: no device is left where workers can work (theirs is gone or full, or three in a row died
-                before a first claim), the data is not there, or three places in a row failed for the same cause.
+            WorkersDieError: no device is left where workers can work (theirs is gone or full, two ran out of memory, or
+                three in a row died before a first claim), the data is not there, or three places in a row failed for
+                the same cause.
         """
         with StopSignals() as signals:
             # A database that is away must not end the search: the workers wait for it, and so does their launcher.
@@ -107,13 +112,18 @@ class Launcher:
             self._pass_on(signal.SIGTERM if signals.stopping else signal.SIGINT)
         else:
             self._refill()
-        return any(worker.process for worker in self.workers) or (not signals.draining and self._others_hold_places())
+        if any(worker.process for worker in self.workers):
+            return True
+        return not signals.draining and (self._a_device_may_recover() or self._others_hold_places())
 
     def _check_failures(self) -> None:
         try:
             self._places.refuse_repeated_failure(self._started, self._since)
         except RepeatedFailureError as error:
             raise WorkersDieError(str(error)) from error
+
+    def _a_device_may_recover(self) -> bool:
+        return any(worker.troubled_since is not None and worker.retired is None for worker in self.workers)
 
     def _others_hold_places(self) -> bool:
         """Whether workers elsewhere hold the last places: should one of them die, its place is trained here."""
@@ -125,21 +135,42 @@ class Launcher:
 
     def _refill(self) -> None:
         """Places can come back after a worker has left: one that died later, or one given back elsewhere."""
-        idle = [worker for worker in self.workers if worker.process is None and worker.retired is None]
+        idle = [worker for worker in self.workers if worker.process is None]
         free = self._places.counts().free if idle else 0
-        for worker in idle[:free]:
-            reason = trouble(worker.slot)
-            if reason:
-                self._retire(worker, reason)
-            else:
+        if free and idle[-1].retired:
+            self._require_a_device(idle[-1].retired)
+        for worker in idle:
+            if worker.retired:
+                continue
+            if not free:
+                worker.troubled_since = None  # nobody looks at its device now
+            elif self._is_well(worker):
                 self._start(worker)
+                free -= 1
 
-    def _retire(self, worker: WorkerProcess, reason: str) -> None:
-        """Its device is of no use any more; the others go on, if there are any."""
-        worker.retired = reason
-        if all(one.retired for one in self.workers):
+    def _is_well(self, worker: WorkerProcess) -> bool:
+        """Whether a worker can be started there now; when its device has been in trouble for long, none ever will."""
+        reason = trouble(worker.slot)
+        if reason is None:
+            worker.troubled_since = None
+            return True
+        now = self._clock()
+        if worker.troubled_since is None:
+            worker.troubled_since = now
+        if now - worker.troubled_since >= TROUBLE_S:
+            self._retire([worker], reason)
+        return False
+
+    def _retire(self, workers: Sequence[WorkerProcess], reason: str) -> None:
+        """Their device is of no use any more: none is started there again. The others go on, if there are any."""
+        for worker in workers:
+            worker.retired = reason
+        self._require_a_device(reason)
+        self._say(f"no more workers on {workers[0].slot.label}: {reason}")
+
+    def _require_a_device(self, reason: str) -> None:
+        if all(one.retired and one.process is None for one in self.workers):
             raise WorkersDieError(reason)
-        self._say(f"no more workers on {worker.slot.label}: {reason}")
 
     def _start(self, worker: WorkerProcess) -> None:
         options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._files.root)]
@@ -153,7 +184,10 @@ class Launcher:
         if code == UNFIT_MACHINE_EXIT:
             raise WorkersDieError(worker.last_line())
         if code == UNFIT_DEVICE_EXIT:
-            self._retire(worker, worker.last_line())
+            self._retire([worker], worker.last_line())
+            return
+        if code == OUT_OF_MEMORY_EXIT:
+            self._ran_out_of_memory(worker)
             return
         claimed = self._places.was_claimed_by(worker.worker_id)
         self._release(worker, f"its worker died ({exit_text(code)})")
@@ -163,10 +197,21 @@ class Launcher:
         worker.early_deaths = 0 if claimed else worker.early_deaths + 1
         if worker.early_deaths >= DEATHS_BEFORE_FIRST_CLAIM:
             self._retire(
-                worker,
+                [worker],
                 f"{worker.early_deaths} workers in a row died on {worker.slot.label} before their first trial: "
                 f"{worker.last_line()} (whole log: {worker.log})",
             )
+
+    def _ran_out_of_memory(self, worker: WorkerProcess) -> None:
+        """It has given its place up. Once may be bad luck; the second time nobody is started on that GPU any more.
+
+        Workers that share the GPU share its lack of memory too: those that run there go on while they can.
+        """
+        worker.memory_failures += 1
+        slot = worker.slot
+        sharing = [one for one in self.workers if one is worker or (slot.uuid and one.slot.uuid == slot.uuid)]
+        if not worker.retired and sum(one.memory_failures for one in sharing) >= MEMORY_FAILURES:
+            self._retire(sharing, f"{slot.label} ran out of memory twice: {worker.last_line()}")
 
     def _release(self, worker: WorkerProcess, reason: str) -> None:
         for number in self._places.release_worker(worker.worker_id, reason):

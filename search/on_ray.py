@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from search.accelerators import NoSuchDeviceError, Slot
+from search.accelerators import Slot
+from search.nvidia import NoSuchDeviceError
 from search.worker_process import WorkerProcess
 from storage.places import Places
 from storage.study import StoredStudy

@@ -72,6 +72,7 @@ class Worker:
     current: Current
     finisher: Finisher = field(default_factory=AtOnce)
     illustrator: Illustrator | None = None
+    card: str | None = None  # which GPU this process has; None on a CPU or TPU
     last_failed: bool = False  # whether the last attempt ended without a value
     has_stepped: bool = False
 
@@ -145,7 +146,8 @@ class Worker:
     def _conclude(self, attempt: Attempt, outcome: TrainingResult | Exception) -> bool:
         """End the attempt as its outcome demands; true if the place is used up.
 
-        A failed trial is spent, one that had no memory is tried once more, a storage that stays away ends the worker.
+        A failed trial is spent, one that had no memory is tried once more (see `_out_of_memory`), a storage that stays
+        away ends the worker.
         """
         self.last_failed = isinstance(outcome, Exception) and not isinstance(outcome, optuna.TrialPruned)
         if isinstance(outcome, optuna.TrialPruned):
@@ -156,9 +158,7 @@ class Worker:
             attempt.fail(Cause.DIVERGED, str(outcome))
             say(f"trial {attempt.number} failed: {outcome}")
         elif isinstance(outcome, OutOfMemoryError):
-            say(f"trial {attempt.number} failed: {outcome}")
-            again = attempt.failed_before(Cause.OUT_OF_MEMORY)
-            return attempt.retry_later(Cause.OUT_OF_MEMORY, str(outcome), last=again)
+            return self._out_of_memory(attempt, outcome)
         elif isinstance(outcome, TrainingInterrupted):
             self._give_back(attempt)
             return False
@@ -177,6 +177,26 @@ class Worker:
             score = f"macro F1 {best.scores.macro_f1:.4f} ({self.study.spec.protocol})"
             say(f"trial {attempt.number} complete: {score} at epoch {best.epoch}")
         return True
+
+    def _out_of_memory(self, attempt: Attempt, error: OutOfMemoryError) -> bool:
+        """Spend the place if it failed so before, or free it; true if it is spent.
+
+        Raises:
+            OutOfMemoryError: this was on a GPU, and the process is to end.
+        """
+        if self.card is None:
+            say(f"trial {attempt.number} failed: {error}")
+            again = attempt.failed_before(Cause.OUT_OF_MEMORY)
+            return attempt.retry_later(Cause.OUT_OF_MEMORY, str(error), last=again)
+        # All trials of a study need about the same memory, so a lack of it speaks against the GPU (others use it, or it
+        # is broken) sooner than against the place: that is spent when a second GPU had no room for it either. How often
+        # a single one fails says nothing; should there be no other, the study's `max_attempts` bounds it.
+        say(f"trial {attempt.number} failed: {Cause.OUT_OF_MEMORY}")  # the process' last line tells the rest
+        again = attempt.failed_before(Cause.OUT_OF_MEMORY, beside=self.card)
+        if attempt.retry_later(Cause.OUT_OF_MEMORY, str(error), last=again, card=self.card):
+            self.files.drop_checkpoint(attempt.claim.number)
+        # What this process holds of the GPU may be in the way. A launcher starts another there, but not for ever.
+        raise error
 
     def _close(self, attempt: Attempt) -> None:
         illustrate = self.illustrator.illustrate if self.illustrator else None

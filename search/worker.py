@@ -13,6 +13,7 @@ from pathlib import Path
 from search.deadline import Deadline
 from search.finishing import Beside, Finisher
 from search.illustration import Illustrator
+from search.nvidia import card
 from search.objective import Objective
 from search.reporting import ReportingThread
 from search.signals import StopSignals
@@ -52,6 +53,7 @@ def work(study: StoredStudy, options: WorkerOptions) -> int:
 
     Raises:
         DeviceError, DataError: this machine cannot train the study; no place is claimed.
+        OutOfMemoryError: the GPU has no room for a trial; its place was given up.
     """
     with StopSignals(_announce) as signals:
         study = study.made_patient(Patience(say, limit_s=options.outage_s, give_up=signals.should_stop))
@@ -86,6 +88,7 @@ def _announce(signals: StopSignals) -> None:
 def _prepare(study: StoredStudy, options: WorkerOptions, current: Current, finisher: Finisher) -> Worker:
     from search import devices
 
+    gpu = card(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
     devices.configure(options.device, options.threads, options.memory_mib)
     asked, widths = study.spec.training.precision, study.spec.network.widths
     study = study.settle_precision(devices.settle_precision(asked, widths))
@@ -102,7 +105,7 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current, finis
     sweep(files, places)
     study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
     illustrator = Illustrator(files, objective.class_sizes, say)
-    return Worker(study, holder, objective, places, devices.versions(), files, current, finisher, illustrator)
+    return Worker(study, holder, objective, places, devices.versions(), files, current, finisher, illustrator, gpu)
 
 
 def sweep(files: StudyFiles, places: Places) -> None:

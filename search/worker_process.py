@@ -37,6 +37,8 @@ class WorkerProcess:
     process: Process | None = None
     worker_id: str = ""
     early_deaths: int = 0
+    memory_failures: int = 0  # processes that ended because the GPU had no room for a trial
+    troubled_since: float | None = None  # when its device was first found lost or full, by the launcher's clock
     told: int | None = None  # the last signal that was passed on to the present process
     retired: str | None = None  # why nothing more is started here
 

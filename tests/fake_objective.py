@@ -4,6 +4,7 @@ Worker processes are told by the environment how to behave:
   FAKE_GATE       a path: after its first epoch every training waits until that file exists, or until asked to stop
   FAKE_DIVERGING  trial seeds whose loss becomes NaN in the first epoch
   FAKE_FULL       trial seeds that run out of memory
+  FAKE_FULL_CARD  the CUDA_VISIBLE_DEVICES whose every training runs out of memory
   FAKE_BROKEN     trial seeds whose training raises an error that nobody foresaw
   FAKE_KILLED     the kernel kills the worker when it has claimed a place and begins to train
   FAKE_STUCK      the second epoch is one call into C that answers no signal for a minute
@@ -100,6 +101,8 @@ class FakeObjective:
             os.kill(os.getpid(), signal.SIGKILL)
         if str(seed) in os.environ.get("FAKE_FULL", "").split():
             raise OutOfMemoryError("the fake card is full")
+        if os.environ.get("FAKE_FULL_CARD", "none") == os.environ.get("CUDA_VISIBLE_DEVICES"):
+            raise OutOfMemoryError("the fake card is always full")
         if str(seed) in os.environ.get("FAKE_BROKEN", "").split():
             raise RuntimeError("the fake card fell off the bus")
 

@@ -42,11 +42,11 @@ def holder(worker: str | None = None) -> Holder:
     return Holder(worker or f"here-{next(_workers)}", "this-host", 1, "cpu, 1 thread")
 
 
-def worker_for(study: StoredStudy, worker: str | None = None) -> Worker:
-    """The real worker around the fake objective."""
+def worker_for(study: StoredStudy, worker: str | None = None, card: str | None = None) -> Worker:
+    """The real worker around the fake objective; on a GPU if it has a `card`."""
     objective: Any = FakeObjective(study.spec, "float32", None)
     files = StudyFiles(default_root(study.backend.url), study.token)
-    return Worker(study, holder(worker), objective, Places.of(study), {"python": "3"}, files, Current())
+    return Worker(study, holder(worker), objective, Places.of(study), {"python": "3"}, files, Current(), card=card)
 
 
 def train(study: StoredStudy, most: int | None = None) -> int:

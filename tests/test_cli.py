@@ -146,7 +146,7 @@ class TestMistakes:
     def test_devices_are_looked_for_before_anything_is_stored(
         self, tmp_path: Path, cli: Cli, devices: tuple[str, str], said: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("search.accelerators.gpu_names", list)
+        monkeypatch.setattr("search.nvidia.gpus", list)
         monkeypatch.setattr("search.accelerators.has_tpu", lambda: False)
         assert said in cli("launch", TINY, *devices, "--storage", f"sqlite:///{tmp_path}/x.db", fails=True).refused()
         assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from sqlalchemy.engine import make_url
 from test_datasets import write_mnist
 from test_imports import RUN, TRAINING, loaded_after
 
-from search import accelerators, devices
+from search import devices, nvidia
 from search.doctor import machine
 from search.doctor import storage as database
 from search.doctor.check import Check
@@ -31,7 +31,7 @@ SECRET = "hunter2%zz"
 ON_MNIST = ("data={set='mnist',minority=4}",)
 Usage = namedtuple("Usage", "total used free")
 
-REAL_GPU_NAMES = accelerators.gpu_names
+REAL_GPUS = nvidia.gpus
 
 
 @pytest.fixture(autouse=True)
@@ -39,8 +39,17 @@ def _a_plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     """No GPU, no TPU, and an empty cache of Keras'."""
     monkeypatch.setenv("KERAS_BACKEND", devices.backend())
     monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
-    monkeypatch.setattr("search.accelerators.gpu_names", list)
+    monkeypatch.setattr("search.nvidia.gpus", list)
+    monkeypatch.delenv(nvidia.VISIBLE, raising=False)
     monkeypatch.setattr("search.accelerators.has_tpu", lambda: False)
+
+
+def cards(*names: str, lost: tuple[int, ...] = ()) -> list[nvidia.Gpu]:
+    """As NVML finds them; it cannot read the `lost` ones."""
+    return [
+        nvidia.Gpu(i, lost="GPU is lost") if i in lost else nvidia.Gpu(i, f"GPU-{i}", name)
+        for i, name in enumerate(names)
+    ]
 
 
 def found(ran: Ran) -> dict[str, dict[str, Any]]:
@@ -132,7 +141,7 @@ class TestPackages:
         self, lacking: set[str], monkeypatch: pytest.MonkeyPatch, gpus: list[str], tpu: bool, extra: str
     ) -> None:
         lacking |= self.TENSORFLOWS
-        monkeypatch.setattr("search.accelerators.gpu_names", lambda: gpus)
+        monkeypatch.setattr("search.nvidia.gpus", lambda: cards(*gpus))
         monkeypatch.setattr("search.accelerators.has_tpu", lambda: tpu)
         check = machine.check_packages(None)
         assert (check.status, check.next) == ("failed", f"pip install 'affinity-search[{extra}]'")
@@ -168,7 +177,7 @@ class TestPackages:
         self, lacking: set[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         lacking |= self.TENSORFLOWS - {"tensorflow-cpu"}
-        monkeypatch.setattr("search.accelerators.gpu_names", lambda: ["NVIDIA Test"] * 2)
+        monkeypatch.setattr("search.nvidia.gpus", lambda: cards("NVIDIA Test", "NVIDIA Test"))
         check = machine.check_devices()
         assert check.status == "warning"
         assert "2 × NVIDIA Test" in check.found
@@ -184,13 +193,31 @@ class TestPackages:
         lacking.add("tensorflow-tpu")
         assert "affinity-search[tpu]" in str(machine.check_devices().next)
 
+    def test_a_gpu_that_is_lost(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("search.nvidia.gpus", lambda: cards("NVIDIA Test", "NVIDIA Test", lost=(1,)))
+        check = machine.check_devices()
+        assert (check.status, check.next) == ("warning", machine.MEND_DRIVER)
+        assert check.found.startswith("1 × NVIDIA Test, gpu:1 lost (GPU is lost), no TPU, ")
+        monkeypatch.setattr("search.nvidia.gpus", lambda: cards("NVIDIA Test", lost=(0,)))
+        assert machine.check_devices().status == "failed"
+        assert machine.probe().found.startswith("not tried: NVML answers for no GPU (gpu:0: GPU is lost)")
+
+    def test_gpus_that_the_environment_hides(self, lacking: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        lacking |= self.TENSORFLOWS - {"tensorflow"}
+        monkeypatch.setattr("search.nvidia.gpus", lambda: cards("NVIDIA Test", "NVIDIA Test"))
+        for value, shown in (("1", "gpu:1"), ("-1", "none")):
+            monkeypatch.setenv(nvidia.VISIBLE, value)
+            check = machine.check_devices()
+            assert check.status == "ok"
+            assert f"2 × NVIDIA Test, CUDA_VISIBLE_DEVICES '{value}' shows {shown}, no TPU" in check.found
+
     def test_a_driver_that_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import pynvml
 
         def fail() -> int:
             raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
 
-        monkeypatch.setattr("search.accelerators.gpu_names", REAL_GPU_NAMES)
+        monkeypatch.setattr("search.nvidia.gpus", REAL_GPUS)
         for call in ("nvmlInit", "nvmlShutdown"):
             monkeypatch.setattr(pynvml, call, lambda: None)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", fail)

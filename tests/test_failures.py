@@ -4,8 +4,9 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Start
@@ -17,19 +18,21 @@ from sqlalchemy.exc import OperationalError
 from test_leases import FakeClock, watch
 from waiting import until
 
-from search import UNFIT_MACHINE_EXIT, reports
+from search import OUT_OF_MEMORY_EXIT, UNFIT_MACHINE_EXIT, reports
 from search.accelerators import Slot
 from search.attempt import Attempt
-from search.launcher import Launcher, WorkersDieError
+from search.launcher import TROUBLE_S, Launcher, WorkersDieError
 from search.reports import Reports
 from search.seeds import trial_seed
+from search.training.errors import OutOfMemoryError
 from search.training.results import EpochScore
 from storage.backend import Backend, open_backend
 from storage.errors import RepeatedFailureError, StorageError
+from storage.files import StudyFiles
 from storage.patience import StorageGoneError
 from storage.places import Places
 from storage.recovery import Recovery
-from storage.study import load_study
+from storage.study import StoredStudy, load_study
 from storage.tables import PlaceState
 
 
@@ -61,6 +64,59 @@ class TestOutOfMemory:
         train(study)
         row = Places.of(study).rows()[0]
         assert (row["state"], row["attempt"], row["reason"]) == (PlaceState.COMPLETE, 2, None)
+
+
+@pytest.mark.usefixtures("fake_training")
+class TestOutOfMemoryOnAGpu:
+    """It ends the process, and speaks against the GPU sooner than against the place."""
+
+    def fail(self, study: StoredStudy, card: str) -> dict[str, Any]:
+        """An attempt that has no room; returns what it left of the place."""
+        worker = worker_for(study, card=card)
+        claim = worker.places.claim(worker.holder)
+        assert claim is not None
+        with pytest.raises(OutOfMemoryError, match="the fake card is full"):
+            worker.run(claim, lambda: False)
+        return Places.of(study).rows()[claim.number]
+
+    @pytest.fixture
+    def study(self, backend: Backend, monkeypatch: pytest.MonkeyPatch) -> StoredStudy:
+        monkeypatch.setenv("FAKE_FULL", seeds(0))
+        return make(backend, overrides=["max_attempts=5"])
+
+    def test_one_gpu_spends_no_place_and_a_second_one_does(self, study: StoredStudy) -> None:
+        for attempt in (1, 2, 3):
+            row = self.fail(study, "GPU-a")
+            assert (row["number"], row["state"], row["attempt"]) == (0, PlaceState.FREE, attempt)
+            assert row["cause"] == "out of memory"
+        row = self.fail(study, "GPU-b")
+        assert (row["state"], row["attempt"], row["reason"]) == (PlaceState.SPENT, 4, "the fake card is full")
+
+    def test_the_last_attempt_is_the_last_on_one_gpu_too(
+        self, study: StoredStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        dropped: list[int] = []
+        monkeypatch.setattr(StudyFiles, "drop_checkpoint", lambda files, number: dropped.append(number))
+        assert [self.fail(study, "GPU-a")["state"] for _ in range(4)] == [PlaceState.FREE] * 4
+        assert dropped == []
+        assert self.fail(study, "GPU-a")["state"] == PlaceState.SPENT
+        assert dropped == [0]
+
+    def test_a_cpu_s_failure_is_another_device_s(self, study: StoredStudy) -> None:
+        assert self.fail(study, "GPU-a")["state"] == PlaceState.FREE
+        assert train(study, most=1) == 1
+        assert Places.of(study).rows()[0]["state"] == PlaceState.SPENT
+
+    def test_the_process_ends_with_one_line(self, sqlite: Backend, start: Start) -> None:
+        study = make(sqlite)
+        full = {"FAKE_FULL": seeds(1)}
+        worker = start("worker", "tiny", "--device", "gpu:0", "--storage", str(sqlite), **full)
+        assert worker.ended() == OUT_OF_MEMORY_EXIT == 71
+        assert worker.said.splitlines()[-1] == "error: the fake card is full"
+        assert worker.said.count("the fake card is full") == 1
+        assert "Traceback" not in worker.said
+        states = [(row["state"], row["attempt"]) for row in Places.of(study).rows()]
+        assert states == [(PlaceState.COMPLETE, 1), (PlaceState.FREE, 1)] + [(PlaceState.FREE, 0)] * 2
 
 
 class TestThreeInARow:
@@ -330,34 +386,132 @@ class TestAnOlderDatabase:
         opened.close()
 
 
-class TestDevices:
-    """Two fake cards; what the launcher asks NVML is told apart in test_accelerators."""
+def card_slot(number: int, **more: Any) -> Slot:
+    """A fake card; what the launcher asks NVML is told apart in test_accelerators."""
+    return Slot(f"gpu:{number}", "gpu:0", None, {"CUDA_VISIBLE_DEVICES": str(number)}, **more)
 
-    SLOTS = tuple(Slot(f"gpu:{number}", "gpu:0", None, {"CUDA_VISIBLE_DEVICES": str(number)}) for number in range(2))
 
-    def launch(self, backend: Backend, said: list[str]) -> bool:
-        study = make(backend)
-        return Launcher(study, self.SLOTS, None, show=lambda study: None, say=said.append).run()
+TWO_CARDS = (card_slot(0), card_slot(1))
 
-    @pytest.mark.usefixtures("fake_workers")
-    def test_a_lost_gpu_is_one_line_and_the_others_go_on(
+
+def launch(study: StoredStudy, slots: Sequence[Slot], say: Callable[[str], None], **more: Any) -> bool:
+    """With real worker processes."""
+    return Launcher(study, slots, None, show=lambda study: None, say=say, **more).run()
+
+
+def states(study: StoredStudy) -> list[PlaceState]:
+    return [row["state"] for row in Places.of(study).rows()]
+
+
+@pytest.mark.usefixtures("fake_workers")
+def test_a_lost_gpu_is_one_line_and_the_others_go_on(sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_LOST_CARD", "1")
+    study, said = make(sqlite), []
+    assert launch(study, TWO_CARDS, said.append)
+    assert [line for line in said if "card" in line] == ["no more workers on gpu:1: the fake card is lost"]
+    assert {row["worker"][-4:] for row in Places.of(study).rows()} == {"gpu0"}
+
+
+class FakeNvidia:
+    """In place of `trouble`: each look takes `look_s` on the launcher's clock, and `full` says what it finds."""
+
+    def __init__(self, full: Callable[[Slot, float], bool], look_s: float) -> None:
+        self.now = 0.0
+        self.looks = 0
+        self._full = full
+        self._look_s = look_s
+
+    def trouble(self, slot: Slot) -> str | None:
+        self.now += self._look_s
+        self.looks += 1
+        return f"{slot.label} is full" if self._full(slot, self.now) else None
+
+
+@pytest.mark.usefixtures("fake_workers")
+class TestFullGpus:
+    """NVML says so before a worker is started."""
+
+    def launch(self, nvidia: FakeNvidia, study: StoredStudy, say: Callable[[str], None], slots: Sequence[Slot]) -> bool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("search.launcher.trouble", nvidia.trouble)
+            return launch(study, slots, say, clock=lambda: nvidia.now)
+
+    def test_one_that_stays_full_starts_no_worker(
+        self, sqlite: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("FAKE_GATE", str(tmp_path / "gate"))
+        study, said = make(sqlite), []
+        nvidia = FakeNvidia(lambda slot, now: slot.label == "gpu:0", TROUBLE_S / 8)
+
+        def say(line: str) -> None:
+            """The other one holds its first place until this one has been given up."""
+            said.append(line)
+            (tmp_path / "gate").touch()
+
+        assert self.launch(nvidia, study, say, TWO_CARDS)
+        assert said == ["no more workers on gpu:0: gpu:0 is full"]
+        assert states(study) == [PlaceState.COMPLETE] * 4
+
+    def test_one_that_is_full_for_a_moment_is_used(self, sqlite: Backend) -> None:
+        said: list[str] = []
+        nvidia = FakeNvidia(lambda slot, now: now < TROUBLE_S, 4.0)
+        assert self.launch(nvidia, make(sqlite), said.append, TWO_CARDS[:1])
+        assert said == []
+        assert nvidia.looks == 3, "the launcher waited for it, although nothing else ran"
+
+    def test_another_one_takes_the_place_meanwhile(self, sqlite: Backend) -> None:
+        study = make(sqlite, trials=1)
+        nvidia = FakeNvidia(lambda slot, now: slot.label == "gpu:0", 1.0)
+        assert self.launch(nvidia, study, [].append, TWO_CARDS)
+        (row,) = Places.of(study).rows()
+        assert row["worker"].endswith("-gpu1")
+
+    def test_no_device_left_ends_the_launch(self, sqlite: Backend) -> None:
+        said: list[str] = []
+        nvidia = FakeNvidia(lambda slot, now: True, 2.5)
+        with pytest.raises(WorkersDieError, match="gpu:1 is full"):
+            self.launch(nvidia, make(sqlite), said.append, TWO_CARDS)
+        assert said == ["no more workers on gpu:0: gpu:0 is full"]
+        assert nvidia.now > TROUBLE_S
+
+
+@pytest.mark.usefixtures("fake_workers")
+class TestGpusThatRunOutOfMemory:
+    """Only a training shows it."""
+
+    @pytest.fixture(autouse=True)
+    def _gpu_1_is_bad(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("FAKE_FULL_CARD", "1")
+        monkeypatch.setenv("FAKE_GATE", str(tmp_path / "gate"))
+
+    def test_a_bad_one_spends_nothing_and_the_others_go_on(self, sqlite: Backend, tmp_path: Path) -> None:
+        study, said = make(sqlite), []
+
+        def say(line: str) -> None:
+            """The good one holds its first place until the bad one has been given up."""
+            said.append(line)
+            (tmp_path / "gate").touch()
+
+        assert launch(study, TWO_CARDS, say)
+        assert said == ["no more workers on gpu:1: gpu:1 ran out of memory twice: the fake card is always full"]
+        assert states(study) == [PlaceState.COMPLETE] * 4
+        failed = [trial for trial in study.optuna.get_trials() if trial.state == TrialState.FAIL]
+        assert [trial.user_attrs["cause"] for trial in failed] == ["out of memory"] * 2
+
+    def test_no_other_one_ends_the_launch_and_keeps_the_budget(self, sqlite: Backend) -> None:
+        study, said = make(sqlite), []
+        with pytest.raises(WorkersDieError, match="gpu:1 ran out of memory twice: the fake card is always full"):
+            launch(study, TWO_CARDS[1:], said.append)
+        assert said == []
+        assert states(study) == [PlaceState.FREE] * 4
+
+    def test_workers_that_share_it_share_its_two_failures(
         self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("FAKE_LOST_CARD", "1")
-        said: list[str] = []
-        assert self.launch(sqlite, said)
-        assert [line for line in said if "card" in line] == ["no more workers on gpu:1: the fake card is lost"]
-        assert {row["device"] for row in Places.of(load_study(sqlite, "tiny")).rows()} == {"cpu, 2 threads"}
-
-    @pytest.mark.usefixtures("fake_workers")
-    def test_a_full_gpu_starts_no_worker(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-        said: list[str] = []
-        monkeypatch.setattr("search.launcher.trouble", lambda slot: "it is full" if slot.label == "gpu:0" else None)
-        assert self.launch(sqlite, said)
-        assert "no more workers on gpu:0: it is full" in said
-
-    @pytest.mark.usefixtures("fake_workers")
-    def test_no_device_left_ends_the_launch(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("search.launcher.trouble", lambda slot: f"{slot.label} is full")
-        with pytest.raises(WorkersDieError, match="gpu:1 is full"):
-            self.launch(sqlite, [])
+        monkeypatch.setattr("search.launcher.trouble", lambda slot: None)
+        study, said = make(sqlite), []
+        with pytest.raises(WorkersDieError, match="gpu:1 ran out of memory twice"):
+            launch(study, [card_slot(1, uuid="GPU-b")] * 3, said.append)
+        assert len(said) <= 1
+        attempts = study.optuna.get_trials()
+        assert 2 <= len(attempts) <= 4, "each that ran, and one more"

@@ -12,7 +12,8 @@ from making import TINY, make
 from optuna.trial import TrialState
 from waiting import until
 
-from search.accelerators import NoSuchDeviceError
+from search.nvidia import NoSuchDeviceError
+from search.seeds import trial_seed
 from storage.backend import Backend
 from storage.places import Places
 from storage.study import StoredStudy
@@ -122,6 +123,20 @@ def test_stopping_gives_the_places_back(
     launch.ended(60)
     assert rows(study, PlaceState.HELD) == []
     assert len(rows(study, PlaceState.FREE)) == 6
+
+
+def test_a_gpu_without_room_is_given_up(cluster: Cluster, study: StoredStudy, sqlite_url: str, start: Start) -> None:
+    """The exit code of a worker on a node means what it means here; Ray believes that this node has a GPU."""
+    node = cluster.add_node(num_cpus=1, num_gpus=1)
+    full = {"FAKE_FULL": " ".join(str(trial_seed(0, place)) for place in range(6))}
+    launch = start("launch", "tiny", "--on", "ray", "--devices", "gpu", AFFINITY_SEARCH_STORAGE=sqlite_url, **full)
+    try:
+        assert launch.ended(120) == 1
+    finally:
+        cluster.remove_node(node)
+    last = launch.said.splitlines()[-1]
+    assert last == "error: ray-gpu ran out of memory twice: the fake card is full", launch.said
+    assert [row["state"] for row in rows(study)] == [PlaceState.FREE] * 6
 
 
 def test_another_word(sqlite_url: str, cli: Cli) -> None:

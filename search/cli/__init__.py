@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from search import UNFIT_DEVICE_EXIT, UNFIT_MACHINE_EXIT
+from search import OUT_OF_MEMORY_EXIT, UNFIT_DEVICE_EXIT, UNFIT_MACHINE_EXIT
 
 
 def main() -> None:
     """Run the command; a person's mistake or an outside failure becomes one message, never a traceback."""
     from search.cli.app import app
     from search.devices.errors import DeviceError
-    from search.training.errors import TrainingError, UnfitMachineError
+    from search.training.errors import OutOfMemoryError, TrainingError, UnfitMachineError
     from storage.errors import RepeatedFailureError
     from studies.errors import AffinitySearchError
 
@@ -21,6 +21,8 @@ def main() -> None:
         _fail(str(error), UNFIT_DEVICE_EXIT)
     except (UnfitMachineError, RepeatedFailureError) as error:
         _fail(str(error), UNFIT_MACHINE_EXIT)
+    except OutOfMemoryError as error:
+        _fail(str(error), OUT_OF_MEMORY_EXIT)
     except (AffinitySearchError, TrainingError) as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -63,7 +63,7 @@ def launch(
 
     if on and (tpu or per_device != 1):
         raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
-    slots = [] if on else plan(devices, workers, per_device=per_device, tpus=tpu or [])
+    slots = [] if on else plan(devices, workers, per_device=per_device, tpus=tpu or [], say=say)
     stored = asked_study(storage, study, name, overrides, trials)
     new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
     if on:

@@ -48,6 +48,7 @@ def worker(
     if device == "auto" or tpu:
         slot = plan(device, None, tpus=[tpu] if tpu else [])[0]
         device = slot.device
-        os.environ.update(slot.environment if tpu else {})
+        # The GPU that was chosen may be another than CUDA's first, which could be lost.
+        os.environ.update(slot.environment if device != "cpu" else {})
     stored = asked_study(storage, study, name, overrides, trials)
     work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib))

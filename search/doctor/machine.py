@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search import accelerators, devices
+from search import accelerators, devices, nvidia
 from search.doctor.check import Check
 from search.view import plural
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from studies.spec import StudySpec
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that pyproject.toml admits
+MEND_DRIVER = "restart the driver or the machine; or launch with --devices cpu"
 SETS = ("digits", "mnist", "cifar10")
 PROBE_LIMIT_S = 300.0
 # Keras compiles and runs one product on the device, as a worker's first step would.
@@ -82,8 +83,8 @@ def _install_command(backend: str, version: str, missing: list[str]) -> str | No
 
 def _fitting_extra() -> str:
     """The extra with the TensorFlow build for what this machine has."""
-    with contextlib.suppress(accelerators.NoSuchDeviceError):
-        if accelerators.gpu_names():
+    with contextlib.suppress(nvidia.NoSuchDeviceError):
+        if nvidia.gpus():
             return "gpu"
     return "tpu" if accelerators.has_tpu() else "cpu"
 
@@ -98,12 +99,33 @@ def _version(package: str) -> str:
 def check_devices() -> Check:
     """What `launch --devices auto` would use, and whether the installed TensorFlow can."""
     try:
-        gpus, tpu = accelerators.gpu_names(), accelerators.has_tpu()
-    except accelerators.NoSuchDeviceError as error:
-        return Check("devices", "failed", str(error), "restart the driver or the machine; or launch with --devices cpu")
+        gpus, tpu = nvidia.gpus(), accelerators.has_tpu()
+    except nvidia.NoSuchDeviceError as error:
+        return Check("devices", "failed", str(error), MEND_DRIVER)
+    try:
+        seen = nvidia.visible(gpus)
+    except nvidia.NoSuchDeviceError as error:
+        return Check("devices", "failed", str(error))
     cores = plural(accelerators.cpu_cores(), "CPU core")
-    names = ", ".join(f"{gpus.count(name)} × {name}" for name in dict.fromkeys(gpus)) or "no GPU"
-    found = f"{names}, {'a TPU' if tpu else 'no TPU'}, {cores}"
+    found = f"{_gpus_text(gpus, seen)}, {'a TPU' if tpu else 'no TPU'}, {cores}"
+    if any(gpu.lost for gpu in gpus):
+        useless = seen and all(gpu.lost for gpu in seen)
+        return Check("devices", "failed" if useless else "warning", found, MEND_DRIVER)
+    return _check_build(found, bool(seen), tpu)
+
+
+def _gpus_text(gpus: list[nvidia.Gpu], seen: list[nvidia.Gpu]) -> str:
+    names = [gpu.name for gpu in gpus if not gpu.lost]
+    parts = [f"{names.count(name)} × {name}" for name in dict.fromkeys(names)]
+    parts += [f"{gpu.label} lost ({gpu.lost})" for gpu in gpus if gpu.lost]
+    if len(seen) < len(gpus):
+        shown = ", ".join(gpu.label for gpu in seen) or "none"
+        parts.append(f"{nvidia.VISIBLE} {os.environ[nvidia.VISIBLE]!r} shows {shown}")
+    return ", ".join(parts) or "no GPU"
+
+
+def _check_build(found: str, gpus: bool, tpu: bool) -> Check:
+    """Whether the installed TensorFlow is made for what was found."""
     installed = {name for name in ("tensorflow", "tensorflow-cpu", "tensorflow-tpu") if _version(name)[0].isdigit()}
     if devices.backend() != "tensorflow" or not installed:
         return Check("devices", "ok", found)
@@ -123,10 +145,9 @@ def _replace(package: str, extra: str) -> str:
 def probe() -> Check:
     """Import the backend and compute, in a process of its own, on the device that a first worker would get."""
     try:
-        accelerators.gpu_names()
-    except accelerators.NoSuchDeviceError:
-        return Check("probe", "failed", "not tried, as the NVIDIA driver fails")
-    slot = accelerators.plan("auto", None)[0]
+        slot = accelerators.plan("auto", None)[0]
+    except nvidia.NoSuchDeviceError as error:
+        return Check("probe", "failed", f"not tried: {error}")
     command = [sys.executable, "-c", PROBE, slot.device, str(slot.threads or 0)]
     try:
         done = subprocess.run(

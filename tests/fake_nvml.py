@@ -1,0 +1,52 @@
+"""In place of pynvml, NVIDIA's library: no test machine has such cards."""
+
+from types import SimpleNamespace
+
+
+class FakeNvml:
+    """`names` are the cards on the bus, None means that no driver is there; a UUID has its card's last word in it."""
+
+    class NVMLError(Exception):
+        """As pynvml's."""
+
+    def __init__(self, names: list[str] | None) -> None:
+        self.names = names
+        self.free_mib = 70_000
+        self.lost: set[str] = set()  # names of those that are on the bus, but do not answer
+        self.fails = False
+        self.bytes = False  # whether it answers with bytes, as its older versions
+        self.open = False
+
+    def nvmlInit(self) -> None:  # noqa: N802 - NVML's name
+        if self.names is None:
+            raise self.NVMLError("Driver Not Loaded")
+        self.open = True
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.open = False
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        if self.fails:
+            raise self.NVMLError("Unknown Error")
+        assert self.names is not None
+        return len(self.names)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:  # noqa: N802
+        assert self.open
+        assert self.names is not None
+        name = self.names[index]
+        if name in self.lost:
+            raise self.NVMLError("GPU is lost")
+        return name
+
+    def nvmlDeviceGetMemoryInfo(self, handle: str) -> SimpleNamespace:  # noqa: N802
+        return SimpleNamespace(total=80_000 << 20, free=self.free_mib << 20)
+
+    def nvmlDeviceGetName(self, handle: str) -> str | bytes:  # noqa: N802
+        return self._said(handle)
+
+    def nvmlDeviceGetUUID(self, handle: str) -> str | bytes:  # noqa: N802
+        return self._said(f"GPU-{handle.split()[-1]}-fake")
+
+    def _said(self, text: str) -> str | bytes:
+        return text.encode() if self.bytes else text

@@ -29,7 +29,7 @@ POLL_S = 0.5
 DEATHS_BEFORE_FIRST_CLAIM = 3
 GRACE_S = 10.0
 TROUBLE_S = 10.0  # a GPU may be full for a moment: the memory of a process that died comes back a little later
-MEMORY_FAILURES = 2  # on one GPU, until no worker is started there any more
+MEMORY_FAILURES = 2  # on one GPU without a trial in between, until no worker is started there any more
 
 
 class WorkersDieError(AffinitySearchError):
@@ -205,11 +205,15 @@ class Launcher:
     def _ran_out_of_memory(self, worker: WorkerProcess) -> None:
         """It has given its place up. Once may be bad luck; the second time nobody is started on that GPU any more.
 
-        Workers that share the GPU share its lack of memory too: those that run there go on while they can.
+        Workers that share the GPU share its lack of memory too: those that run there go on while they can. A worker
+        that had room for a trial before starts the count anew: somebody else's program comes and goes.
         """
-        worker.memory_failures += 1
         slot = worker.slot
         sharing = [one for one in self.workers if one is worker or (slot.uuid and one.slot.uuid == slot.uuid)]
+        if self._places.was_used_by(worker.worker_id):
+            for one in sharing:
+                one.memory_failures = 0
+        worker.memory_failures += 1
         if not worker.retired and sum(one.memory_failures for one in sharing) >= MEMORY_FAILURES:
             self._retire(sharing, f"{slot.label} ran out of memory twice: {worker.last_line()}")
 

@@ -47,6 +47,12 @@ class PlaceReader:
         query = select(func.count()).where(table.c.token == self._token, table.c.worker == worker)
         return bool(self._one(query))
 
+    def was_used_by(self, worker: str) -> bool:
+        """Whether the worker has used up any place."""
+        table = tables.places
+        mine = (table.c.token == self._token, table.c.worker == worker, table.c.state.in_(tables.USED))
+        return bool(self._one(select(func.count()).where(*mine)))
+
     def counts(self) -> Counts:
         table = tables.places
         query = select(table.c.state, func.count()).where(table.c.token == self._token).group_by(table.c.state)

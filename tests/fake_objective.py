@@ -5,6 +5,7 @@ Worker processes are told by the environment how to behave:
   FAKE_DIVERGING  trial seeds whose loss becomes NaN in the first epoch
   FAKE_FULL       trial seeds that run out of memory
   FAKE_FULL_CARD  the CUDA_VISIBLE_DEVICES whose every training runs out of memory
+  FAKE_FULL_AFTER the number of trainings in one process after which the next one runs out of memory
   FAKE_BROKEN     trial seeds whose training raises an error that nobody foresaw
   FAKE_KILLED     the kernel kills the worker when it has claimed a place and begins to train
   FAKE_STUCK      the second epoch is one call into C that answers no signal for a minute
@@ -52,6 +53,7 @@ class FakeObjective:
         self.epochs = spec.training.epochs
         self.class_sizes = (1,) * N_CLASSES
         self.test_is_open = False
+        self.begun = 0
         self.last: tuple[dict[str, float | int], int] | None = None
 
     def run(
@@ -103,6 +105,9 @@ class FakeObjective:
             raise OutOfMemoryError("the fake card is full")
         if os.environ.get("FAKE_FULL_CARD", "none") == os.environ.get("CUDA_VISIBLE_DEVICES"):
             raise OutOfMemoryError("the fake card is always full")
+        self.begun += 1
+        if self.begun - 1 == int(os.environ.get("FAKE_FULL_AFTER", "-1")):
+            raise OutOfMemoryError("somebody else has filled the fake card")
         if str(seed) in os.environ.get("FAKE_BROKEN", "").split():
             raise RuntimeError("the fake card fell off the bus")
 

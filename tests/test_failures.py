@@ -505,6 +505,15 @@ class TestGpusThatRunOutOfMemory:
         assert said == []
         assert states(study) == [PlaceState.FREE] * 4
 
+    def test_one_with_room_between_its_failures_goes_on(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("FAKE_GATE")
+        monkeypatch.setenv("FAKE_FULL_AFTER", "1")
+        study, said = make(sqlite), []
+        assert launch(study, TWO_CARDS[:1], said.append)
+        assert said == []
+        assert states(study) == [PlaceState.COMPLETE] * 4
+        assert len(study.optuna.get_trials()) == 7, "each process had room for one trial and not for the next"
+
     def test_workers_that_share_it_share_its_two_failures(
         self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -116,6 +116,7 @@ $(VENV)/.installed-gpu: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 gpu-bench:  ## What an NVIDIA GPU makes of the article's network: seconds, F1, TFLOP/s, share of its rate (KERAS_BACKEND=jax: on JAX)
+	@command -v nvidia-smi >/dev/null || { echo "error: no NVIDIA driver here (no nvidia-smi); run it on a machine with a GPU"; exit 1; }
 	@$(MAKE) --no-print-directory VENV=$(GPU_VENV) $(GPU_VENV)/.installed-gpu
 	$(GPU_VENV)/bin/python -m benchmarks.gpu $(DATA_OPTION)
 

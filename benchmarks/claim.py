@@ -6,8 +6,9 @@ The real worker, Keras and SQLite; the first trial builds, traces and compiles, 
 how often the network was traced. The peer is what the reference does, a network that is built and traced anew for each
 trial: the same study in the same process, its trainer thrown away before each trial.
 
-Tracing happens within the first step, so the time runs until that is done, less what a later step of the same trial
-takes. Batches are of 64 images, so that a step is short beside what is measured, and an epoch is cut to a few steps.
+Tracing happens within the first step: where there is any, the time runs until that step is done, less what a later step
+of the same trial takes; elsewhere until it begins. Batches are of 64 images, so that a step is short beside what is
+measured, and an epoch is cut to a few steps.
 """
 
 from __future__ import annotations
@@ -47,13 +48,17 @@ class Start:
     calls: list[tuple[float, float, int]] = field(default_factory=list)  # of training: begun, done, how many steps
 
     @property
-    def seconds(self) -> float:
-        """From the claim to the first step, without that step."""
-        began, done, count = self.calls[0]
+    def begun_s(self) -> float:
+        """From the claim to the beginning of the first step."""
+        return self.calls[0][0] - self.claimed
+
+    @property
+    def traced_s(self) -> float:
+        """From the claim to the end of the first step, which traces and compiles, less what a later one takes."""
+        _, done, count = self.calls[0]
         assert count == 1
         last_began, last_done, last_count = self.calls[-1]
-        step = (last_done - last_began) / last_count
-        return max(began, done - step) - self.claimed
+        return max(self.begun_s, done - (last_done - last_began) / last_count - self.claimed)
 
 
 class Watched:
@@ -136,10 +141,10 @@ def row(case: str, watch: Watch, data_dir: Path | None) -> str:
     first, *later = watch.work(case, TRIALS, data_dir)
     traces = f"{later[0].traces - before}, {watch.traces - later[0].traces}"
     watch.anew = True
-    anew = [trial.seconds for trial in watch.work(case, ANEW, data_dir)]
-    seconds = [trial.seconds for trial in later]
+    anew = [trial.traced_s for trial in watch.work(case, ANEW, data_dir)]
+    seconds = [trial.begun_s for trial in later]
     ratio = statistics.median(anew) / statistics.median(seconds)
-    cells = [case, f"{first.seconds:.1f}", ", ".join(f"{one:.2f}" for one in seconds), traces]
+    cells = [case, f"{first.traced_s:.1f}", ", ".join(f"{one:.2f}" for one in seconds), traces]
     return f"| {' | '.join([*cells, ', '.join(f'{one:.1f}' for one in anew), f'**{ratio:.0f}**'])} |"
 
 

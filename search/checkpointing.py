@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from search.training.checkpoints import TrainingState
 
-# A write waits for a hundred times what the last one took: one per cent of the time. The first is taken to cost this.
-WRITES_SHARE = 100.0
-FIRST_COST_S = 0.02
+# A write waits for 200 times what the last one took: half a per cent of the time. The first is taken to cost this.
+WRITES_SHARE = 200.0
+FIRST_COST_S = 0.01
 
 
 class Checkpointer:

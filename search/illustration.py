@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,11 @@ class Illustrator:
         self._class_sizes = class_sizes
         self._say = say
         self._told = False
+
+    def prepare(self) -> None:
+        """Import what draws: half a second, which would else come upon the start of the second trial."""
+        with contextlib.suppress(ImportError):  # `illustrate` tells
+            import search.figures.trial  # noqa: F401
 
     def illustrate(self, attempt: Attempt) -> None:
         """Draw the attempt's epochs and upload the pictures to its trial, which must not be over."""

@@ -111,6 +111,8 @@ class Worker:
         """Training asks after every step whether to stop: the first time, how long the start took is told."""
         if not self.has_stepped:
             self.has_stepped = True
+            if self.illustrator is not None:
+                self.finisher.submit(self.illustrator.prepare)
             say(f"{FIRST_STEP} {time.time() - psutil.Process().create_time():.1f} s after this process began")
         return False
 

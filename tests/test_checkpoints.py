@@ -134,7 +134,7 @@ def test_a_full_disk_keeps_the_former_checkpoint_and_is_told_once(path: Path) ->
 
 
 class TestWhenToWrite:
-    def test_not_before_its_cost_is_a_hundredth_of_the_time(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_not_before_its_cost_is_little_of_the_time(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         now = 100.0
         monkeypatch.setattr(checkpointing.time, "monotonic", lambda: now)
         keeper = Checkpointer(path, IDENTITY, print)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from search.training.diagnostics import Diagnostics
 from search.training.errors import CheckpointError
@@ -24,11 +23,12 @@ FORMAT = 2
 class TrainingState:
     """A run after its last finished epoch: the scores so far, and every variable but the image table.
 
-    `variables` maps each variable's path (the optimiser's and the random state included) to its value.
+    `variables` maps each variable's path (the optimiser's and the random state included) to its value, an array of
+    NumPy's or of the backend's.
     """
 
     epochs: tuple[EpochScore, ...]
-    variables: Mapping[str, NDArray[Any]]
+    variables: Mapping[str, Any]
 
 
 def save(path: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
@@ -55,8 +55,8 @@ def save(path: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _write(path: Path, header: str, variables: Mapping[str, NDArray[Any]]) -> None:
-    arrays: dict[str, Any] = {f"{number}": value for number, value in enumerate(variables.values())}
+def _write(path: Path, header: str, variables: Mapping[str, Any]) -> None:
+    arrays: dict[str, Any] = {f"{number}": np.asarray(value) for number, value in enumerate(variables.values())}
     with path.open("wb") as file:
         np.savez(file, header=np.array(header), names=np.array(list(variables)), **arrays)
         file.flush()

@@ -122,7 +122,7 @@ class Trainer:
                     done.append(score_)
                     if on_epoch is not None:
                         on_epoch(score_)
-            best: list[NDArray[Any]] = []
+            best: list[Any] = []
             for epoch in range(len(done), self._training.epochs):
                 done.append(self._epoch(epoch, seed, should_stop))
                 if keep is not None:
@@ -135,14 +135,14 @@ class Trainer:
                 variable.assign(value)
         return TrainingResult(tuple(done))
 
-    def _variables(self) -> dict[str, NDArray[Any]]:
-        """Copies of all that makes up the state of training, by path."""
-        return {variable.path: ops.convert_to_numpy(variable) for variable in trainable_state(self._model)}
+    def _variables(self) -> dict[str, Any]:
+        """Copies of all that makes up the state of training, by path: on the device, for few of them ever leave it."""
+        return {variable.path: ops.copy(variable) for variable in trainable_state(self._model)}
 
     def _restore(self, state: TrainingState) -> None:
         mine = {variable.path: variable for variable in trainable_state(self._model)}
         shapes = {path: tuple(variable.shape) for path, variable in mine.items()}
-        if shapes != {path: value.shape for path, value in state.variables.items()}:
+        if shapes != {path: tuple(value.shape) for path, value in state.variables.items()}:
             raise CheckpointError("it is of another network, or was written by another version of Keras")
         for path, value in state.variables.items():
             mine[path].assign(value)

@@ -90,7 +90,7 @@ class Minute(FakeObjective):
         self._trained = 0
         self._clock = SkippingClock()
         copier = state_copier()
-        self.state_mb = sum(value.nbytes for value in copier().values()) / 1e6
+        self.state_mb = sum(np.asarray(value).nbytes for value in copier().values()) / 1e6
         self.copy = Timed(copier)
         self.write = Timed(checkpoints.save)
         self.renew: Callable[[], None] = lambda: None

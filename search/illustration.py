@@ -28,7 +28,7 @@ class Illustrator:
         self._told = False
 
     def prepare(self) -> None:
-        """Import what draws: half a second, which would else come upon the start of the second trial."""
+        """Import what draws."""
         with contextlib.suppress(ImportError):  # `illustrate` tells
             import search.figures.trial  # noqa: F401
 

@@ -18,6 +18,7 @@ from search.objective import Objective
 from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.trials import Current, Worker, say
+from storage.collecting import collector_resting
 from storage.files import StudyFiles, default_root
 from storage.patience import DEFAULT_LIMIT_S, Patience
 from storage.places import DEFAULT_LEASE_S, Holder, Places
@@ -69,7 +70,8 @@ def _use_up_places(
     study: StoredStudy, options: WorkerOptions, signals: StopSignals, current: Current, finisher: Finisher
 ) -> int:
     since = study.backend.time()
-    worker = _prepare(study, options, current, finisher)
+    with collector_resting():  # it would go through all that is being imported half a dozen times
+        worker = _prepare(study, options, current, finisher)
     ended = 0
     while not signals.draining and (claim := worker.places.claim(worker.holder)):
         ended += worker.run(claim, signals.should_stop)

@@ -25,6 +25,8 @@ class Command:
 
     def __init__(self, name: str, data_dir: str | None) -> None:
         OUT.mkdir(exist_ok=True)
+        if (OUT / f"{name}.db").exists():
+            print(f"what an earlier run finished is in {OUT / name}.db and is not measured again", file=sys.stderr)
         self.url = f"sqlite:///{OUT / name}.db"
         self._environment = os.environ | {"AFFINITY_SEARCH_STORAGE": self.url}
         self._data = ["--data-dir", data_dir] if data_dir else []

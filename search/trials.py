@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from search.illustration import Illustrator
 from search.objective import Objective
 from search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
 from storage.attributes import attributes
+from storage.collecting import leave_what_is_here
 from storage.errors import LostPlaceError
 from storage.files import StudyFiles
 from storage.leases import LeaseKeeper
@@ -120,8 +120,7 @@ class Worker:
         """Beside the first trial, what would else come upon the start of a later one, half a second each."""
         if self.illustrator is not None:
             self.illustrator.prepare()
-        # The frameworks' million objects stay: the collector need not look at them time and again.
-        gc.freeze()
+        leave_what_is_here()
 
     def _checkpoint(self, attempt: Attempt) -> Checkpointer:
         claim = attempt.claim

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select, update
 from storage import tables
 from storage.attributes import attributes
 from storage.backend import Backend
-from storage.collecting import collector_resting
+from storage.collecting import collector_resting, leave_what_is_here
 from storage.errors import StorageError, StudyNotFoundError
 from storage.patience import Patience
 from studies.spec import StudySpec, fingerprint
@@ -94,6 +94,7 @@ class StoredStudy:
         """Read every trial that the database has; whatever asks for them later reads the newer ones alone."""
         with collector_resting():
             self.optuna.get_trials(deepcopy=False)
+        leave_what_is_here()
 
     def made_patient(self, patience: Patience) -> StoredStudy:
         """The same study for a worker: its requests wait for a database that is away."""

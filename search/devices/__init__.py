@@ -91,7 +91,7 @@ def settle_precision(requested: str, widths: Sequence[int] = ()) -> str:
 
     bfloat16 on a TPU, on a GPU of compute capability 8 or more, and on a CPU with AVX-512 BF16 or AMX instructions
     under TensorFlow, whose oneDNN uses them for convolutions of 16, 32, … filters (`widths`: with 8 or 24 they are two
-    to six times slower than in float32); float16 on a GPU of capability 7; else float32. Raises DeviceError for any
+    to five times slower than in float32); float16 on a GPU of capability 7; else float32. Raises DeviceError for any
     other word.
     """
     if requested in PRECISIONS:

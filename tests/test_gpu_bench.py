@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import gpu
-from search import accelerators, devices
-from search.accelerators import Gpu, plan
+from search import devices, nvidia
+from search.accelerators import plan
+from search.nvidia import VISIBLE, Gpu
 
 ROOT = Path(__file__).parent.parent
 ARTICLE = [64, 128, 256]
@@ -16,7 +17,9 @@ ARTICLE = [64, 128, 256]
 
 @pytest.fixture
 def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accelerators, "gpus", lambda: [Gpu("a card", 80_000, 79_000)] * 2)
+    monkeypatch.delenv(VISIBLE, raising=False)
+    cards = [Gpu(index, f"GPU-{index}", "a card", 80_000, 79_000) for index in range(2)]
+    monkeypatch.setattr(nvidia, "gpus", lambda: cards)
 
 
 @pytest.mark.parametrize("word", gpu.MATRIX)
@@ -29,7 +32,7 @@ def test_a_process_can_be_told_its_device_words(word: str) -> None:
 def test_the_launcher_puts_all_workers_on_one_gpu(workers: int) -> None:
     assert gpu.placed("gpu:0", workers) == ["--devices", "gpu:0", "--workers-per-device", str(workers)]
     slots = plan("gpu:0", None, per_device=workers)
-    assert [slot.gpu for slot in slots] == [0] * workers
+    assert [slot.uuid for slot in slots] == ["GPU-0"] * workers
 
 
 def test_on_a_cpu_it_counts_workers() -> None:
@@ -45,7 +48,7 @@ def test_the_rate_of_matrix_products(monkeypatch: pytest.MonkeyPatch, backend: s
 
 
 def test_without_a_gpu_it_ends_with_one_line() -> None:
-    if accelerators.gpu_names():
+    if nvidia.gpus():
         pytest.skip("this machine has a GPU")
     command = [sys.executable, "-m", "benchmarks.gpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
@@ -55,9 +58,10 @@ def test_without_a_gpu_it_ends_with_one_line() -> None:
 
 def test_a_gpu_that_the_backend_does_not_see_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """NVML finds one, but its libraries are not installed."""
-    if accelerators.gpu_names():
+    monkeypatch.delenv(VISIBLE, raising=False)
+    if nvidia.gpus():
         pytest.skip("this machine has a GPU")
-    monkeypatch.setattr(accelerators, "gpus", lambda: [Gpu("a card", 80_000, 79_000)])
+    monkeypatch.setattr(nvidia, "gpus", lambda: [Gpu(0, "GPU-0", "a card", 80_000, 79_000)])
     with pytest.raises(SystemExit, match=r"^error: gpu:0 was asked for.* 0 GPUs[^\n]*$"):
         gpu.matrix_rate("gpu:0", 32)
 

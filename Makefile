@@ -78,7 +78,7 @@ search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good pa
 storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.throughput
 
-overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (7 minutes)
+overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (4 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.overhead
 
 start: $(VENV)/.installed-run  ## Seconds from launch to the first training step (2 minutes)

@@ -6,7 +6,7 @@
 The real worker with a stand-in for a trial of 60 s and 20 reports (`stand_in.py`), the sampler and pruner that the
 bundled MNIST study recommends (each trial is better than all before it, so that none is pruned), in studies that have 1
 to 10,000 finished trials already, on SQLite and PostgreSQL. Counted are sampling, reports, pruning, the lease and its
-renewals, the copy of the training state to the host after each epoch and the checkpoints that the rule allows in 60 s,
+renewals, the copy of the training state after each epoch and the checkpoints that the rule allows in 60 s,
 the place's end. Before its first claim a worker reads the whole study: that stands apart. So do the pictures, their
 upload and the end of the Optuna trial, which a thread does beside the next trial: for them the processor's seconds are
 told, as much as they can take from it. Not counted are the threads that look for lost leases and write the study's

@@ -111,9 +111,10 @@ def settle_precision(requested: str, widths: Sequence[int] = ()) -> str:
 def compiles_with_xla() -> bool:
     """Whether TensorFlow's functions are compiled by XLA: on a GPU alone.
 
-    On a CPU it can halve the speed, and on a TPU the strategy compiles. Keras' own `jit_compile` is of no use here: it
-    turns itself off where operations are deterministic, because XLA has no deterministic form of some of them on a GPU
-    (the gradient of max pooling, keras pull request 20315); our networks have none of these. JAX always compiles.
+    On a CPU it makes a step two to five times slower, and on a TPU the strategy compiles. Keras' own `jit_compile` is
+    of no use here: it turns itself off where operations are deterministic, because XLA has no deterministic form of
+    some of them on a GPU (the gradient of max pooling, keras pull request 20315); our networks have none of these. JAX
+    always compiles.
     """
     return _configured.kind == "gpu"
 

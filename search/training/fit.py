@@ -27,7 +27,7 @@ from search.training.networks import (
 )
 from search.training.optimizers import make_optimizer, reset_optimizer
 from search.training.pace import Pace
-from search.training.results import AffinityParams, EpochScore, TrainingConfig, TrainingResult
+from search.training.results import AffinityParams, EpochScore, TrainingConfig, TrainingResult, best_epoch
 from search.training.schedule import epoch_order, learning_rate, whole_batches
 
 __all__ = ["AffinityParams", "EpochScore", "Trainer", "TrainingConfig", "TrainingResult", "TrainingState"]
@@ -127,7 +127,7 @@ class Trainer:
                 done.append(self._epoch(epoch, seed, should_stop))
                 if keep is not None:
                     keep(TrainingState(tuple(done), self._variables()))
-                if restore_best and TrainingResult(tuple(done)).best is done[-1]:
+                if restore_best and best_epoch(done) is done[-1]:
                     best = list(self._variables().values())
                 if on_epoch is not None:
                     on_epoch(done[-1])

@@ -218,7 +218,7 @@ class Attempt:
         best = best_epoch(self._scores)
         metrics = best.scores.to_dict()
         told = self._scores[-1].diagnostics
-        diagnostics = {DIAGNOSTICS: told.to_dict() | {"verdicts": told.verdicts()}} if told else {}
+        diagnostics = {DIAGNOSTICS: told.to_dict()} if told else {}
         self.record.describe(
             **{SCORES: {"epoch": best.epoch, "duration_s": self._duration_s(), **metrics, **diagnostics}}
         )

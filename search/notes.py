@@ -7,7 +7,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from storage.attributes import DIAGNOSTICS, attributes
+from search.advice import Verdict, diagnostics_of
+from storage.attributes import attributes
 from storage.bounds import Crowded
 from storage.study import StoredStudy
 from storage.tallies import Counts
@@ -16,9 +17,13 @@ BEST = 20
 
 
 def study_note(
-    study: StoredStudy, counts: Counts, best: Sequence[tuple[FrozenTrial, dict[str, Any]]], bounds: Sequence[Crowded]
+    study: StoredStudy,
+    counts: Counts,
+    best: Sequence[tuple[FrozenTrial, dict[str, Any]]],
+    bounds: Sequence[Crowded],
+    verdicts: Sequence[Verdict],
 ) -> str:
-    """What is searched, how far it is, the best trials, and what the bounds say."""
+    """What is searched, how far it is, the best trials, and what the bounds and the trials' diagnostics say."""
     spec = study.spec
     lines = [
         f"**{spec.data.set}**, n = {spec.data.minority} test images per minority class, protocol **{spec.protocol}**",
@@ -34,14 +39,16 @@ def study_note(
         lines += [_row(rank, trial, row["params"]) for rank, (trial, row) in enumerate(best[:10], start=1)]
         lines += ["", _warning(spec.protocol), ""]
     lines += [f"- {crowded.text}" for crowded in bounds]
-    lines += [f"- best trial: {verdict}" for verdict in _verdicts(best[0][0])] if best else []
+    lines += [f"- {verdict.text}" for verdict in verdicts]
     return "\n".join(lines).strip() + "\n"
 
 
-def trial_note(study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], rank: int) -> str:
-    """How it ended, its scores, a table of its classes, and what its diagnostics say."""
+def trial_note(
+    study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], rank: int, verdicts: Sequence[Verdict]
+) -> str:
+    """How it ended, its scores, a table of its classes, its diagnostics, and the verdicts that concern it."""
     attrs, protocol = attributes(trial), study.spec.protocol
-    told = attrs.get(DIAGNOSTICS)
+    told = diagnostics_of(trial)
     classes = zip(attrs["per_class_f1"], attrs["support"], strict=True)
     lines = [
         f"**Rank {rank}** of the complete trials: macro F1 **{attrs['macro_f1']:.4f}** ({protocol}) at epoch "
@@ -61,10 +68,9 @@ def trial_note(study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], rank
     ]
     if told:
         lines += [
-            f"At the end {told['inside']:.0%} of the training images were inside the margin and {sum(told['dead'])} of "
-            f"{len(told['dead']) * told['n_centers']} centres dead; hinge {told['hinge']:.4f}, diversity "
-            f"{told['diversity']:.4f}.",
-            *(f"- **{verdict}**" for verdict in told["verdicts"]),
+            f"At the end {told.inside:.0%} of the training images were inside the margin and {sum(told.dead)} of "
+            f"{len(told.dead) * told.n_centers} centres dead; hinge {told.hinge:.4f}, diversity {told.diversity:.4f}.",
+            *(f"- {verdict.text}" for verdict in verdicts if verdict.concerns(trial.number)),
         ]
     return "\n".join(lines).strip() + "\n"
 
@@ -93,7 +99,3 @@ def _warning(protocol: str) -> str:
     if protocol == "article":
         return "Scored on the test images, as the article does: these numbers flatter."
     return "Scored on validation images, and the best of many: quote `affinity-search evaluate`."
-
-
-def _verdicts(trial: FrozenTrial) -> list[str]:
-    return list((attributes(trial).get(DIAGNOSTICS) or {}).get("verdicts", []))

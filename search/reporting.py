@@ -10,6 +10,7 @@ from typing import Any
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial
 
+from search.advice import verdicts
 from search.notes import BEST, study_note, trial_note
 from storage.background import Background
 from storage.bounds import crowded_bounds
@@ -43,11 +44,12 @@ class Reporter:
         best: list[Any] = []
         with contextlib.suppress(NothingToExportError):
             best = best_trials(study, BEST)
+        found = verdicts(trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self._note(None, study_note(study, counts, best, crowded_bounds(study)))
+            self._note(None, study_note(study, counts, best, crowded_bounds(study), found))
             for rank, (trial, row) in enumerate(best, start=1):
-                self._note(trial.number, trial_note(study, trial, row, rank))
+                self._note(trial.number, trial_note(study, trial, row, rank, found))
             # A study's notes travel with every poll of the dashboard: those of trials that fell behind go.
             ranked = {trial.number for trial, _ in best}
             for number in self._ranked - ranked:

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 MADE_BY = "made_by"  # place, attempt, seed, worker, device, protocol, versions
 SCORES = "scores"  # of the best epoch: epoch, duration_s, macro_f1 and the others
-DIAGNOSTICS = "diagnostics"  # among the scores: those of the last epoch, and what they say in words
+DIAGNOSTICS = "diagnostics"  # among the scores: those of the last epoch
 
 
 def attributes(trial: FrozenTrial) -> dict[str, Any]:

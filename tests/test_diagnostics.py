@@ -1,7 +1,5 @@
 """What an epoch's diagnostics tell, against counting by hand."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -79,17 +77,3 @@ def test_one_centre_a_class_has_none_of_its_own_class_beside_it():
     found = diagnose(np.float32([[[0]], [[2]]]), np.float32([[1], [1]]), hinge=0, inside=0, diversity=0)
     assert found.within is None
     assert Diagnostics.from_dict(found.to_dict()) == found
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, []),
-        ({"dead": (2, 2), "inside": 0.9}, []),
-        ({"dead": (3, 2)}, ["5 of 8 centres are dead: n_centers is too large"]),
-        ({"inside": 0.93}, ["93% of the training images are inside the margin: lambda is too large"]),
-    ],
-)
-def test_in_words(changes, expected):
-    plain = Diagnostics(0.1, 0.2, 0.3, (0, 0), 4, 1.0, 2.0, 1.5)
-    assert replace(plain, **changes).verdicts() == expected

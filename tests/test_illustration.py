@@ -231,7 +231,4 @@ def test_a_worker_puts_its_diagnostics_beside_the_scores(sqlite: Backend) -> Non
     assert claim is not None
     worker.run(claim, lambda: False)
     found = study.optuna.trials[0].user_attrs["scores"]["diagnostics"]
-    assert found["verdicts"] == [
-        "25 of 40 centres are dead: n_centers is too large",
-        "95% of the training images are inside the margin: lambda is too large",
-    ]
+    assert Diagnostics.from_dict(found) == DIAGNOSTICS

@@ -109,8 +109,7 @@ def _by_class_size(title: str, protocol: str, best: EpochScore, class_sizes: Seq
 
 def _loss_diagnostics(title: str, told: Sequence[Diagnostics]) -> bytes:
     last = told[-1]
-    verdicts = "; ".join(last.verdicts())
-    figure, (terms, shares, dead, distances) = subplots(4, 14, 3.6, f"{title}{': ' if verdicts else ''}{verdicts}")
+    figure, (terms, shares, dead, distances) = subplots(4, 14, 3.6, title)
     x = range(1, len(told) + 1)
 
     def lines(ax: Any, *named: tuple[str, str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What the affinity loss does with its centres and its margin, in numbers and in words."""
+"""What the affinity loss does with its centres and its margin, in numbers; search/advice.py judges them."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,9 +6,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-
-MOST_DEAD = 0.5
-MOST_INSIDE = 0.9
 
 
 @dataclass(frozen=True)
@@ -32,16 +29,6 @@ class Diagnostics:
     def dead_share(self) -> float:
         """Dead centres among all."""
         return sum(self.dead) / (len(self.dead) * self.n_centers)
-
-    def verdicts(self) -> list[str]:
-        """What the numbers say of the trial's parameters, one sentence each; empty if nothing is conspicuous."""
-        said = []
-        if self.dead_share > MOST_DEAD:
-            dead, total = sum(self.dead), len(self.dead) * self.n_centers
-            said.append(f"{dead} of {total} centres are dead: n_centers is too large")
-        if self.inside > MOST_INSIDE:
-            said.append(f"{self.inside:.0%} of the training images are inside the margin: lambda is too large")
-        return said
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""

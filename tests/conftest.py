@@ -14,6 +14,7 @@ from pathlib import Path
 import fake_objective
 import pytest
 from postgres_server import Server, Unavailable, postgres_server
+from warm import ADDRESS, Warm, subprocess_but_warm, warm_process
 
 from storage.backend import Backend, open_backend
 
@@ -164,17 +165,31 @@ def fake_python(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def _warm_address() -> Iterator[str]:
+    with warm_process() as address:
+        yield address
+
+
 @pytest.fixture
-def fake_workers(fake_python: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def warm(fake_python: Path, _warm_address: str) -> dict[str, str]:
+    """The environment of processes with the fake objective that are forked instead of started: a second less each."""
+    return {"FAKE_PYTHON": str(fake_python), ADDRESS: _warm_address}
+
+
+@pytest.fixture
+def fake_workers(warm: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher in this process starts workers with the fake objective."""
-    monkeypatch.setattr(sys, "executable", str(fake_python))
+    for key, value in warm.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr("search.worker_process.subprocess", subprocess_but_warm)
 
 
 @dataclass
 class Started:
     """A running command and its growing output."""
 
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | Warm
     log: Path
 
     @property
@@ -193,20 +208,23 @@ Start = Callable[..., Started]
 
 
 @pytest.fixture
-def start(fake_python: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start `affinity-search` with the fake objective (or `fake=False`: as it is) in a process of its own."""
+def start(warm: dict[str, str], tmp_path: Path) -> Iterator[Start]:
+    """Start `affinity-search` with the fake objective in a process of its own; `fake=False`: as it is.
+
+    `forked=False` starts Python anew, and so do the launcher's workers: where their parents and arguments matter.
+    """
     running: list[Started] = []
 
-    def begin(*arguments: str, fake: bool = True, **environment: str) -> Started:
+    def begin(*arguments: str, fake: bool = True, forked: bool = True, **environment: str) -> Started:
         log = tmp_path / f"command-{len(running)}.log"
-        python = str(fake_python) if fake else sys.executable
+        python = warm["FAKE_PYTHON"] if fake else sys.executable
         with log.open("wb") as file:
-            process = subprocess.Popen(
+            process = (Warm if fake and forked else subprocess.Popen)(
                 [python, "-m", "search", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,
-                env=os.environ | environment,
+                env=os.environ | environment | (warm if fake and forked else {}),
                 start_new_session=True,
             )
         running.append(Started(process, log))

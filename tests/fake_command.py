@@ -5,21 +5,36 @@ Called as Python is (`fake-python -m search …`), because the launcher starts i
 
 import os
 import sys
+from collections.abc import Sequence
 
 from fake_objective import install, replace_for_good
+from warm import ADDRESS, subprocess_but_warm
 
-if __name__ == "__main__":
-    assert sys.argv[1:3] == ["-m", "search"], sys.argv
-    sys.argv = ["affinity-search", *sys.argv[3:]]
+
+def main(arguments: Sequence[str]) -> None:
+    """Run `affinity-search` with these arguments."""
+    sys.argv = ["affinity-search", *arguments]
     sys.executable = os.environ["FAKE_PYTHON"]
     install(replace_for_good)
-    if "--on" in sys.argv:  # a cluster's nodes choose their own Python
-        from search.on_ray import RayWorker
-
-        RayWorker.python = sys.executable
-        fakes = {key: value for key, value in os.environ.items() if key.startswith("FAKE_")}
-        own = RayWorker.environment
-        setattr(RayWorker, "environment", lambda self, study: own(self, study) | fakes)  # noqa: B010
+    if ADDRESS in os.environ:
+        replace_for_good("search.worker_process.subprocess", subprocess_but_warm)
+    if "--on" in arguments:
+        _fake_on_ray()
     from search.cli import main
 
     main()
+
+
+def _fake_on_ray() -> None:
+    """A cluster's nodes choose their own Python."""
+    from search.on_ray import RayWorker
+
+    RayWorker.python = sys.executable
+    fakes = {key: value for key, value in os.environ.items() if key.startswith("FAKE_")}
+    own = RayWorker.environment
+    setattr(RayWorker, "environment", lambda self, study: own(self, study) | fakes)  # noqa: B010
+
+
+if __name__ == "__main__":
+    assert sys.argv[1:3] == ["-m", "search"], sys.argv
+    main(sys.argv[3:])

@@ -147,13 +147,12 @@ class TestDeaths:
         assert [row["state"] for row in rows(study)] == [PlaceState.FREE] * 4
 
     def test_no_worker_outlives_its_launcher_s_failure(
-        self, study: StoredStudy, fake_python: Path, gate: Path, monkeypatch: pytest.MonkeyPatch
+        self, study: StoredStudy, fake_workers: None, gate: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def fail_when_both_wait(shown: StoredStudy) -> None:
             if len(waiting(shown)) == 2:
                 raise RuntimeError("the terminal is gone")
 
-        monkeypatch.setattr("sys.executable", str(fake_python))
         monkeypatch.setenv("FAKE_GATE", str(gate))
         slots = [Slot("cpu", "cpu", 1, {})] * 2
         launcher = Launcher(study, slots, None, show=fail_when_both_wait, say=lambda message: None, logs=gate.parent)
@@ -213,7 +212,8 @@ class TestInterrupts:
 class TestSecrets:
     def test_the_password_is_shown_nowhere(self, postgres: Server, start: Start, gate: Path, cli: Cli) -> None:
         url = postgres.url(postgres.fresh_database(SECRETIVE), SECRETIVE, PASSWORD)
-        launch = start("launch", TINY, "--workers", "1", AFFINITY_SEARCH_STORAGE=url, FAKE_GATE=str(gate))
+        environment = {"AFFINITY_SEARCH_STORAGE": url, "FAKE_GATE": str(gate)}
+        launch = start("launch", TINY, "--workers", "1", forked=False, **environment)
         until(lambda: "logs in" in launch.said, "the launcher to begin")
         opened = open_backend(url, create=True)
         until(lambda: waiting(load_study(opened, "tiny")), "a trial to begin")

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 
+from search.exits import Exit
 from storage.background import Background
 
 GRACE_S = 6.0  # for the regular way out: the end of a step, a checkpoint, the place given back
@@ -61,4 +62,4 @@ class Deadline(Background):
         saving = threading.Thread(target=self._last_resort, daemon=True)
         saving.start()
         saving.join(LAST_RESORT_S)
-        self._exit_now(0)
+        self._exit_now(Exit.STOPPED)

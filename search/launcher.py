@@ -11,8 +11,8 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from search import OUT_OF_MEMORY_EXIT, UNFIT_DEVICE_EXIT, UNFIT_MACHINE_EXIT
 from search.accelerators import Slot, trouble
+from search.exits import Exit
 from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.worker import sweep
@@ -23,6 +23,7 @@ from storage.patience import DEFAULT_LIMIT_S, Patience, StorageGoneError
 from storage.places import DEFAULT_LEASE_S, Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread, end_trial
 from storage.study import StoredStudy
+from storage.tables import USED, PlaceState
 from studies.errors import AffinitySearchError
 
 POLL_S = 0.5
@@ -33,7 +34,11 @@ MEMORY_FAILURES = 2  # on one GPU without a trial in between, until no worker is
 
 
 class WorkersDieError(AffinitySearchError):
-    """Workers cannot work here: the launcher stops with the last line of the last one's log."""
+    """Workers cannot work here: the launcher stops with the last line of the last one's log, and with its code."""
+
+    def __init__(self, reason: str, exit_code: Exit = Exit.FAILED) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
 
 
 class Launcher:
@@ -66,6 +71,7 @@ class Launcher:
         self._clock = clock
         self._waiting = False
         self._told: int | None = None  # the last signal that was announced
+        self._unfit = Exit.FAILED  # what ails the device that was given up last
         self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
         self.workers = [new_worker(slot, self.logs) for slot in slots]
 
@@ -73,8 +79,8 @@ class Launcher:
     def _places(self) -> Places:
         return Places.of(self._study)
 
-    def run(self) -> bool:
-        """Returns whether every place is used.
+    def run(self) -> Exit:
+        """Returns DONE when every place is used, NO_SCORE if all that were used now failed, STOPPED if some are left.
 
         Raises:
             WorkersDieError: no device is left where workers can work (theirs is gone or full, two ran out of memory, or
@@ -89,8 +95,15 @@ class Launcher:
             with recovery, ReportingThread(self._study, self._say):
                 self._watch(signals)
         sweep(self._files, self._places)
+        return self._outcome()
+
+    def _outcome(self) -> Exit:
         counts = self._places.counts()
-        return counts.used == counts.total
+        if counts.used < counts.total:
+            return Exit.STOPPED
+        used = self._places.rows(*USED)
+        now = [row for row in used if row["finished_at"] >= self._since] or used
+        return Exit.NO_SCORE if all(row["state"] == PlaceState.SPENT for row in now) else Exit.DONE
 
     def _watch(self, signals: StopSignals) -> None:
         try:
@@ -120,7 +133,7 @@ class Launcher:
         try:
             self._places.refuse_repeated_failure(self._started, self._since)
         except RepeatedFailureError as error:
-            raise WorkersDieError(str(error)) from error
+            raise WorkersDieError(str(error), Exit.UNFIT_MACHINE) from error
 
     def _a_device_may_recover(self) -> bool:
         return any(worker.troubled_since is not None and worker.retired is None for worker in self.workers)
@@ -158,11 +171,12 @@ class Launcher:
         if worker.troubled_since is None:
             worker.troubled_since = now
         if now - worker.troubled_since >= TROUBLE_S:
-            self._retire([worker], reason)
+            self._retire([worker], reason, Exit.UNFIT_DEVICE)
         return False
 
-    def _retire(self, workers: Sequence[WorkerProcess], reason: str) -> None:
+    def _retire(self, workers: Sequence[WorkerProcess], reason: str, code: Exit) -> None:
         """Their device is of no use any more: none is started there again. The others go on, if there are any."""
+        self._unfit = code
         for worker in workers:
             worker.retired = reason
         self._require_a_device(reason)
@@ -170,7 +184,7 @@ class Launcher:
 
     def _require_a_device(self, reason: str) -> None:
         if all(one.retired and one.process is None for one in self.workers):
-            raise WorkersDieError(reason)
+            raise WorkersDieError(reason, self._unfit)
 
     def _start(self, worker: WorkerProcess) -> None:
         options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._files.root)]
@@ -179,14 +193,14 @@ class Launcher:
         self._started.append(worker.worker_id)
 
     def _ended(self, worker: WorkerProcess, code: int, draining: bool) -> None:
-        if code == 0:
+        if code in (Exit.DONE, Exit.STOPPED):
             return
-        if code == UNFIT_MACHINE_EXIT:
-            raise WorkersDieError(worker.last_line())
-        if code == UNFIT_DEVICE_EXIT:
-            self._retire([worker], worker.last_line())
+        if code == Exit.UNFIT_MACHINE:
+            raise WorkersDieError(worker.last_line(), Exit.UNFIT_MACHINE)
+        if code == Exit.UNFIT_DEVICE:
+            self._retire([worker], worker.last_line(), Exit.UNFIT_DEVICE)
             return
-        if code == OUT_OF_MEMORY_EXIT:
+        if code == Exit.OUT_OF_MEMORY:
             self._ran_out_of_memory(worker)
             return
         claimed = self._places.was_claimed_by(worker.worker_id)
@@ -200,6 +214,7 @@ class Launcher:
                 [worker],
                 f"{worker.early_deaths} workers in a row died on {worker.slot.label} before their first trial: "
                 f"{worker.last_line()} (whole log: {worker.log})",
+                Exit.FAILED,
             )
 
     def _ran_out_of_memory(self, worker: WorkerProcess) -> None:
@@ -215,7 +230,7 @@ class Launcher:
                 one.memory_failures = 0
         worker.memory_failures += 1
         if not worker.retired and sum(one.memory_failures for one in sharing) >= MEMORY_FAILURES:
-            self._retire(sharing, f"{slot.label} ran out of memory twice: {worker.last_line()}")
+            self._retire(sharing, f"{slot.label} ran out of memory twice: {worker.last_line()}", Exit.OUT_OF_MEMORY)
 
     def _release(self, worker: WorkerProcess, reason: str) -> None:
         for number in self._places.release_worker(worker.worker_id, reason):

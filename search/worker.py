@@ -49,14 +49,16 @@ def new_worker_id() -> str:
     return f"{socket.gethostname()[:40]}-{secrets.token_hex(3)}"
 
 
-def work(study: StoredStudy, options: WorkerOptions) -> int:
+def work(study: StoredStudy, options: WorkerOptions, signals: StopSignals | None = None) -> int:
     """Use up places of the study until none is free or somebody asks to stop; returns how many it ended.
+
+    `signals` tell the caller afterwards whether somebody has asked.
 
     Raises:
         DeviceError, DataError: this machine cannot train the study; no place is claimed.
         OutOfMemoryError: the GPU has no room for a trial; its place was given up.
     """
-    with StopSignals(_announce) as signals:
+    with signals or StopSignals(announce) as signals:
         study = study.made_patient(Patience(say, limit_s=options.outage_s, give_up=signals.should_stop))
         current = Current()
         recovery = RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE)
@@ -81,7 +83,7 @@ def _use_up_places(
     return ended
 
 
-def _announce(signals: StopSignals) -> None:
+def announce(signals: StopSignals) -> None:
     """Called from the signal handler, where `print` could find itself interrupted in the middle of a line."""
     message = "stopping now, the trial is given back" if signals.stopping else "no new trial after this one"
     os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())

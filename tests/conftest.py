@@ -118,9 +118,9 @@ class Ran:
     out: str
     err: str
 
-    def refused(self) -> str:
+    def refused(self, code: int = 1) -> str:
         """The one line with which the command was refused."""
-        assert self.code == 1, self
+        assert self.code == code, self
         assert self.out == ""
         assert self.err.startswith("error: ")
         assert self.err.count("\n") == 1, self.err

@@ -13,6 +13,7 @@ from sqlalchemy.engine import make_url
 from waiting import until
 
 from search.cli import main
+from search.exits import Exit
 from storage.backend import Backend
 from storage.places import Places
 from storage.study import load_study
@@ -148,7 +149,8 @@ class TestMistakes:
     ) -> None:
         monkeypatch.setattr("search.nvidia.gpus", list)
         monkeypatch.setattr("search.accelerators.has_tpu", lambda: False)
-        assert said in cli("launch", TINY, *devices, "--storage", f"sqlite:///{tmp_path}/x.db", fails=True).refused()
+        ran = cli("launch", TINY, *devices, "--storage", f"sqlite:///{tmp_path}/x.db", fails=True)
+        assert said in ran.refused(Exit.UNFIT_DEVICE)
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize(

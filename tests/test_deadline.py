@@ -14,6 +14,7 @@ from waiting import until
 
 from search.attempt import Attempt
 from search.deadline import Deadline
+from search.exits import Exit
 from search.signals import StopSignals
 from storage.backend import Backend
 from storage.places import Places
@@ -41,7 +42,7 @@ class TestDeadline:
                 signal.raise_signal(number)
             assert exits.called.wait(10)
         assert saved.is_set()
-        assert exits.codes == [0]
+        assert exits.codes == [Exit.STOPPED]
 
     def test_who_leaves_in_time_is_left_alone(self) -> None:
         exits = Exits()
@@ -79,7 +80,7 @@ class TestDeadline:
         time.sleep(1)  # until it is inside the multiplication; earlier would prove less, not fail
         process.terminate()
         assert process.stdout.readline() == "saved\n"
-        assert process.wait(10) == 0
+        assert process.wait(10) == Exit.STOPPED
 
 
 class TestAbandoning:
@@ -123,7 +124,7 @@ def test_a_worker_that_hangs_in_a_step_is_gone_in_ten_seconds_and_nothing_is_los
     until(lambda: "hangs in a step" in worker.said, "the step that hangs")
     asked = time.monotonic()
     worker.process.terminate()
-    assert worker.ended() == 0
+    assert worker.ended() == Exit.STOPPED
     assert time.monotonic() - asked < 10
     row = Places.of(study).rows()[0]
     assert (row["state"], row["attempt"]) == (PlaceState.FREE, 0)

@@ -18,9 +18,10 @@ from sqlalchemy.exc import OperationalError
 from test_leases import FakeClock, watch
 from waiting import until
 
-from search import OUT_OF_MEMORY_EXIT, UNFIT_MACHINE_EXIT, reports
+from search import reports
 from search.accelerators import Slot
 from search.attempt import Attempt
+from search.exits import Exit
 from search.launcher import TROUBLE_S, Launcher, WorkersDieError
 from search.reports import Reports
 from search.seeds import trial_seed
@@ -111,7 +112,7 @@ class TestOutOfMemoryOnAGpu:
         study = make(sqlite)
         full = {"FAKE_FULL": seeds(1)}
         worker = start("worker", "tiny", "--device", "gpu:0", "--storage", str(sqlite), **full)
-        assert worker.ended() == OUT_OF_MEMORY_EXIT == 71
+        assert worker.ended() == Exit.OUT_OF_MEMORY == 71
         assert worker.said.splitlines()[-1] == "error: the fake card is full"
         assert worker.said.count("the fake card is full") == 1
         assert "Traceback" not in worker.said
@@ -124,7 +125,7 @@ class TestThreeInARow:
         study = make(sqlite, trials=8)
         bad = {"FAKE_DIVERGING": seeds(*range(1, 8))}
         worker = start("worker", "tiny", "--device", "cpu", "--storage", str(sqlite), **bad)
-        assert worker.ended() == UNFIT_MACHINE_EXIT
+        assert worker.ended() == Exit.UNFIT_MACHINE
         assert "error: 3 places in a row failed for the same cause" in worker.said
         assert "The loss became nan in epoch 0" in worker.said.splitlines()[-1]
         assert "Traceback" not in worker.said
@@ -135,7 +136,7 @@ class TestThreeInARow:
         study = make(sqlite, trials=8)
         bad = {"FAKE_DIVERGING": seeds(*range(8)), "AFFINITY_SEARCH_STORAGE": str(sqlite)}
         launch = start("launch", "tiny", "--workers", "1", **bad)
-        assert launch.ended() == 1
+        assert launch.ended() == Exit.UNFIT_MACHINE
         assert launch.said.splitlines()[-1].startswith("error: 3 places in a row failed for the same cause")
         counts = Places.of(study).counts()
         assert (counts.failed, counts.running) == (3, 0)
@@ -144,7 +145,7 @@ class TestThreeInARow:
         study = make(sqlite, trials=8, overrides=["max_attempts=1"])
         deadly = {"FAKE_KILLED": "1", "AFFINITY_SEARCH_STORAGE": str(sqlite)}
         launch = start("launch", "tiny", "--workers", "1", **deadly)
-        assert launch.ended() == 1
+        assert launch.ended() == Exit.UNFIT_MACHINE
         last = launch.said.splitlines()[-1]
         assert last.startswith("error: 3 places in a row failed for the same cause"), launch.said
         assert last.endswith("its worker died (killed by SIGKILL)")

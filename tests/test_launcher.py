@@ -16,6 +16,7 @@ from postgres_server import PASSWORD, SECRETIVE, Server
 from waiting import until
 
 from search.accelerators import Slot
+from search.exits import Exit
 from search.launcher import Launcher
 from search.seeds import trial_seed
 from storage.attributes import attributes
@@ -128,7 +129,7 @@ class TestDeaths:
         for attempt in (1, 2, 3):
             (victim,) = until(lambda number=attempt: [row for row in waiting(study) if row["attempt"] == number], "it")
             os.kill(victim["pid"], signal.SIGKILL)
-        assert launch.ended() == 0, launch.said
+        assert launch.ended() == Exit.NO_SCORE, launch.said
         (row,) = rows(study)
         assert (row["state"], row["attempt"]) == (PlaceState.SPENT, 3)
         assert row["reason"] == "its worker died (killed by SIGKILL)"
@@ -175,17 +176,19 @@ class TestInterrupts:
         told = "no new trial after this one"
         until(lambda: all(told in log.read_text() for log in logs(launch).iterdir()), "the workers to hear it")
         gate.touch()
-        assert launch.ended() == 0
+        assert launch.ended() == Exit.STOPPED
         ends = [PlaceState.COMPLETE] * 2 + [PlaceState.FREE] * 2
         assert [row["state"] for row in rows(study)] == ends
         assert len(study.optuna.trials) == 2
         assert "2 of 4 used" in launch.said
+        assert "stopped with 2 places free; to go on: affinity-search launch tiny" in launch.said
+        assert "next: affinity-search evaluate" not in launch.said
 
     def test_twice_gives_them_back(self, launch: Started, study: StoredStudy) -> None:
         launch.interrupt()
         until(lambda: "finishing the running trials" in launch.said, "the launcher to hear it")
         launch.interrupt()
-        assert launch.ended(20) == 0
+        assert launch.ended(20) == Exit.STOPPED
         assert "stopping now: running trials are given back" in launch.said
         assert [(row["state"], row["attempt"]) for row in rows(study)] == [(PlaceState.FREE, 0)] * 4
         assert [t.state for t in study.optuna.trials] == [TrialState.FAIL] * 2
@@ -193,7 +196,7 @@ class TestInterrupts:
     def test_a_request_to_end_gives_them_back(self, launch: Started, study: StoredStudy) -> None:
         pids = [row["pid"] for row in waiting(study)]
         launch.process.terminate()
-        assert launch.ended(20) == 0
+        assert launch.ended(20) == Exit.STOPPED
         assert [(row["state"], row["attempt"]) for row in rows(study)] == [(PlaceState.FREE, 0)] * 4
         assert not any(map(psutil.pid_exists, pids))
 
@@ -204,7 +207,7 @@ class TestInterrupts:
         launch.interrupt()
         until(lambda: "finishing" in launch.said, "the launcher to hear it")
         gate.touch()
-        assert launch.ended() == 0
+        assert launch.ended() == Exit.STOPPED
         assert len(rows(study, PlaceState.HELD)) == 0
         assert len(rows(study, PlaceState.COMPLETE)) <= 3
 

@@ -14,8 +14,8 @@ from making import TINY, make, open_study, train, worker_for
 from optuna.trial import TrialState
 from waiting import until
 
-from search import UNFIT_MACHINE_EXIT
 from search.accelerators import Slot
+from search.exits import Exit
 from search.seeds import trial_seed
 from search.signals import StopSignals
 from search.worker import WorkerOptions, work
@@ -172,7 +172,7 @@ class TestStopping:
         worker.interrupt()
         until(lambda: "no new trial after this one" in worker.said, "the worker to hear it")
         (tmp_path / "gate").touch()
-        assert worker.ended() == 0
+        assert worker.ended() == Exit.STOPPED
         counts = places_of(study).counts()
         assert (counts.complete, counts.free) == (1, 3)
 
@@ -181,7 +181,7 @@ class TestStopping:
         self, study: StoredStudy, worker: Started, number: signal.Signals
     ) -> None:
         worker.process.send_signal(number)
-        assert worker.ended() == 0
+        assert worker.ended() == Exit.STOPPED
         (row, *_) = places_of(study).rows()
         assert (row["state"], row["attempt"]) == (PlaceState.FREE, 0), "the attempt is not counted"
         assert row["reason"] == "given back: the worker was asked to stop"
@@ -223,7 +223,7 @@ class TestWithKeras:
         assert openings(load_study(sqlite, "tiny")) == []
 
         evaluation = start("evaluate", "tiny", "--seeds", "1", *options, fake=False)
-        assert evaluation.ended() == UNFIT_MACHINE_EXIT
+        assert evaluation.ended() == Exit.UNFIT_MACHINE
         assert "x_test" in evaluation.said
         assert "Traceback" not in evaluation.said
         (opening,) = openings(load_study(sqlite, "tiny"))

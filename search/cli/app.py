@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from search.cli import create, dashboard, doctor, embed, evaluate, export, launch, status, studies, worker
+from search.exits import Exit
 
 app = typer.Typer(
     name="affinity-search",
@@ -14,6 +15,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes. " + " ".join(f"{int(one)}: {one.meaning}" for one in Exit),
 )
 app.add_typer(studies.app, name="studies")
 app.command()(create.create)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.options import DEFAULT_STORAGE, AsJson, DataDir, Files, Storage, console, say
+from search.exits import Exit
 
 if TYPE_CHECKING:
     from search.doctor.check import Check
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from storage.backend import Backend
     from storage.files import StudyFiles
     from storage.study import StoredStudy
-
-FAILED_EXIT = 1
-LOST_EXIT = 3
 
 
 def doctor(
@@ -115,7 +113,7 @@ def _end(checks: list[Check], diagnosis: Diagnosis | None, repaired: list[str], 
 
     checks = [*checks, *(study_checks(diagnosis) if diagnosis else ())]
     failed = any(check.status == "failed" for check in checks)
-    code = FAILED_EXIT if failed else LOST_EXIT if diagnosis and diagnosis.ails else 0
+    code = Exit.FAILED if failed else Exit.LOST if diagnosis and diagnosis.ails else Exit.DONE
     if as_json:
         found = {
             "checks": [check.to_dict() for check in checks],

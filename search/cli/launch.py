@@ -24,6 +24,7 @@ from search.cli.options import (
     asked_study,
     say,
 )
+from search.exits import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,9 +85,10 @@ def _run(stored: StoredStudy, slots: list[Slot], launcher: Callable[..., Launche
         launched = launcher(show=progress.show, say=progress.say)
         workers = f"{plural(len(slots), 'worker')} on {', '.join(slot.label for slot in slots)}"
         progress.say(f"{workers}; logs in {launched.logs}")
-        finished = launched.run()
+        ended = launched.run()
         progress.show(stored, last=True)
-    _summarise(stored, time.monotonic() - started, finished)
+    _summarise(stored, time.monotonic() - started, ended)
+    raise typer.Exit(ended)
 
 
 def _on_ray(
@@ -98,7 +100,7 @@ def _on_ray(
     return list(on_ray.plan(devices, workers)), on_ray.RayWorker
 
 
-def _summarise(stored: StoredStudy, seconds: float, finished: bool) -> None:
+def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
     from search.snapshot import take
     from search.view import best_text, counts_text, duration_text, failure_lines, plural
     from storage.bounds import crowded_bounds
@@ -110,10 +112,12 @@ def _summarise(stored: StoredStudy, seconds: float, finished: bool) -> None:
     say(f"best {best_text(snapshot.best, snapshot.protocol)}")
     for crowded in crowded_bounds(stored):
         say(crowded.text)
-    if not finished and snapshot.counts.running:
+    if snapshot.counts.running:
         say(f"{snapshot.counts.running} places are held by workers elsewhere; see: affinity-search status")
-    if snapshot.best:
-        study = shlex.quote(stored.name) + _storage_option(stored)
+    study = shlex.quote(stored.name) + _storage_option(stored)
+    if ended == Exit.STOPPED and snapshot.counts.free:
+        say(f"stopped with {plural(snapshot.counts.free, 'place')} free; to go on: affinity-search launch {study}")
+    elif snapshot.best:
         say(f"next: affinity-search evaluate {study}   (score it on the test set)")
         say(f"      affinity-search export {study} -o best.json")
 

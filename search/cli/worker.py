@@ -20,6 +20,7 @@ from search.cli.options import (
     Trials,
     asked_study,
 )
+from search.exits import Exit
 
 
 def worker(
@@ -43,7 +44,9 @@ def worker(
     Ctrl-C once finishes the running trial, twice gives it back and stops now.
     """
     from search.accelerators import plan
-    from search.worker import WorkerOptions, work
+    from search.signals import StopSignals
+    from search.worker import WorkerOptions, announce, work
+    from storage.places import Places
 
     if device == "auto" or tpu:
         slot = plan(device, None, tpus=[tpu] if tpu else [])[0]
@@ -51,4 +54,7 @@ def worker(
         # The GPU that was chosen may be another than CUDA's first, which could be lost.
         os.environ.update(slot.environment if device != "cpu" else {})
     stored = asked_study(storage, study, name, overrides, trials)
-    work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib))
+    signals = StopSignals(announce)
+    work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib), signals)
+    if signals.draining and Places.of(stored).counts().free:
+        raise typer.Exit(Exit.STOPPED)

@@ -1,0 +1,71 @@
+"""One table of exit codes: what it says, what it is told apart by, and that the documentation repeats it."""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Cli, Start
+from making import make
+from typer.testing import CliRunner
+
+from search.cli.app import app
+from search.devices.errors import DeviceError
+from search.exits import Exit, exit_for
+from search.launcher import WorkersDieError
+from search.nvidia import NoSuchDeviceError
+from search.seeds import trial_seed
+from search.training.errors import DataError, DivergedError, OutOfMemoryError
+from storage.backend import Backend
+from storage.errors import RepeatedFailureError, StorageError
+from studies.errors import StudyFileError
+
+DOCS = Path(__file__).parent.parent / "docs" / "commands.md"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DeviceError("gone"), Exit.UNFIT_DEVICE),
+        (NoSuchDeviceError("never there"), Exit.UNFIT_DEVICE),
+        (DataError("no images"), Exit.UNFIT_MACHINE),
+        (RepeatedFailureError("three"), Exit.UNFIT_MACHINE),
+        (OutOfMemoryError("full"), Exit.OUT_OF_MEMORY),
+        (DivergedError(0, float("nan")), Exit.FAILED),
+        (StorageError("away"), Exit.FAILED),
+        (StudyFileError("x.toml", ["wrong"]), Exit.FAILED),
+        (WorkersDieError("its worker's words", Exit.OUT_OF_MEMORY), Exit.OUT_OF_MEMORY),
+        (WorkersDieError("nobody knows why"), Exit.FAILED),
+        (KeyboardInterrupt(), Exit.INTERRUPTED),
+        (ZeroDivisionError("a bug"), None),
+    ],
+)
+def test_the_code_of_a_fault(error: BaseException, code: Exit | None) -> None:
+    assert exit_for(error) is code
+
+
+def test_the_documentation_has_the_same_table() -> None:
+    found = re.findall(r"^\| (\d+) \| (.+) \|$", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found == [(str(int(one)), one.meaning) for one in Exit]
+
+
+def test_the_help_has_it_too() -> None:
+    said = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output.split())
+    for one in Exit:
+        assert f"{int(one)}: {one.meaning}" in said
+
+
+def test_a_launch_all_of_whose_trials_failed_for_different_causes(
+    sqlite: Backend, sqlite_url: str, start: Start
+) -> None:
+    make(sqlite, trials=2, overrides=["max_attempts=1"])
+    faults = {"FAKE_DIVERGING": str(trial_seed(0, 0)), "FAKE_FULL": str(trial_seed(0, 1))}
+    launch = start("launch", "tiny", "--workers", "1", "--storage", sqlite_url, **faults)
+    assert launch.ended() == Exit.NO_SCORE, launch.said
+    assert "next:" not in launch.said
+
+
+@pytest.mark.parametrize("command", [("launch", "digits", "--devices"), ("worker", "digits", "--device")])
+def test_one_fault_has_one_code_in_every_command(command: tuple[str, ...], sqlite_url: str, cli: Cli) -> None:
+    ran = cli(*command, "abacus", "--storage", sqlite_url, fails=True)
+    assert ran.code == Exit.UNFIT_DEVICE
+    assert "abacus" in ran.err.splitlines()[-1]

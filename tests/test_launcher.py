@@ -159,7 +159,7 @@ class TestDeaths:
         launcher = Launcher(study, slots, None, show=fail_when_both_wait, say=lambda message: None, logs=gate.parent)
         with pytest.raises(RuntimeError, match="terminal"):
             launcher.run()
-        assert [worker.process and worker.process.poll() for worker in launcher.workers] == [0, 0]
+        assert [worker.process and worker.process.poll() for worker in launcher.workers] == [Exit.STOPPED] * 2
         assert [(row["state"], row["attempt"]) for row in rows(study)] == [(PlaceState.FREE, 0)] * 4
 
 

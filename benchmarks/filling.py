@@ -43,7 +43,7 @@ def _template(study: StoredStudy, reports: int) -> FrozenTrial:
     space = study.spec.space
     assert space is not None
     values = {"lambda": 0.5, "sigma": 50.0, "n_centers": 5}
-    scores = {"macro_f1": 0.5, "per_class_f1": [0.5] * 10, "epoch": reports - 1, "duration_s": 60.0}
+    scores = {"macro_f1": 0.5, "per_class_f1": [0.5] * 10, "best_epoch": reports, "epochs": reports, "duration_s": 60.0}
     return create_trial(
         state=TrialState.COMPLETE,
         value=0.5,

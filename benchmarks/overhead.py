@@ -7,9 +7,8 @@ The real worker with a stand-in for a trial of 60 s and 20 reports (`stand_in.py
 bundled MNIST study recommends (each trial is better than all before it, so that none is pruned), in studies that have 1
 to 10,000 finished trials already, on SQLite and PostgreSQL. Counted are sampling, reports, pruning, the lease and its
 renewals, the copy of the training state after each epoch and the checkpoints that the rule allows in 60 s,
-the place's end. Before its first claim a worker reads the whole study: that stands apart. So do the pictures, their
-upload and the end of the Optuna trial, which a thread does beside the next trial: for them the processor's seconds are
-told, as much as they can take from it. Not counted are the threads that look for lost leases and write the study's
+the history that pictures are drawn from, the end of the place and of the Optuna trial. Before its first claim a worker
+reads the whole study: that stands apart. Not counted are the threads that look for lost leases and write the study's
 notes, which belong to no trial. Shares are of the 60 s.
 """
 
@@ -34,7 +33,7 @@ from benchmarks.commands import machine
 from benchmarks.filling import fill
 from benchmarks.stand_in import CLASS_SIZES, Minute, Trial
 from search import devices
-from search.illustration import Illustrator
+from search.pictures import Album
 from search.trials import Worker
 from storage.backend import open_backend
 from storage.files import StudyFiles
@@ -56,7 +55,6 @@ MEDIAN = "pruner={kind='median', n_warmup_steps=3}"
 COLUMNS = [
     *("database", "finished trials", "before the first claim, s", "first trial, s", f"median of {TRIALS}, s"),
     *("slowest, s", "its share of 60 s", "processor, median, s", "share"),
-    *("pictures and end, beside the next, processor, s", "share with them"),
 ]
 
 
@@ -67,27 +65,11 @@ class Cost:
     start_s: float  # of reading the study, before the first claim
     seconds: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)  # of the worker's process alone: the same whatever else runs
-    beside_cpu_s: list[float] = field(default_factory=list)
 
     def cells(self) -> list[str]:
-        median, cpu, beside = map(statistics.median, (self.seconds, self.cpu_s, self.beside_cpu_s))
+        median, cpu = map(statistics.median, (self.seconds, self.cpu_s))
         cells = [f"{self.start_s:.2f}", f"{self.seconds[0]:.3f}", f"{median:.3f}", f"{max(self.seconds):.3f}"]
-        cells += [f"**{max(self.seconds) / TRIAL_S:.2%}**", f"{cpu:.3f}", f"**{cpu / TRIAL_S:.2%}**"]
-        return [*cells, f"{beside:.3f}", f"**{(cpu + beside) / TRIAL_S:.2%}**"]
-
-
-class Later:
-    """A finisher that keeps what is done beside the next trial, to be measured by itself."""
-
-    def __init__(self) -> None:
-        self._steps: list[Callable[[], object]] = []
-
-    def submit(self, step: Callable[[], object]) -> None:
-        self._steps.append(step)
-
-    def take(self) -> None:
-        while self._steps:
-            self._steps.pop(0)()
+        return [*cells, f"**{max(self.seconds) / TRIAL_S:.2%}**", f"{cpu:.3f}", f"**{cpu / TRIAL_S:.2%}**"]
 
 
 def recommended(spec: StudySpec) -> list[str]:
@@ -112,9 +94,8 @@ def measure(url: str, finished: int, overrides: list[str], minute: Minute, files
     worker = worker_for(load_study(backend, STUDY).made_patient(Patience(print)))
     worker.objective = minute  # type: ignore[assignment]
     worker.files = StudyFiles(files, worker.study.token)
-    worker.finisher = later = Later()
-    worker.illustrator = Illustrator(worker.files, CLASS_SIZES, _no_pictures)
-    cost = _trials(worker, minute, later)
+    worker.album = Album(worker.files, CLASS_SIZES, _no_pictures)
+    cost = _trials(worker, minute)
     ended = worker.study.optuna.get_trials(deepcopy=False)[-1]
     assert ended.state.is_finished(), ended
     assert len(ended.intermediate_values) == REPORTS
@@ -126,7 +107,7 @@ def _no_pictures(message: str) -> None:
     raise AssertionError(message)
 
 
-def _trials(worker: Worker, minute: Minute, later: Later) -> Cost:
+def _trials(worker: Worker, minute: Minute) -> Cost:
     began = time.monotonic()
     worker.study.read_ahead()
     cost = Cost(time.monotonic() - began)
@@ -139,9 +120,6 @@ def _trials(worker: Worker, minute: Minute, later: Later) -> Cost:
             worker.run(claim, lambda: False)
         cost.seconds.append(time.monotonic() - began)
         cost.cpu_s.append(time.process_time() - cpu_began)
-        cpu_began = time.process_time()
-        later.take()
-        cost.beside_cpu_s.append(time.process_time() - cpu_began)
     return cost
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -13,10 +14,12 @@ from optuna.trial import TrialState
 from search.asking import ask
 from search.checkpointing import Checkpointer
 from search.objective import Objective
+from search.pictures import Album, new_key
 from search.record import TrialRecord
-from search.reports import Reports
+from search.reports import Report, Reports
 from search.seeds import trial_seed
 from search.training.results import best_epoch
+from search.view import params_text
 from storage.attributes import DIAGNOSTICS, SCORES
 from storage.errors import LostPlaceError
 from storage.patience import at_once
@@ -33,23 +36,28 @@ if TYPE_CHECKING:
 class Attempt:
     """Begun with a claim; ended exactly once by `complete`, `prune`, `fail`, `retry_later` or `give_back`.
 
-    The place's row is written first, on the condition that the claim still holds, and the Optuna trial follows: that of
-    a complete or pruned one with `close`, which may come from another thread.
+    The place's row is written first, on the condition that the claim still holds, and the Optuna trial follows at once:
+    nothing slow may come in between, because a worker that is killed there leaves a half for others to complete.
     """
 
-    def __init__(self, study: StoredStudy, claim: Claim, holder: Holder, versions: dict[str, str]) -> None:
+    def __init__(
+        self, study: StoredStudy, claim: Claim, holder: Holder, versions: dict[str, str], album: Album | None = None
+    ) -> None:
+        """`album` keeps what the trial's pictures are drawn from."""
         self.study = study
+        self._album = album
+        self._key = new_key()
         self.claim = claim
         self.seed = trial_seed(study.spec.seed, claim.number)
         self._places = Places.of(study)
         self._scores: list[EpochScore] = []
+        self._best = math.inf  # the least 1 − macro F1 so far
         patience = study.backend.patience
         self._reports = Reports(self._report, patience.limit_s if patience else None)
         self._resumed = 0  # epochs that an earlier attempt has trained
         self._ending = threading.RLock()  # taken by the thread that ends the attempt, and never given back
         self._started = time.monotonic()
-        self._end: tuple[TrialState, float | None] = (TrialState.FAIL, None)
-        trial_id, self.params = ask(study, claim, self.seed, holder, versions)
+        trial_id, self.params = ask(study, claim, self.seed, holder, versions, self._key)
         self.record = TrialRecord(study, trial_id)
         self._begin()
 
@@ -74,7 +82,9 @@ class Attempt:
         }
 
     def report(self, score: EpochScore) -> None:
-        """Record an epoch's 1 − macro F1; while the storage is away, with the next one that gets through.
+        """Record the best 1 − macro F1 so far; while the storage is away, with the next one that gets through.
+
+        A trial's value is its best epoch's, so pruner and sampler are told the same.
 
         Raises:
             optuna.TrialPruned: the study's pruner says that the trial is not worth going on.
@@ -82,12 +92,14 @@ class Attempt:
             StorageGoneError: the storage has been away for longer than the limit.
         """
         self._scores.append(score)
+        self._best = min(self._best, 1.0 - score.scores.macro_f1)
         decided = score.epoch < self._resumed or score.epoch + 1 >= self.study.spec.training.epochs
-        if self._reports.add(score, lambda: not decided and self.record.trial.should_prune()):
+        report = Report(score.epoch, self._best)
+        if self._reports.add(report, lambda: not decided and self.record.trial.should_prune()):
             raise optuna.TrialPruned
 
-    def _report(self, score: EpochScore) -> None:
-        self.record.report(_objective(score), score.epoch)
+    def _report(self, report: Report) -> None:
+        self.record.report(report.value, report.epoch)
 
     def train(
         self,
@@ -127,31 +139,26 @@ class Attempt:
             checkpoint.refuse(error)
             return run(None)
 
-    def complete(self, value: float) -> None:
-        """End with 1 − macro F1 of the best epoch; `close` is to follow."""
-        self._ending.acquire()
-        self._describe_scores()
-        self._places.finish(self.claim, PlaceState.COMPLETE, value=value)
-        self._end = (TrialState.COMPLETE, value)
+    def complete(self) -> None:
+        """End with 1 − macro F1 of the best epoch."""
+        self._finish(PlaceState.COMPLETE, TrialState.COMPLETE)
 
     def prune(self) -> None:
-        """End as stopped by the pruner; `close` is to follow."""
+        """End as stopped by the pruner, with the same value of the epochs so far."""
+        self._finish(PlaceState.PRUNED, TrialState.PRUNED)
+
+    def _finish(self, place: PlaceState, trial: TrialState) -> None:
         self._ending.acquire()
         self._describe_scores()
-        self._places.finish(self.claim, PlaceState.PRUNED)
-        # Optuna's samplers take the last score of a pruned trial for its value.
-        self._end = (TrialState.PRUNED, _objective(self._scores[-1]) if self._scores else None)
-
-    def close(self, before: Callable[[Attempt], None] | None = None) -> None:
-        """End the Optuna trial of an attempt that is complete or pruned, after what is to be put beside it."""
-        if before is not None:
-            before(self)
-        self.record.end(*self._end)
+        self._keep_history()
+        self._places.finish(self.claim, place, value=self._best)
+        self.record.end(trial, self._best)
 
     def fail(self, cause: str, reason: str) -> None:
         """End without a value; the place is used up."""
         self._ending.acquire()
         self._describe_failure(cause, reason)
+        self._keep_history()
         self._places.finish(self.claim, PlaceState.SPENT, cause=cause, reason=reason)
         self.record.end(TrialState.FAIL)
 
@@ -204,6 +211,11 @@ class Attempt:
             self.drop()  # nobody else knows of this trial: it would run for ever
             raise
 
+    def _keep_history(self) -> None:
+        if self._album is not None:
+            title = f"trial {self.number}: {params_text(self.params)}"
+            self._album.keep(self._key, title, self.study.spec.protocol, self._scores)
+
     def _duration_s(self) -> float:
         return time.monotonic() - self._started
 
@@ -212,17 +224,19 @@ class Attempt:
 
     def _describe_scores(self) -> None:
         """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""
-        if not self._scores:
-            return
         self._reports.flush()
         best = best_epoch(self._scores)
         metrics = best.scores.to_dict()
         told = self._scores[-1].diagnostics
         diagnostics = {DIAGNOSTICS: told.to_dict()} if told else {}
         self.record.describe(
-            **{SCORES: {"epoch": best.epoch, "duration_s": self._duration_s(), **metrics, **diagnostics}}
+            **{
+                SCORES: {
+                    "best_epoch": best.number,
+                    "epochs": len(self._scores),
+                    "duration_s": self._duration_s(),
+                    **metrics,
+                    **diagnostics,
+                }
+            }
         )
-
-
-def _objective(score: EpochScore) -> float:
-    return 1.0 - score.scores.macro_f1

@@ -75,8 +75,8 @@ def _score(
         max_centers=study.spec.max_centers,
         restore_best=True,
     )
-    score = objective.score_test() | {"epoch": result.best.epoch}
-    say(f"{what}: macro F1 {score['macro_f1']:.4f} on the test set ({protocol}), epoch {result.best.epoch}")
+    score = objective.score_test() | {"best_epoch": result.best.number}
+    say(f"{what}: macro F1 {score['macro_f1']:.4f} on the test set ({protocol}), epoch {result.best.number}")
     return score
 
 

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from optuna.trial import TrialState
-
 from search.accelerators import Slot, trouble
 from search.exits import Exit
 from search.reporting import ReportingThread
@@ -21,7 +19,7 @@ from storage.errors import RepeatedFailureError
 from storage.files import StudyFiles, default_root
 from storage.patience import DEFAULT_LIMIT_S, Patience, StorageGoneError
 from storage.places import DEFAULT_LEASE_S, Places
-from storage.recovery import LOOKS_A_LEASE, RecoveryThread, end_trial
+from storage.recovery import LOOKS_A_LEASE, RecoveryThread, complete_halves
 from storage.study import StoredStudy
 from storage.tables import USED, PlaceState
 from studies.errors import AffinitySearchError
@@ -233,8 +231,9 @@ class Launcher:
             self._retire(sharing, f"{slot.label} ran out of memory twice: {worker.last_line()}", Exit.OUT_OF_MEMORY)
 
     def _release(self, worker: WorkerProcess, reason: str) -> None:
-        for number in self._places.release_worker(worker.worker_id, reason):
-            end_trial(self._study, number, TrialState.FAIL, reason=reason)
+        """Nobody is at its place any more, and nobody ends its trial, so both are done here."""
+        self._places.release_worker(worker.worker_id, reason)
+        complete_halves(self._study)
 
     def _pass_on(self, number: int) -> None:
         """Tell every worker once; not from the handler, which misses a worker that is being started."""
@@ -251,12 +250,12 @@ class Launcher:
             worker.tell(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
         for worker in alive:
-            self._wait_or_kill(worker, deadline)
-
-    def _wait_or_kill(self, worker: WorkerProcess, deadline: float) -> None:
-        worker.wait_or_kill(max(0.0, deadline - time.monotonic()))
-        with contextlib.suppress(StorageGoneError):  # then the place comes back when its lease ends
-            self._release(worker, "its worker was stopped with the launcher")
+            worker.wait_or_kill(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(StorageGoneError):  # then the places come back when their leases end
+            for worker in alive:
+                self._release(worker, "its worker was stopped with the launcher")
+            # Workers that no launcher of ours saw die may have left halves too.
+            complete_halves(self._study)
 
 
 STOPPING = "stopping now: running trials are given back"

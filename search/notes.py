@@ -51,8 +51,8 @@ def trial_note(
     told = diagnostics_of(trial)
     classes = zip(attrs["per_class_f1"], attrs["support"], strict=True)
     lines = [
-        f"**Rank {rank}** of the complete trials: macro F1 **{attrs['macro_f1']:.4f}** ({protocol}) at epoch "
-        f"{attrs['epoch'] + 1} of {len(trial.intermediate_values)}, micro F1 {attrs['micro_f1']:.4f}, minority "
+        f"**Rank {rank}** of the trials ({row['state']}): macro F1 **{attrs['macro_f1']:.4f}** ({protocol}) at epoch "
+        f"{attrs['best_epoch']} of {attrs['epochs']}, micro F1 {attrs['micro_f1']:.4f}, minority "
         f"{attrs['minority_f1']:.4f}, majority {attrs['majority_f1']:.4f}.",
         "",
         f"Place {row['number']}, attempt {attrs['attempt']}, seed {attrs['seed']}, {attrs['duration_s']:.1f} s on "

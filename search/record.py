@@ -12,6 +12,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from storage.errors import LostPlaceError
+from storage.recovery import end_by_id
 from storage.study import StoredStudy
 
 
@@ -49,9 +50,7 @@ class TrialRecord:
 
         As `study.tell`, which would read the trial twice for it; our samplers do nothing after a trial.
         """
-        values = None if value is None else [value]
-        with contextlib.suppress(UpdateFinishedTrialError, KeyError):
-            self.storage.set_trial_state_values(self.id, state, values)
+        end_by_id(self.storage, self.id, state, value)
 
     @contextlib.contextmanager
     def _unless_ended(self) -> Iterator[None]:

@@ -27,20 +27,21 @@ class Running:
     place: int
     attempt: int
     trial: int | None
-    epoch: int | None  # the last finished one, from 0
-    score: float | None  # macro F1 of that epoch
+    epoch: int  # finished epochs
+    score: float | None  # the best macro F1 so far
     since_s: float
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best finished trial."""
+    """The best trial, complete or pruned."""
 
     trial: int
     value: float
     macro_f1: float
     params: dict[str, float | int]
-    epoch: int
+    epoch: int  # its best one, from 1
+    state: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Snapshot:
             "macro_f1": self.best.macro_f1,
             "params": self.best.params,
             "epoch": self.best.epoch,
+            "state": self.best.state,
         }
         own = {key: getattr(self, key) for key in ("study", "protocol", "dataset", "minority", "epochs", "attempts")}
         running = [vars(one) for one in self.running]
@@ -106,13 +108,12 @@ def _best(study: StoredStudy) -> Best | None:
     with contextlib.suppress(NothingToExportError, IndexError):
         trial, row = best_trials(study)[0]
         attrs = attributes(trial)
-        return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], attrs["epoch"])
+        return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], attrs["best_epoch"], row["state"])
     return None
 
 
 def _running(row: dict[str, Any], trial: FrozenTrial | None, now: float) -> Running:
     scores = trial.intermediate_values if trial else {}
-    epoch = max(scores, default=None)
     return Running(
         worker=row["worker"],
         device=row["device"],
@@ -120,8 +121,8 @@ def _running(row: dict[str, Any], trial: FrozenTrial | None, now: float) -> Runn
         place=row["number"],
         attempt=row["attempt"],
         trial=row["trial"],
-        epoch=epoch,
-        score=None if epoch is None else 1.0 - scores[epoch],
+        epoch=len(scores),
+        score=1.0 - min(scores.values()) if scores else None,
         since_s=max(0.0, now - row["claimed_at"]),
     )
 

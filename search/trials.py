@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import optuna
@@ -13,10 +13,11 @@ import psutil
 
 from search.attempt import Attempt
 from search.checkpointing import Checkpointer
-from search.finishing import AtOnce, Finisher
-from search.illustration import Illustrator
 from search.objective import Objective
+from search.pictures import Album
 from search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
+from search.training.results import best_epoch
+from search.view import plural
 from storage.attributes import attributes
 from storage.collecting import leave_what_is_here
 from storage.errors import LostPlaceError
@@ -71,8 +72,7 @@ class Worker:
     versions: dict[str, str]
     files: StudyFiles
     current: Current
-    finisher: Finisher = field(default_factory=AtOnce)
-    illustrator: Illustrator | None = None
+    album: Album | None = None
     card: str | None = None  # which GPU this process has; None on a CPU or TPU
     last_failed: bool = False  # whether the last attempt ended without a value
     has_stepped: bool = False
@@ -82,7 +82,7 @@ class Worker:
         self.study = self.study.refreshed()  # others may have widened the space or changed the sampler
         with LeaseKeeper(self.places, claim) as keeper:
             try:
-                attempt = Attempt(self.study, claim, self.holder, self.versions)
+                attempt = Attempt(self.study, claim, self.holder, self.versions, self.album)
             except LostPlaceError as error:
                 say(str(error))
                 return False
@@ -112,15 +112,9 @@ class Worker:
         """Training asks after every step whether to stop: the first time, how long the start took is told."""
         if not self.has_stepped:
             self.has_stepped = True
-            self.finisher.submit(self._settle_in)
+            leave_what_is_here()
             say(f"{FIRST_STEP} {time.time() - psutil.Process().create_time():.1f} s after this process began")
         return False
-
-    def _settle_in(self) -> None:
-        """Beside the first trial, what would else come upon the start of a later one, half a second each."""
-        if self.illustrator is not None:
-            self.illustrator.prepare()
-        leave_what_is_here()
 
     def _checkpoint(self, attempt: Attempt) -> Checkpointer:
         claim = attempt.claim
@@ -160,8 +154,7 @@ class Worker:
         self.last_failed = isinstance(outcome, Exception) and not isinstance(outcome, optuna.TrialPruned)
         if isinstance(outcome, optuna.TrialPruned):
             attempt.prune()
-            self._close(attempt)
-            say(f"trial {attempt.number} pruned")
+            say(f"trial {attempt.number} pruned after {plural(len(attempt.epochs), 'epoch')}: {self._best(attempt)}")
         elif isinstance(outcome, DivergedError):
             attempt.fail(Cause.DIVERGED, str(outcome))
             say(f"trial {attempt.number} failed: {outcome}")
@@ -179,12 +172,13 @@ class Worker:
                 self.files.drop_checkpoint(attempt.claim.number)
             raise outcome
         else:
-            attempt.complete(outcome.value)
-            self._close(attempt)
-            best = outcome.best
-            score = f"macro F1 {best.scores.macro_f1:.4f} ({self.study.spec.protocol})"
-            say(f"trial {attempt.number} complete: {score} at epoch {best.epoch}")
+            attempt.complete()
+            say(f"trial {attempt.number} complete: {self._best(attempt)}")
         return True
+
+    def _best(self, attempt: Attempt) -> str:
+        best = best_epoch(attempt.epochs)
+        return f"macro F1 {best.scores.macro_f1:.4f} ({self.study.spec.protocol}) at epoch {best.number}"
 
     def _out_of_memory(self, attempt: Attempt, error: OutOfMemoryError) -> bool:
         """Spend the place if it failed so before, or free it; true if it is spent.
@@ -206,10 +200,6 @@ class Worker:
         # What this process holds of the GPU may be in the way. A launcher starts another there, but not for ever.
         raise error
 
-    def _close(self, attempt: Attempt) -> None:
-        illustrate = self.illustrator.illustrate if self.illustrator else None
-        self.finisher.submit(lambda: attempt.close(illustrate))
-
     def _give_back(self, attempt: Attempt) -> None:
         try:
             attempt.give_back(GIVEN_BACK)
@@ -223,7 +213,7 @@ class Worker:
 def epoch_text(score: EpochScore, epochs: int, protocol: str) -> str:
     """An epoch in one line, with the protocol's name beside its score."""
     return (
-        f"epoch {score.epoch + 1}/{epochs}: macro F1 {score.scores.macro_f1:.4f} ({protocol}), loss {score.loss:.4f}, "
+        f"epoch {score.number}/{epochs}: macro F1 {score.scores.macro_f1:.4f} ({protocol}), loss {score.loss:.4f}, "
         f"{score.duration_s:.1f} s"
     )
 

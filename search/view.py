@@ -90,7 +90,7 @@ def panel(snapshot: Snapshot, hint: str = "") -> RenderableType:
 
 def _workers_table(snapshot: Snapshot) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("worker", "device", "trial", "epoch", "macro F1", "for"):
+    for column in ("worker", "device", "trial", "epoch", "best F1", "for"):
         table.add_column(column, justify="left" if column in ("worker", "device") else "right")
     for running in snapshot.running:
         table.add_row(*_worker_row(running, snapshot.epochs))
@@ -102,7 +102,7 @@ def _worker_row(running: Running, epochs: int) -> tuple[str, ...]:
         escape(running.worker),
         escape(running.device),
         "-" if running.trial is None else str(running.trial),
-        f"{0 if running.epoch is None else running.epoch + 1}/{epochs}",
+        f"{running.epoch}/{epochs}",
         "-" if running.score is None else f"{running.score:.4f}",
         duration_text(running.since_s),
     )

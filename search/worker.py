@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from search.deadline import Deadline
-from search.finishing import Beside, Finisher
-from search.illustration import Illustrator
 from search.nvidia import card
 from search.objective import Objective
+from search.pictures import Album
 from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.trials import Current, Worker, say
@@ -64,16 +63,14 @@ def work(study: StoredStudy, options: WorkerOptions, signals: StopSignals | None
         recovery = RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE)
         # A launcher writes the notes for its workers; one that was started by itself has nobody else to do it.
         reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
-        with Deadline(current.abandon), recovery, reporting, Beside() as finisher:
-            return _use_up_places(study, options, signals, current, finisher)
+        with Deadline(current.abandon), recovery, reporting:
+            return _use_up_places(study, options, signals, current)
 
 
-def _use_up_places(
-    study: StoredStudy, options: WorkerOptions, signals: StopSignals, current: Current, finisher: Finisher
-) -> int:
+def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSignals, current: Current) -> int:
     since = study.backend.time()
     with collector_resting():  # it would go through all that is being imported half a dozen times
-        worker = _prepare(study, options, current, finisher)
+        worker = _prepare(study, options, current)
     ended = 0
     while not signals.draining and (claim := worker.places.claim(worker.holder)):
         ended += worker.run(claim, signals.should_stop)
@@ -89,7 +86,7 @@ def announce(signals: StopSignals) -> None:
     os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())
 
 
-def _prepare(study: StoredStudy, options: WorkerOptions, current: Current, finisher: Finisher) -> Worker:
+def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Worker:
     from search import devices
 
     gpu = card(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
@@ -108,8 +105,8 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current, finis
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)
     study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
-    illustrator = Illustrator(files, objective.class_sizes, say)
-    return Worker(study, holder, objective, places, devices.versions(), files, current, finisher, illustrator, gpu)
+    album = Album(files, objective.class_sizes, say)
+    return Worker(study, holder, objective, places, devices.versions(), files, current, album, gpu)
 
 
 def sweep(files: StudyFiles, places: Places) -> None:

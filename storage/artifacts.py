@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import mimetypes
-import secrets
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 from optuna.artifacts import ArtifactMeta, FileSystemArtifactStore
-from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.storages import BaseStorage
-
-from storage.patience import at_once
 
 # The key of a record among a trial's system attributes (Optuna 5.0.0: optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX).
 RECORD_PREFIX = "artifacts:"
 
 
-class _LazyFolder(FileSystemArtifactStore):
+class LazyFolder(FileSystemArtifactStore):
     """Makes its folder when the first file comes: who only looks leaves nothing behind."""
 
     def __init__(self, folder: Path) -> None:
@@ -33,27 +27,20 @@ class _LazyFolder(FileSystemArtifactStore):
         super().write(artifact_id, content_body)
 
 
-def artifact_store_for(root: Path) -> FileSystemArtifactStore:
-    """The store under `root` (--files). Ids are Optuna's random ones: studies share the folder without meeting."""
-    return _LazyFolder(root / "artifacts")
+def artifacts_folder(root: Path) -> Path:
+    """The folder of the files under `root` (--files)."""
+    return root / "artifacts"
 
 
-def upload(
-    store: FileSystemArtifactStore, storage: BaseStorage, trial_id: int, prefix: str, name: str, content: bytes
-) -> None:
-    """Attach a file to a running trial: the bytes first, then the record that dashboard and Optuna find them by.
+def records(token: str, key: str, names: Sequence[str]) -> dict[str, str]:
+    """System attributes by which the dashboard and Optuna find the files of the attempt with that random key.
 
-    Optuna's own `upload_artifact` writes the record first, so that a full disk leaves one without a file. Raises what
-    the folder or the database raises; then neither is left.
+    They are written with the trial, because a finished one takes none. The files may come later, or never. An id is
+    the study's token, the key, and the file's number: the dashboard shows them in the order of their ids.
     """
-    artifact_id = f"{prefix}-{secrets.token_hex(8)}"
-    mimetype = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    try:
-        store.write(artifact_id, io.BytesIO(content))
-        with at_once():
-            record = json.dumps(asdict(ArtifactMeta(artifact_id, name, mimetype, None)))
-            storage.set_trial_system_attr(trial_id, RECORD_PREFIX + artifact_id, record)
-    except BaseException:
-        with contextlib.suppress(ArtifactNotFound, OSError):
-            store.remove(artifact_id)
-        raise
+    written = {}
+    for number, name in enumerate(names):
+        artifact_id = f"{token}-{key}-{number}"
+        mimetype = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        written[RECORD_PREFIX + artifact_id] = json.dumps(asdict(ArtifactMeta(artifact_id, name, mimetype, None)))
+    return written

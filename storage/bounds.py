@@ -12,7 +12,7 @@ from storage.study import StoredStudy
 from studies.parameters import IntegerRange, RealRange
 from studies.space import limits_of
 
-BEST_SHARE = 10  # the best tenth of the complete trials …
+BEST_SHARE = 10  # the best tenth of the trials that have a value …
 LEAST = 5  # … but at least so many
 NEAR = 0.05  # of the range, in logarithms where the space is
 
@@ -37,12 +37,12 @@ class Crowded:
 
 
 def crowded_bounds(study: StoredStudy) -> list[Crowded]:
-    """Of the stored study's present space; empty before five trials are complete."""
+    """Of the stored study's present space; empty before five trials have a value."""
     places = Places(study.backend, study.token)
-    complete = places.counts().complete
-    if study.spec.space is None or complete < LEAST:
+    scored = places.scored()
+    if study.spec.space is None or scored < LEAST:
         return []
-    rows = places.best_rows(max(LEAST, complete // BEST_SHARE))
+    rows = places.best_rows(max(LEAST, scored // BEST_SHARE))
     found = []
     for name, parameter in study.spec.space.items():
         if isinstance(parameter, RealRange | IntegerRange):

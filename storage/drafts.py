@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -39,8 +39,9 @@ class Draft:
         )
         self.study_id = DRAFT_ID
 
-    def publish(self, storage: BaseStorage, **attributes: Any) -> int:
-        """Create the trial with these user attributes; returns its id in the storage."""
+    def publish(self, storage: BaseStorage, system_attrs: Mapping[str, Any], **attributes: Any) -> int:
+        """Create the trial with these system and user attributes; returns its id in the storage."""
+        self.trial.system_attrs.update(system_attrs)
         self.trial.user_attrs.update(attributes)
         return storage.create_new_trial(self.study_id, self.trial)
 

@@ -64,11 +64,16 @@ def summarise(row: dict[str, Any], protocol: str) -> dict[str, Any]:
         "macro_f1": macro,
         "micro_f1": [score["micro_f1"] for score in scores],
         "per_class_f1": [score["per_class_f1"] for score in scores],
-        "epochs": [score["epoch"] for score in scores],
+        "epochs": [_best_epoch(score) for score in scores],
         "seeds": json.loads(row["seeds"])[: len(scores)],
         "opened_at": row["opened_at"],
         "opened_by": row["opened_by"],
     }
+
+
+def _best_epoch(score: dict[str, Any]) -> int:
+    """From 1; 0.1.0 stored it from 0, under another name."""
+    return int(score["best_epoch"] if "best_epoch" in score else score["epoch"] + 1)
 
 
 def openings(study: StoredStudy) -> list[dict[str, Any]]:

@@ -59,9 +59,11 @@ class ExportedTest(_Model):
 
 
 class ExportedTrial(_Model):
-    """One finished trial."""
+    """One trial that has a value: complete, or stopped by the pruner."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = Field(
+        default=2, description="2 counts `epoch` from 1, where 1 counted from 0; `state` and `epochs` are new"
+    )
     study: str
     protocol: Literal["holdout", "article"]
     dataset: Literal["digits", "mnist", "cifar10"]
@@ -74,7 +76,9 @@ class ExportedTrial(_Model):
     trial: int = Field(description="number of the Optuna trial")
     place: int
     attempt: int
-    epoch: int = Field(description="the best epoch, from 0")
+    state: Literal["complete", "pruned"] = Field(description="pruned: the pruner stopped it after `epochs` epochs")
+    epoch: int = Field(description="the best epoch, counted from 1")
+    epochs: int = Field(description="epochs trained, an earlier attempt's among them")
     seed: int
     duration_s: float
     worker: str
@@ -93,10 +97,10 @@ class Export(ExportedTrial):
 
 
 def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, dict[str, Any]]]:
-    """The `top` best finished trials with their places' rows, least value first, ties to the earlier trial.
+    """The `top` best trials with their places' rows, pruned ones included: least value first, ties to the earlier.
 
     Raises:
-        NothingToExportError: no trial has finished.
+        NothingToExportError: no trial has a value yet.
     """
     rows = Places(study.backend, study.token).best_rows(top)
     if not rows:
@@ -105,15 +109,15 @@ def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, dic
     missing = [row["trial"] for row in rows if row["trial"] not in trials]
     if missing:
         raise NothingToExportError(
-            f"study {study.name!r}: trials {missing} have no scores in Optuna's tables, although their places are "
-            "complete; were they changed by hand?"
+            f"study {study.name!r}: trials {missing} have no scores in Optuna's tables, although their places have a "
+            "value; were they changed by hand?"
         )
     return [(trials[row["trial"]], row) for row in rows]
 
 
 def _by_number(study: optuna.Study) -> dict[int, FrozenTrial]:
-    """Finished trials, and those that only wait for their pictures: their scores are there, their place is complete."""
-    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
+    """Finished trials, and those that wait a moment for their end: their place has it, and their scores are there."""
+    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
     return {trial.number: trial for trial in found if SCORES in trial.user_attrs}
 
 
@@ -139,9 +143,9 @@ def _exported(
     study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], counts: dict[str, int], bounds: list[str]
 ) -> dict[str, Any]:
     spec, attrs = study.spec, attributes(trial)
-    kept = ("macro_f1", "micro_f1", "per_class_f1", "epoch", "seed", "duration_s", "worker", "device", "versions")
+    kept = ("macro_f1", "micro_f1", "per_class_f1", "epochs", "seed", "duration_s", "worker", "device", "versions")
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "study": spec.name,
         "protocol": spec.protocol,
         "dataset": spec.data.set,
@@ -155,6 +159,8 @@ def _exported(
         "counts": counts,
         "bounds": bounds,
         "test": latest_test(study, trial.number),
+        "state": row["state"],
+        "epoch": attrs["best_epoch"],
         **{key: attrs[key] for key in kept},
     }
 

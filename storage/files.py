@@ -40,6 +40,10 @@ class StudyFiles:
         """Where the place's last checkpoint is, if it has one."""
         return self.checkpoints / f"{place}.npz"
 
+    def history(self, key: str) -> Path:
+        """What the pictures of the attempt with that random key are drawn from."""
+        return self.root / self.token / "histories" / f"{key}.json.gz"
+
     def drop_checkpoint(self, place: int) -> None:
         """The place is used: nobody will take it up again. A folder that cannot be written keeps it."""
         self.sweep([place])

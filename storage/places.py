@@ -170,7 +170,7 @@ class Places(PlaceReader):
         cause: str | None = None,
         reason: str | None = None,
     ) -> None:
-        """Use the place up: COMPLETE with a value, PRUNED, or SPENT with cause and reason.
+        """Use the place up: COMPLETE or PRUNED with a value, or SPENT with cause and reason.
 
         Raises:
             LostPlaceError: somebody else holds the place; nothing was written.
@@ -201,18 +201,15 @@ class Places(PlaceReader):
         self._held(claim, state=state, cause=cause[:CAUSE_LENGTH], reason=reason, finished_at=finished)
         return state
 
-    def release_worker(self, worker: str, reason: str) -> list[int]:
-        """Free (or use up, after the last attempt) what a dead worker held; returns its attempts' Optuna trials."""
+    def release_worker(self, worker: str, reason: str) -> None:
+        """Free (or use up, after the last attempt) what a dead worker held."""
         table = tables.places
         statement = (
             update(table)
             .where(table.c.token == self._token, table.c.worker == worker, table.c.state == PlaceState.HELD)
             .values(**self._lost(f"{Cause.DIED}: {reason}", reason))
-            .returning(table.c.trial)
         )
-        return self.backend.transaction(
-            lambda connection: [row.trial for row in connection.execute(statement) if row.trial is not None]
-        )
+        self.backend.transaction(lambda connection: connection.execute(statement))
 
     def _lost(self, cause: str, reason: str) -> dict[str, Any]:
         """What becomes of a held place whose holder is gone: free for another attempt, or spent after the last."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from storage.attributes import attributes
@@ -23,7 +24,79 @@ from storage.study import StoredStudy
 from storage.tables import PlaceState
 
 LOOKS_A_LEASE = 12  # of the observer's own
-WRITING_S = 30.0  # between the write of a place's end and that of its trial's, whose pictures come in between
+UNEXPLAINED = "its worker ended without closing it"
+
+
+@dataclass(frozen=True)
+class Half:
+    """A RUNNING Optuna trial of an attempt that is over, and how it is to end.
+
+    The place's row has decided that for good, so anybody may end the trial, at once. Only a trial that names no place
+    (`place` is None: another program made it) is undecided: somebody may yet be at it.
+    """
+
+    trial: int
+    place: int | None
+    state: TrialState
+    value: float | None
+    reason: str
+
+
+def find_halves(study: StoredStudy) -> list[Half]:
+    """The trials that workers left without an end, because they died between the two, or are writing it right now."""
+    running = study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    if not running:
+        return []
+    # Read after the trials: a trial that began since is not among them, and one that ended since is told once.
+    rows = Places.of(study).rows_at(*(attributes(trial).get("place", -1) for trial in running))
+    halves = [_half(trial, rows.get(attributes(trial).get("place", -1))) for trial in running]
+    return [half for half in halves if half is not None]
+
+
+def complete_halves(study: StoredStudy) -> list[str]:
+    """End the trials that their places' rows have decided; one line for each."""
+    return [complete_half(study, half) for half in find_halves(study) if half.place is not None]
+
+
+def complete_half(study: StoredStudy, half: Half) -> str:
+    """End the trial; returns the line that tells it."""
+    end_trial(study, half.trial, half.state, half.value, half.reason)
+    return f"trial {half.trial} closed as {half.state.name}: {half.reason}"
+
+
+ENDINGS = {PlaceState.COMPLETE: TrialState.COMPLETE, PlaceState.PRUNED: TrialState.PRUNED}
+
+
+def _half(trial: FrozenTrial, row: Mapping[str, Any] | None) -> Half | None:
+    """None for a trial that somebody trains, or is just beginning."""
+    attrs = attributes(trial)
+    place = attrs.get("place")
+    if row is not None and row["trial"] == trial.number:
+        if row["state"] == PlaceState.HELD:
+            return None
+        if row["state"] in ENDINGS:
+            return Half(trial.number, place, ENDINGS[row["state"]], _value(trial, row), "as its place is")
+        return Half(trial.number, place, TrialState.FAIL, None, row["reason"] or UNEXPLAINED)
+    if row is not None and is_beginning(row) and _is_holders(attrs, row):
+        return None
+    return Half(trial.number, place, TrialState.FAIL, None, UNEXPLAINED)
+
+
+def _is_holders(attrs: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+    """Whether the trial is that of the attempt that holds the place now."""
+    return bool(attrs.get("worker") == row["worker"] and attrs.get("attempt") == row["attempt"])
+
+
+def _value(trial: FrozenTrial, row: Mapping[str, Any]) -> float | None:
+    """The place's; pruned ones of 0.1.0 have none, and there the last score counted."""
+    value: float | None = row["value"]
+    scores = trial.intermediate_values
+    return scores[max(scores)] if value is None and scores else value
+
+
+def is_beginning(row: Mapping[str, Any]) -> bool:
+    """Whether the place's holder has not written yet which trial is its own."""
+    return bool(row["state"] == PlaceState.HELD and row["trial"] is None)
 
 
 @dataclass(frozen=True)
@@ -62,12 +135,12 @@ class Recovery:
         if held:
             # A SQLite file locked by another program can still be read: its holders' silence proves nothing.
             places.prove_writable()
-        running = self.study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        halves = find_halves(self.study)
         now = self._clock()
         if now - self._last_look > self._gap_s:
             self._seen.clear()
         self._last_look = now
-        return self._expire(places, held, now) + self._complete_halves(places, running, now)
+        return self._expire(places, held, now) + self._complete(halves, now)
 
     def _unchanged_s(self, key: tuple[str, int], mark: Any, now: float) -> float:
         """For how long this observer has seen the same mark."""
@@ -89,33 +162,13 @@ class Recovery:
                 lines.append(f"place {row['number']}: {reason}")
         return lines
 
-    def _complete_halves(self, places: Places, running: list[FrozenTrial], now: float) -> list[str]:
-        """End the RUNNING trials that their place's row says are over."""
-        if not running:
-            return []
-        # Read after the trials: a trial that began since is not in the list, and one that ended since is told once.
-        rows = places.rows()
-        by_trial = {row["trial"]: row for row in rows if row["trial"] is not None}
-        # None: a trial that says nothing of its place
-        beginning = {None, *(row["number"] for row in rows if is_beginning(row))}
-        lines = [
-            self._complete_half(trial, by_trial.get(trial.number), attributes(trial).get("place") in beginning, now)
-            for trial in running
+    def _complete(self, halves: list[Half], now: float) -> list[str]:
+        """Decided halves at once; a trial of another program when nobody has ended it for as long as a lease."""
+        return [
+            complete_half(self.study, half)
+            for half in halves
+            if half.place is not None or self._unchanged_s(("trial", half.trial), None, now) >= DEFAULT_LEASE_S
         ]
-        return [line for line in lines if line]
-
-    def _complete_half(self, trial: FrozenTrial, row: dict[str, Any] | None, beginning: bool, now: float) -> str | None:
-        if row is not None and row["state"] == PlaceState.HELD:
-            return None
-        # Its worker is writing the other half this moment, or died there. The place of a new trial may wait long for
-        # its own half: the storage can be away just for that worker.
-        patience_s = DEFAULT_LEASE_S if row is None and beginning else WRITING_S
-        if self._unchanged_s(("trial", trial.number), row and row["state"], now) < patience_s:
-            return None
-        state, value = _ending(row)
-        reason = (row and row["reason"]) or "its worker ended without closing it"
-        end_trial(self.study, trial.number, state, value, reason)
-        return f"trial {trial.number} closed as {state.name}: its worker ended without closing it"
 
 
 class RecoveryThread(Background):
@@ -140,20 +193,6 @@ class RecoveryThread(Background):
                 self._say(line)
 
 
-def is_beginning(row: Mapping[str, Any]) -> bool:
-    """Whether the place's holder has not written yet which trial is its own."""
-    return row["state"] == PlaceState.HELD and row["trial"] is None
-
-
-def _ending(row: dict[str, Any] | None) -> tuple[TrialState, float | None]:
-    """How the trial of a place ended, by the place's row; one that is in no row belongs to an attempt that was lost."""
-    if row is not None and row["state"] == PlaceState.COMPLETE:
-        return TrialState.COMPLETE, row["value"]
-    if row is not None and row["state"] == PlaceState.PRUNED:
-        return TrialState.PRUNED, None
-    return TrialState.FAIL, None
-
-
 def end_trial(
     study: StoredStudy, number: int, state: TrialState, value: float | None = None, reason: str | None = None
 ) -> None:
@@ -165,4 +204,10 @@ def end_trial(
     with contextlib.suppress(UpdateFinishedTrialError, KeyError):
         if reason is not None and state == TrialState.FAIL:
             study.describe_trial(number, reason=reason)
-        study.optuna.tell(number, value, state=state, skip_if_finished=True)
+        end_by_id(study.backend.optuna, study.trial_id(number), state, value)
+
+
+def end_by_id(storage: BaseStorage, trial_id: int, state: TrialState, value: float | None) -> None:
+    """As `end_trial`, for a trial whose id in the storage is known."""
+    with contextlib.suppress(UpdateFinishedTrialError, KeyError):
+        storage.set_trial_state_values(trial_id, state, None if value is None else [value])

@@ -78,13 +78,21 @@ class StoredStudy:
             KeyError: there is no such trial, or the study was deleted.
             optuna.exceptions.UpdateFinishedTrialError: the trial is over.
         """
+        trial_id = self.trial_id(number)
+        for key, value in attributes.items():
+            self.backend.optuna.set_trial_user_attr(trial_id, key, value)
+
+    def trial_id(self, number: int) -> int:
+        """The id in the storage of the trial that people call by this number.
+
+        Raises:
+            KeyError: there is no such trial, or the study was deleted.
+        """
         storage = self.backend.optuna
         study_id = storage.get_study_id_from_name(self.name)
         if storage.get_study_user_attrs(study_id).get(TOKEN_ATTRIBUTE) != self.token:
             raise KeyError(f"study {self.name!r} is another one now")
-        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, number)
-        for key, value in attributes.items():
-            storage.set_trial_user_attr(trial_id, key, value)
+        return int(storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
     def attempts_at(self, place: int) -> list[FrozenTrial]:
         """The Optuna trials of a place's attempts so far, in their order."""

@@ -12,7 +12,7 @@ from sqlalchemy import Select, func, select
 from storage import tables
 from storage.backend import Backend
 from storage.errors import RepeatedFailureError
-from storage.tables import USED, PlaceState
+from storage.tables import SCORED, USED, PlaceState
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,27 @@ class PlaceReader:
             query = query.where(table.c.state.in_(states))
         return [_decoded(row._asdict()) for row in self._all(query)]
 
-    def best_rows(self, top: int) -> list[dict[str, Any]]:
-        """Rows of the `top` complete places of least value, ties to the earlier trial."""
+    def rows_at(self, *numbers: int) -> dict[int, dict[str, Any]]:
+        """Rows of the places with these numbers, those that there are."""
         table = tables.places
-        query = self._complete().order_by(table.c.value, table.c.trial).limit(top)
+        query = select(table).where(table.c.token == self._token, table.c.number.in_(numbers))
+        return {row.number: _decoded(row._asdict()) for row in self._all(query)}
+
+    def best_rows(self, top: int) -> list[dict[str, Any]]:
+        """Rows of the `top` places of least value, complete or pruned, ties to the earlier trial.
+
+        A pruned place counts with the best of its epochs. Those of 0.1.0 have no value and do not count.
+        """
+        table = tables.places
+        scored = (table.c.token == self._token, table.c.state.in_(SCORED), table.c.value.is_not(None))
+        query = select(table).where(*scored).order_by(table.c.value, table.c.trial).limit(top)
         return [_decoded(row._asdict()) for row in self._all(query)]
+
+    def scored(self) -> int:
+        """How many places have a value."""
+        table = tables.places
+        scored = (table.c.token == self._token, table.c.state.in_(SCORED), table.c.value.is_not(None))
+        return int(self._one(select(func.count()).where(*scored)))
 
     def failures(self) -> dict[str, int]:
         """How many places were spent for which reason, the most frequent first."""
@@ -121,10 +137,6 @@ class PlaceReader:
 
     def _all(self, query: Select[Any]) -> Sequence[Any]:
         return self.backend.transaction(lambda connection: connection.execute(query).all())
-
-    def _complete(self) -> Select[Any]:
-        table = tables.places
-        return select(table).where(table.c.token == self._token, table.c.state == PlaceState.COMPLETE)
 
 
 def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:

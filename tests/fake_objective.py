@@ -132,11 +132,6 @@ def fake_configure(device: str, threads: int | None = None, memory_mib: int | No
         os._exit(3)
 
 
-def fake_draw(title: str, *what: Any) -> dict[str, bytes]:
-    """In place of search.figures.trial.draw, which takes longer than all of a fake training."""
-    return {"fake.png": title.encode()}
-
-
 class FakeReporter:
     """In place of search.reporting.Reporter, whose figures would take longer than all of a fake search."""
 
@@ -152,7 +147,6 @@ def install(replace: Callable[[str, object], None]) -> None:
     replace("search.worker.Objective", FakeObjective)
     replace("search.evaluation.Objective", FakeObjective)
     replace("search.devices.configure", fake_configure)
-    replace("search.figures.trial.draw", fake_draw)
     replace("search.reporting.Reporter", FakeReporter)
 
 

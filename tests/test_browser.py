@@ -17,7 +17,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from waiting import until
 
-from storage.artifacts import artifact_store_for
+from search.pictures import PictureStore
 from storage.backend import Backend
 from storage.files import default_root
 from storage.study import StoredStudy, study_names
@@ -66,7 +66,7 @@ def study(sqlite: Backend) -> StoredStudy:
     for name in ("curve.png", "page.html"):
         path = str(root.with_name(name))
         (root / "artifacts").mkdir(parents=True, exist_ok=True)
-        upload_artifact(artifact_store=artifact_store_for(root), file_path=path, study_or_trial=trial)
+        upload_artifact(artifact_store=PictureStore(root), file_path=path, study_or_trial=trial)
     study.optuna.tell(trial, 0.25)
     return study
 

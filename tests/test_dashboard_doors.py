@@ -25,7 +25,7 @@ from search.dashboard.guard import Guard, host_of
 from search.dashboard.login import Login, client_of
 from search.dashboard.password import Password
 from search.dashboard.serving import Access, guarded
-from storage.artifacts import artifact_store_for
+from search.pictures import PictureStore
 from storage.backend import Backend, open_backend
 from storage.reading import reading_storage
 from storage.study import load_study, study_tokens
@@ -47,7 +47,7 @@ def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     backend = open_backend(f"sqlite:///{folder / 'studies.db'}", create=True)
     page = folder / "page.html"
     page.write_bytes(SCRIPT)
-    store = artifact_store_for(folder / "files")
+    store = PictureStore(folder / "files")
     (folder / "files" / "artifacts").mkdir(parents=True)
     upload_artifact(artifact_store=store, file_path=str(page), study_or_trial=trained(backend).optuna)
     backend.close()
@@ -270,7 +270,7 @@ class TestArtifacts:
         path = files.parent / name
         path.write_bytes(content)
         loaded = optuna.load_study(study_name=study.study_name, storage=filled.optuna)
-        store = artifact_store_for(files)
+        store = PictureStore(files)
         artifact = upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=loaded)
         headers = {"Origin": HERE}
         return asked(serve(), f"/artifacts/{study._study_id}/{artifact}", headers=headers)
@@ -294,9 +294,9 @@ class TestArtifacts:
         assert "Access-Control-Allow-Origin" not in answer.headers
 
     def test_looking_leaves_no_folder(self, tmp_path: Path) -> None:
-        artifact_store_for(tmp_path / "files")
+        PictureStore(tmp_path / "files")
         assert list(tmp_path.iterdir()) == []
-        artifact_store_for(tmp_path / "files").write("abc", io.BytesIO(b"x"))
+        PictureStore(tmp_path / "files").write("abc", io.BytesIO(b"x"))
         assert [path.name for path in (tmp_path / "files" / "artifacts").iterdir()] == ["abc"]
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from conftest import Start
-from making import holder, make
+from making import holder, make, reported
 from optuna.trial import TrialState
 from waiting import until
 
@@ -103,9 +103,8 @@ class TestAbandoning:
         claim = places.claim(holding)
         assert claim is not None
         attempt = Attempt(study, claim, holding, {})
-        attempt.complete(0.5)
+        reported(attempt, 0.5).complete()
         from_elsewhere(attempt.abandon)
-        attempt.close()
         assert places.rows()[0]["state"] == PlaceState.COMPLETE
         assert study.optuna.trials[0].state == TrialState.COMPLETE
 

@@ -13,6 +13,7 @@ from making import holder, make, trained
 from optuna.trial import TrialState
 from waiting import until
 
+from search.asking import ask
 from search.doctor.repair import Repair
 from search.doctor.study import examine
 from storage.backend import Backend
@@ -40,7 +41,6 @@ def places(study: StoredStudy) -> Places:
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.doctor.study.SETTLE_S", 0.0)
-    monkeypatch.setattr("storage.recovery.WRITING_S", LEASE_S)
 
 
 def begun(study: StoredStudy, places: Places, who: Holder | None = None) -> tuple[Claim, int]:
@@ -52,6 +52,15 @@ def begun(study: StoredStudy, places: Places, who: Holder | None = None) -> tupl
     places.begin(claim, trial, {})
     study.describe_trial(trial, place=claim.number, attempt=claim.attempt, worker=who.worker)
     return claim, trial
+
+
+def begins(study: StoredStudy, places: Places) -> Claim:
+    """A claimed place whose row does not know its trial yet."""
+    who = holder()
+    claim = places.claim(who)
+    assert claim is not None
+    ask(study, claim, 0, who, {}, "0" * 16)
+    return claim
 
 
 def lost(study: StoredStudy, places: Places, who: Holder | None = None) -> tuple[Claim, int]:
@@ -179,20 +188,20 @@ class TestHalves:
         places = Places.of(study)
         claim, trial = begun(study, places)
         places.finish(claim, PlaceState.COMPLETE, value=0.25)
-        assert self.half(doctor, trial) == "close it as COMPLETE with its place's value 0.2500"
+        assert self.half(doctor, trial) == "close it as COMPLETE with the value 0.2500: as its place is"
 
     def test_pruned(self, study: StoredStudy, doctor: Doctor) -> None:
         places = Places.of(study)
         claim, trial = begun(study, places)
         places.finish(claim, PlaceState.PRUNED)
-        assert self.half(doctor, trial) == "close it as PRUNED, as its place is"
+        assert self.half(doctor, trial) == "close it as PRUNED: as its place is"
 
     def test_a_place_that_went_on_without_it(self, study: StoredStudy, doctor: Doctor) -> None:
         places = Places.of(study)
         claim, trial = begun(study, places)
         places.give_back(claim, "asked to")
         begun(study, places)
-        assert self.half(doctor, trial) == "close it as FAIL: its attempt is over"
+        assert self.half(doctor, trial) == "close it as FAIL: its worker ended without closing it"
 
     def test_one_that_is_just_being_written(self, study: StoredStudy, monkeypatch: pytest.MonkeyPatch) -> None:
         places = Places.of(study)
@@ -213,20 +222,18 @@ class TestHalves:
     def test_a_worker_that_died_before_its_row_knew_the_trial(
         self, study: StoredStudy, places: Places, doctor: Doctor
     ) -> None:
-        assert places.claim(holder()) is not None
-        study.optuna.ask()
+        begins(study, places)
         until(lambda: study.backend.time() > places.rows()[0]["lease_until"], "the end of the lease")
         found = doctor.found(code=3)
-        assert ([held["state"] for held in found["held"]], len(found["halves"])) == (["lost"], 1)
+        assert ([held["state"] for held in found["held"]], found["halves"]) == (["lost"], [])
 
     def test_a_worker_that_begins_is_none(self, study: StoredStudy, places: Places, doctor: Doctor) -> None:
         """It has its place and asks its sampler; only when it falls silent nobody will ever end the trial."""
-        claim = Places.of(study).claim(holder())
-        study.optuna.ask()
+        claim = begins(study, Places.of(study))
         assert doctor.found()["halves"] == []
-        Places.of(study).give_back(claim, "asked to") if claim else None
+        Places.of(study).give_back(claim, "asked to")
         assert doctor.found(code=3)["halves"] == [
-            {"trial": 0, "place": None, "recovery": "close it as FAIL: its attempt is over"}
+            {"trial": 0, "place": 0, "recovery": "close it as FAIL: its worker ended without closing it"}
         ]
 
 

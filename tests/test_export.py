@@ -3,18 +3,20 @@
 import json
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from conftest import Cli
+from fake_objective import fake_scores
 from making import ARTICLE, make, trained, worker_for
 
 from search.attempt import Attempt
 from search.seeds import trial_seed
 from search.snapshot import take
-from storage.attributes import SCORES
+from search.training.results import EpochScore
 from storage.backend import Backend
 from storage.errors import NothingToExportError
 from storage.export import export, make_schema, schema_text, to_json
@@ -53,7 +55,8 @@ def test_the_best_trial_with_all_that_belongs_to_it(backend: Backend) -> None:
     assert best["macro_f1"] == pytest.approx(1 - best["value"])
     assert best["seed"] == trial_seed(0, best["place"])
     assert (best["study"], best["dataset"], best["minority"]) == ("tiny", "digits", 30)
-    assert (best["protocol"], best["attempt"], best["epoch"]) == ("holdout", 1, 1)
+    assert (best["protocol"], best["attempt"], best["epoch"]) == ("holdout", 1, 2)
+    assert (best["schema_version"], best["state"], best["epochs"]) == (2, "complete", 2)
     assert best["counts"] == {"total": 4, "used": 4, "running": 0, "complete": 4, "pruned": 0, "failed": 0}
     assert best["fingerprint"] == study.fingerprint
     assert best["test"] is None
@@ -66,12 +69,11 @@ def test_every_float_reads_back_exactly(backend: Backend) -> None:
     claim = worker.places.claim(worker.holder)
     assert claim is not None
     attempt = Attempt(study, claim, worker.holder, {})
-    odd = {"macro_f1": 1 / 3, "micro_f1": 0.1 + 0.2, "per_class_f1": [math.pi / 7], "epoch": 0, "duration_s": 1e-9}
-    attempt.record.describe(**{SCORES: odd})
-    attempt.complete(math.nextafter(2 / 3, 0))
-    attempt.close()
+    odd = replace(fake_scores(1 / 3), accuracy=0.1 + 0.2, per_class_f1=(math.pi / 7,))
+    attempt.report(EpochScore(0, 0.5, odd, 1e-9))
+    attempt.complete()
     found = exported(study)
-    assert found["value"] == math.nextafter(2 / 3, 0)
+    assert found["value"] == 1.0 - 1 / 3
     assert found["params"] == {
         "lambda": math.nextafter(0.1, 1),
         "sigma": 1e-300,

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 from conftest import Start
-from fake_objective import fake_scores
 from making import holder, make, train, worker_for
 from optuna.trial import TrialState
 from sqlalchemy import inspect, text
@@ -23,10 +22,9 @@ from search.accelerators import Slot
 from search.attempt import Attempt
 from search.exits import Exit
 from search.launcher import TROUBLE_S, Launcher, WorkersDieError
-from search.reports import Reports
+from search.reports import Report, Reports
 from search.seeds import trial_seed
 from search.training.errors import OutOfMemoryError
-from search.training.results import EpochScore
 from storage.backend import Backend, open_backend
 from storage.errors import RepeatedFailureError, StorageError
 from storage.files import StudyFiles
@@ -127,7 +125,7 @@ class TestThreeInARow:
         worker = start("worker", "tiny", "--device", "cpu", "--storage", str(sqlite), **bad)
         assert worker.ended() == Exit.UNFIT_MACHINE
         assert "error: 3 places in a row failed for the same cause" in worker.said
-        assert "The loss became nan in epoch 0" in worker.said.splitlines()[-1]
+        assert "The loss became nan in epoch 1" in worker.said.splitlines()[-1]
         assert "Traceback" not in worker.said
         states = [row["state"] for row in Places.of(study).rows()]
         assert states == [PlaceState.COMPLETE] + [PlaceState.SPENT] * 3 + [PlaceState.FREE] * 4
@@ -304,15 +302,15 @@ def _writable(places: Places) -> bool:
 class TestReports:
     """What an epoch's report does while the storage is away."""
 
-    def score(self, epoch: int) -> EpochScore:
-        return EpochScore(epoch, 0.5, fake_scores(0.5), 0.1)
+    def score(self, epoch: int) -> Report:
+        return Report(epoch, 0.5)
 
     def test_they_wait_in_order_and_pauses_grow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         now, away = 0.0, True
         monkeypatch.setattr(reports.time, "monotonic", lambda: now)
         sent, tries = [], []
 
-        def send(score: EpochScore) -> None:
+        def send(score: Report) -> None:
             tries.append(now)
             if away:
                 raise OperationalError("INSERT", {}, Exception("database is locked"))
@@ -331,7 +329,7 @@ class TestReports:
         now = 0.0
         monkeypatch.setattr(reports.time, "monotonic", lambda: now)
 
-        def send(score: EpochScore) -> None:
+        def send(score: Report) -> None:
             raise OperationalError("INSERT", {}, Exception("server closed the connection"))
 
         waiting = Reports(send, limit_s=60.0)

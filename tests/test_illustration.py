@@ -2,13 +2,13 @@
 
 import io
 import json
-import threading
 from pathlib import Path
 
 import pytest
 from fake_objective import fake_scores
 from making import holder, make, trained, worker_for
 from optuna.artifacts import get_all_artifact_meta
+from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState
 from optuna_dashboard import get_note
 from PIL import Image
@@ -16,13 +16,11 @@ from PIL import Image
 from search.attempt import Attempt
 from search.figures import trial as drawing
 from search.figures.study import MOST_POINTS, Point, figures
-from search.finishing import Beside
-from search.illustration import Illustrator
+from search.pictures import Album, PictureStore
 from search.reporting import Reporter
 from search.training.diagnostics import Diagnostics
 from search.training.metrics import Scores
-from search.training.results import EpochScore
-from storage.artifacts import artifact_store_for
+from search.training.results import EpochScore, best_epoch
 from storage.backend import Backend
 from storage.files import StudyFiles
 from storage.places import Places
@@ -54,76 +52,96 @@ class TestDrawing:
         assert len(drawing.draw("trial 1", "article", epochs(n=1), [10, 1000] * 5)) == 4
 
 
-class TestUploading:
-    @pytest.fixture
-    def files(self, tmp_path: Path) -> StudyFiles:
-        return StudyFiles(tmp_path / "files", "token")
+class TestPictures:
+    """The worker keeps what they are drawn from; the dashboard's store draws when somebody reads one."""
 
-    def attempt(self, backend: Backend) -> Attempt:
+    @pytest.fixture
+    def root(self, tmp_path: Path) -> Path:
+        return tmp_path / "files"
+
+    def attempt(self, backend: Backend, root: Path, told: list[str] | None = None) -> Attempt:
         study = make(backend)
         claim = Places.of(study).claim(holding := holder())
         assert claim is not None
-        attempt = Attempt(study, claim, holding, {})
-        attempt.epochs.extend(epochs())
+        said = [] if told is None else told
+        album = Album(StudyFiles(root, study.token), [10, 1000] * 5, said.append)
+        attempt = Attempt(study, claim, holding, {}, album)
+        for epoch in epochs():
+            attempt.report(epoch)
         return attempt
 
-    def test_they_are_there_before_the_trial_ends(self, backend: Backend, files: StudyFiles) -> None:
-        attempt, told = self.attempt(backend), list[str]()
-        attempt.complete(0.6)
-        attempt.close(Illustrator(files, [10, 1000] * 5, told.append).illustrate)
-        (trial,) = attempt.study.optuna.trials
-        found = get_all_artifact_meta(trial, storage=backend.rdb)
+    def ids(self, backend: Backend, attempt: Attempt) -> list[str]:
+        found = get_all_artifact_meta(attempt.study.optuna.trials[attempt.number], storage=backend.rdb)
         assert [one.filename for one in found] == list(drawing.FILES)
-        assert trial.state == TrialState.COMPLETE
-        with artifact_store_for(files.root).open_reader(found[0].artifact_id) as reader:
-            assert reader.read(4) == b"\x89PNG"
-        assert told == []
+        return [one.artifact_id for one in found]
 
-    def test_a_folder_that_cannot_be_written_fails_no_trial(self, sqlite: Backend, tmp_path: Path) -> None:
-        (tmp_path / "files").write_text("a file is in the way")
-        attempt, told = self.attempt(sqlite), list[str]()
-        illustrator = Illustrator(StudyFiles(tmp_path / "files", "token"), [1] * 10, told.append)
-        illustrator.illustrate(attempt)
-        attempt.complete(0.6)
-        attempt.close(illustrator.illustrate)
+    @pytest.mark.parametrize("end", ["complete", "prune"])
+    def test_drawn_when_they_are_read_and_only_then(self, backend: Backend, root: Path, end: str) -> None:
+        attempt = self.attempt(backend, root)
+        getattr(attempt, end)()
+        assert not (root / "artifacts").exists(), "a trial's cost is its training"
+        store = PictureStore(root)
+        for artifact_id in self.ids(backend, attempt):
+            with store.open_reader(artifact_id) as reader, Image.open(reader) as image:
+                assert (image.format, min(image.size) > 300) == ("PNG", True)
+        assert len(list((root / "artifacts").iterdir())) == 4, "the next reader finds them"
+
+    def test_they_show_what_was_trained(self, sqlite: Backend, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        attempt = self.attempt(sqlite, root)
+        attempt.complete()
+        shown: list[object] = []
+        monkeypatch.setattr(drawing, "draw", lambda *what: (shown.extend(what), {"a.png": b"picture"})[1])
+        with PictureStore(root).open_reader(self.ids(sqlite, attempt)[0]) as reader:
+            assert reader.read() == b"picture"
+        title, protocol, scores, sizes = shown
+        assert str(title).startswith("trial 0: λ ")
+        assert (protocol, sizes) == ("holdout", (10, 1000) * 5)
+        assert [(one.loss, one.scores.per_class_f1) for one in scores] == [  # type: ignore[attr-defined]
+            (one.loss, one.scores.per_class_f1) for one in epochs()
+        ]
+        best = best_epoch(epochs())
+        assert scores[best.epoch].scores.confusion == best.scores.confusion  # type: ignore[index]
+
+    def test_a_trial_that_has_none_yet(self, sqlite: Backend, root: Path) -> None:
+        attempt = self.attempt(sqlite, root)
+        store = PictureStore(root)
+        first = self.ids(sqlite, attempt)[0]
+        with store.open_reader(first) as reader, Image.open(reader) as blank:
+            small = blank.size
+        attempt.complete()
+        with store.open_reader(first) as reader, Image.open(reader) as image:
+            assert image.size[1] > small[1], "the stand-in is not kept"
+
+    def test_half_a_history_is_none(self, sqlite: Backend, root: Path) -> None:
+        attempt = self.attempt(sqlite, root)
+        attempt.complete()
+        (history,) = (root / attempt.study.token / "histories").iterdir()
+        history.write_bytes(history.read_bytes()[:100])
+        with PictureStore(root).open_reader(self.ids(sqlite, attempt)[0]) as reader:
+            assert reader.read(4) == b"\x89PNG"
+
+    def test_a_folder_that_cannot_be_written_fails_no_trial(self, sqlite: Backend, root: Path) -> None:
+        root.write_text("a file is in the way")
+        told: list[str] = []
+        attempt = self.attempt(sqlite, root, told)
+        attempt.complete()
         (trial,) = attempt.study.optuna.trials
         assert trial.state == TrialState.COMPLETE
-        assert get_all_artifact_meta(trial, storage=sqlite.rdb) == []
         assert len(told) == 1
-        assert told[0].startswith("trial 0 has no pictures (")
+        assert "trial 0" in told[0]
+        assert "cannot be written (Not a directory)" in told[0]
 
-    def test_a_trial_that_others_have_ended_leaves_no_file(self, sqlite: Backend, files: StudyFiles) -> None:
-        attempt, told = self.attempt(sqlite), list[str]()
-        attempt.complete(0.6)
-        attempt.study.optuna.tell(attempt.number, 0.6)
-        attempt.close(Illustrator(files, [1] * 10, told.append).illustrate)
-        assert len(told) == 1
-        assert list((files.root / "artifacts").iterdir()) == []
+    def test_removed_with_what_they_are_drawn_from(self, sqlite: Backend, root: Path) -> None:
+        attempt = self.attempt(sqlite, root)
+        attempt.complete()
+        store = PictureStore(root)
+        for artifact_id in self.ids(sqlite, attempt):
+            store.remove(artifact_id)
+        assert [path for path in root.rglob("*") if path.is_file()] == []
 
-
-class TestFinishing:
-    def test_beside_the_next_trial(self) -> None:
-        begun, go_on, done = threading.Event(), threading.Event(), list[int]()
-
-        def step() -> None:
-            begun.set()
-            assert go_on.wait(30)
-            done.append(1)
-
-        with Beside() as finisher:
-            finisher.submit(step)
-            assert begun.wait(30)
-            assert done == [], "whoever submits goes on"
-            go_on.set()
-        assert done == [1], "the end waits"
-
-    def test_an_error_is_raised_where_the_next_trial_ends(self) -> None:
-        with Beside() as finisher:
-            finisher.submit(lambda: 1 / 0)
-            with pytest.raises(ZeroDivisionError):
-                finisher.submit(lambda: None)
-        with pytest.raises(ZeroDivisionError), Beside() as finisher:
-            finisher.submit(lambda: 1 / 0)
+    def test_what_is_no_picture_of_ours_is_not_found(self, root: Path) -> None:
+        with pytest.raises(ArtifactNotFound):
+            PictureStore(root).open_reader("4dcb059a-0000-4000-8000-000000000000")
 
 
 class TestNotes:
@@ -137,7 +155,7 @@ class TestNotes:
         assert f"| 1 | {best.number} | {1 - (best.value or 0):.4f} |" in note
         (of_trial,) = [get_note_of(study, best.number)]
         assert of_trial.startswith(
-            f"**Rank 1** of the complete trials: macro F1 **{1 - (best.value or 0):.4f}** (holdout)"
+            f"**Rank 1** of the trials (complete): macro F1 **{1 - (best.value or 0):.4f}** (holdout)"
         )
         assert of_trial.count("minority |") == 5
 

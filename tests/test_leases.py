@@ -3,17 +3,18 @@
 from typing import Any
 
 import pytest
-from making import holder, make, train, worker_for
+from making import holder, make, reported, train, worker_for
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 from waiting import until
 
+from search.asking import ask
 from search.attempt import Attempt
 from storage.backend import Backend
 from storage.errors import LostPlaceError
 from storage.leases import LeaseKeeper
-from storage.places import Claim, Places
-from storage.recovery import WRITING_S, Recovery, end_trial
+from storage.places import DEFAULT_LEASE_S, Claim, Places
+from storage.recovery import Recovery, end_trial
 from storage.study import StoredStudy
 from storage.tables import PlaceState
 
@@ -87,7 +88,6 @@ class TestExpiry:
         clock = FakeClock()
         recovery = Recovery(study, clock)
         watch(recovery, clock, LEASE_S * 1.5)
-        watch(recovery, clock, WRITING_S * 1.1)
         assert study.optuna.get_trials()[attempt.number].state == TrialState.FAIL
 
     def test_the_observer_must_have_watched_for_a_full_lease(self, study: StoredStudy, places: Places) -> None:
@@ -145,6 +145,7 @@ class TestExpiry:
 
     def test_the_old_holder_learns_it_and_overwrites_nothing(self, study: StoredStudy, places: Places) -> None:
         claim, attempt = begun(study, places)
+        reported(attempt, 1.0)
         over(study, places)
         places.expire(row(places), "silent")
         train(study)
@@ -152,7 +153,7 @@ class TestExpiry:
         with pytest.raises(LostPlaceError):
             places.renew(claim)
         with pytest.raises(LostPlaceError):
-            attempt.complete(0.0)
+            attempt.complete()
         assert row(places)["value"] == value
 
     def test_a_worker_that_was_stopped_drops_its_trial_and_goes_on(
@@ -186,8 +187,7 @@ class TestHalves:
     """The place's row is written, the trial's end is missing."""
 
     def mended(self, study: StoredStudy, attempt: Attempt) -> Any:
-        clock = FakeClock()
-        watch(Recovery(study, clock), clock, WRITING_S * 1.1, step=1.0)
+        Recovery(study).look()
         return study.optuna.get_trials()[attempt.number]
 
     def test_complete(self, study: StoredStudy, places: Places) -> None:
@@ -198,8 +198,35 @@ class TestHalves:
 
     def test_pruned(self, study: StoredStudy, places: Places) -> None:
         claim, attempt = begun(study, places)
+        places.finish(claim, PlaceState.PRUNED, value=0.25)
+        trial = self.mended(study, attempt)
+        assert (trial.state, trial.value) == (TrialState.PRUNED, 0.25)
+
+    def test_one_that_an_older_version_pruned(self, study: StoredStudy, places: Places) -> None:
+        """It wrote no value into the place's row, and Optuna took the last score."""
+        claim, attempt = begun(study, places)
+        reported(attempt, 0.5)
         places.finish(claim, PlaceState.PRUNED)
-        assert self.mended(study, attempt).state == TrialState.PRUNED
+        trial = self.mended(study, attempt)
+        assert (trial.state, trial.value) == (TrialState.PRUNED, 0.5)
+
+    def test_a_worker_that_died_before_its_row_knew_the_trial(self, study: StoredStudy, places: Places) -> None:
+        holding = holder()
+        claim = places.claim(holding)
+        assert claim is not None
+        ask(study, claim, 0, holding, {}, "0" * 16)
+        assert Recovery(study).look() == [], "it may be about to write the row"
+        places.release_worker(holding.worker, "killed")
+        assert places.claim(holder()) is not None, "another attempt that is beginning explains nothing"
+        assert Recovery(study).look() == ["trial 0 closed as FAIL: its worker ended without closing it"]
+        assert study.optuna.get_trials()[0].state == TrialState.FAIL
+
+    def test_a_trial_of_another_program_is_left_to_it_for_a_lease(self, study: StoredStudy) -> None:
+        study.optuna.ask()
+        clock = FakeClock()
+        recovery = Recovery(study, clock)
+        assert watch(recovery, clock, DEFAULT_LEASE_S * 0.9, step=10.0) == []
+        assert len(watch(recovery, clock, DEFAULT_LEASE_S * 0.2, step=10.0)) == 1
 
     def test_given_back(self, study: StoredStudy, places: Places) -> None:
         claim, attempt = begun(study, places)
@@ -218,18 +245,27 @@ class TestHalves:
         _, attempt = begun(study, long_places)
         assert self.mended(study, attempt).state == TrialState.RUNNING
 
-    def test_one_that_is_just_being_written_is_left_alone(self, study: StoredStudy, places: Places) -> None:
-        claim, attempt = begun(study, places)
-        places.finish(claim, PlaceState.COMPLETE, value=0.25)
-        assert Recovery(study).look() == []
-        assert study.optuna.get_trials()[attempt.number].state == TrialState.RUNNING
+    def test_its_living_worker_does_not_mind(self, study: StoredStudy, places: Places) -> None:
+        """Somebody saw the half between its two writes."""
+        _, attempt = begun(study, places)
+        reported(attempt, 0.75)
+        end = attempt.record.end
+
+        def late(*how: Any) -> None:
+            assert len(Recovery(study).look()) == 1
+            end(*how)
+
+        attempt.record.end = late  # type: ignore[method-assign]
+        attempt.complete()
+        trial = study.optuna.get_trials()[attempt.number]
+        assert (trial.state, trial.value) == (TrialState.COMPLETE, 0.25)
 
     def test_a_second_recovery_finds_nothing_to_do(self, study: StoredStudy, places: Places) -> None:
         claim, attempt = begun(study, places)
         places.finish(claim, PlaceState.COMPLETE, value=0.25)
         self.mended(study, attempt)
         clock = FakeClock()
-        assert watch(Recovery(study, clock), clock, 3 * WRITING_S, step=1.0) == []
+        assert watch(Recovery(study, clock), clock, 2 * DEFAULT_LEASE_S, step=10.0) == []
 
 
 class TestKeeper:

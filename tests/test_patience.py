@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from making import make, worker_for
+from making import make, reported, worker_for
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError
@@ -152,10 +152,9 @@ class TestLostAnswers:
         worker = worker_for(study)
         claim = worker.places.claim(worker.holder)
         assert claim is not None
-        attempt = Attempt(study, claim, worker.holder, {})
+        attempt = reported(Attempt(study, claim, worker.holder, {}), 0.5)
         losing()
-        attempt.complete(0.5)
-        attempt.close()
+        attempt.complete()
         assert worker.places.rows()[0]["value"] == 0.5
         assert study.optuna.get_trials()[0].state == TrialState.COMPLETE
 
@@ -181,7 +180,7 @@ class TestReports:
         assert study.optuna.get_trials()[0].intermediate_values == {}
 
         monkeypatch.setattr(attempt.record.trial, "report", report)
-        attempt.complete(0.5)
+        attempt.complete()
         kept = study.optuna.get_trials()[0].intermediate_values
         assert kept == {score.epoch: 1.0 - score.scores.macro_f1 for score in scores}
         assert Places(backend, study.token).counts().complete == 1

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from contender import together
-from making import holder, make, train, worker_for
+from making import holder, make, reported, train, worker_for
 from optuna.trial import TrialState
 from sqlalchemy import event
 
@@ -131,8 +131,7 @@ class TestComingBack:
     def test_a_dead_worker_s_places_come_back(self, places: Places) -> None:
         dead, other = claimed(places, "dead"), claimed(places, "alive")
         places.begin(dead, 7, {})
-        assert places.release_worker("dead", "killed") == [7]
-        assert places.release_worker("dead", "killed") == [], "only once"
+        places.release_worker("dead", "killed")
         assert [found["state"] for found in places.rows()[:2]] == [PlaceState.FREE, PlaceState.HELD]
         places.begin(other, 8, {})
 
@@ -163,12 +162,12 @@ class TestAttempts:
         worker = worker_for(study)
         claim = worker.places.claim(worker.holder)
         assert claim is not None
-        return Attempt(study, claim, worker.holder, {"python": "3"})
+        return reported(Attempt(study, claim, worker.holder, {"python": "3"}), 0.75)
 
     @pytest.mark.parametrize(
         ("end", "arguments", "place", "trial"),
         [
-            ("complete", (0.25,), PlaceState.COMPLETE, TrialState.COMPLETE),
+            ("complete", (), PlaceState.COMPLETE, TrialState.COMPLETE),
             ("prune", (), PlaceState.PRUNED, TrialState.PRUNED),
             ("fail", ("diverged", "a NaN"), PlaceState.SPENT, TrialState.FAIL),
             ("retry_later", ("RuntimeError", "an error"), PlaceState.FREE, TrialState.FAIL),
@@ -181,17 +180,15 @@ class TestAttempts:
         attempt = self.begun(study)
         getattr(attempt, end)(*arguments)
         assert row(places)["state"] == place
-        if trial != TrialState.FAIL:
-            assert study.optuna.trials[0].state == TrialState.RUNNING, "until its pictures are there"
-            attempt.close()
         assert study.optuna.trials[0].state == trial
+        assert row(places)["value"] == study.optuna.trials[0].value == (None if trial == TrialState.FAIL else 0.25)
         assert attributes(study.optuna.trials[0])["seed"] == trial_seed(0, 0) == attempt.seed
 
     def test_the_row_decides_when_the_place_is_lost(self, study: StoredStudy, places: Places) -> None:
         attempt = self.begun(study)
         places.release_worker(str(row(places)["worker"]), "thought dead")
         with pytest.raises(LostPlaceError):
-            attempt.complete(0.25)
+            attempt.complete()
         assert row(places)["state"] == PlaceState.FREE
         assert study.optuna.trials[0].state == TrialState.RUNNING
 

@@ -41,12 +41,12 @@ def test_a_search_in_the_middle(half_done: StoredStudy) -> None:
     assert (snapshot.counts.used, snapshot.counts.running, snapshot.counts.free) == (2, 1, 1)
     assert snapshot.attempts == 3
     (running,) = snapshot.running
-    assert (running.worker, running.place, running.epoch, running.score) == ("busy [bold]worker", 2, 0, 0.75)
+    assert (running.worker, running.place, running.epoch, running.score) == ("busy [bold]worker", 2, 1, 0.75)
     assert 0 <= running.since_s < 60
     assert snapshot.best is not None
     assert snapshot.best.value == half_done.optuna.best_value
     assert snapshot.best.macro_f1 == pytest.approx(1 - snapshot.best.value)
-    assert json.loads(json.dumps(snapshot.to_dict()))["running"][0]["epoch"] == 0
+    assert json.loads(json.dumps(snapshot.to_dict()))["running"][0]["epoch"] == 1
 
 
 def test_time_left_is_the_mean_time_of_a_place_over_the_workers(half_done: StoredStudy) -> None:

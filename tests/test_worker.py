@@ -48,7 +48,7 @@ class TestTheLoop:
         assert {row["worker"] for row in places_of(study).rows()} == {"me"}
         said = capsys.readouterr().err
         assert said.count("complete: macro F1") == 4
-        assert "(holdout) at epoch 1" in said
+        assert "(holdout) at epoch 2" in said
         assert "worker me: 4 trials ended" in said
 
     def test_the_study_is_read_before_a_place_is_held(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ class TestTheLoop:
         assert attrs["versions"]["optuna"]
         assert attrs["macro_f1"] == 1 - (trial.value or 0)
         assert list(trial.intermediate_values) == [0, 1]
-        assert trial.intermediate_values[attrs["epoch"]] == pytest.approx(trial.value)
+        assert trial.intermediate_values[attrs["best_epoch"] - 1] == pytest.approx(trial.value)
 
     def test_a_loss_that_is_no_number_uses_the_place_up_and_the_search_goes_on(
         self, backend: Backend, monkeypatch: pytest.MonkeyPatch
@@ -80,7 +80,7 @@ class TestTheLoop:
         rows = places_of(study).rows()
         ends = [PlaceState.SPENT, PlaceState.COMPLETE, PlaceState.SPENT, PlaceState.COMPLETE]
         assert [row["state"] for row in rows] == ends
-        assert rows[0]["reason"].startswith("The loss became nan in epoch 0")
+        assert rows[0]["reason"].startswith("The loss became nan in epoch 1")
         trial = study.optuna.trials[0]
         assert trial.state == TrialState.FAIL
         assert trial.user_attrs["reason"] == rows[0]["reason"]

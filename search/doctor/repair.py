@@ -10,7 +10,7 @@ from search.doctor.study import Diagnosis, examine
 from search.view import duration_text, plural
 from storage.files import StudyFiles
 from storage.places import DEFAULT_LEASE_S, Places
-from storage.recovery import LOOKS_A_LEASE, WRITING_S, Recovery
+from storage.recovery import LOOKS_A_LEASE, Recovery, complete_halves
 from storage.study import StoredStudy
 from storage.tables import USED
 
@@ -30,20 +30,22 @@ class Repair:
 
     def mend(self, before: Diagnosis) -> list[str]:
         """Watch until nothing that `before` found is left, then remove leftovers; one line for each thing mended."""
-        lines: list[str] = []
+        lines = complete_halves(self.study)
+        for line in lines:
+            self.say(line)
         watch_s = self._watch_s(before)
         if watch_s:
             self.say(
                 f"watching for up to {duration_text(watch_s)}: only a place that stays silent for its full lease is "
                 "taken from its worker (Ctrl-C leaves; running workers do the same)"
             )
-            lines = self._watch(before, watch_s)
+            lines += self._watch(before, watch_s)
         return lines + self._sweep()
 
     def _watch_s(self, before: Diagnosis) -> float:
-        """A full lease of each silent place; trials that nobody ended take as long as recovery gives their workers."""
+        """A full lease of each silent place, and a default lease for a trial that says nothing of its place."""
         leases = [one.lease_s for one in (*before.lost, *before.gone)]
-        halves = [DEFAULT_LEASE_S if half.place is None else WRITING_S for half in before.halves]
+        halves = [DEFAULT_LEASE_S if half.place is None else 0.0 for half in before.halves]
         return max([*leases, *halves], default=0.0)
 
     def _watch(self, before: Diagnosis, watch_s: float) -> list[str]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import psutil
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
+from storage import recovery
 from storage.attributes import attributes
 from storage.files import StudyFiles
 from storage.places import DEFAULT_LEASE_S, Places
-from storage.recovery import is_beginning
+from storage.recovery import find_halves
 from storage.study import StoredStudy
 from storage.tables import USED, PlaceState
 from storage.tallies import Counts
@@ -173,30 +174,12 @@ def _recovery_of(row: Row, max_attempts: int, files: StudyFiles | None) -> str:
 
 
 def _halves(study: StoredStudy) -> list[Half]:
-    """As Recovery finds them. The trials are read first: one that begins meanwhile is then not among them."""
-    now = study.backend.time()
-    running = study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    if not running:
-        return []
-    rows = Places.of(study).rows()
-    by_trial = {row["trial"]: row for row in rows if row["trial"] is not None}
-    halves = [trial for trial in running if not _is_held(by_trial.get(trial.number, {"state": None}))]
-    # A worker that has made its trial and not yet written its place's row: one such trial for each such place.
-    starting = [row["number"] for row in rows if is_beginning(row) and row["lease_until"] >= now]
-    unplaced = [trial for trial in halves if trial.number not in by_trial]
-    unplaced = [trial for trial in unplaced if attributes(trial).get("place") in (None, *starting)]
-    young = {trial.number for trial in unplaced[max(0, len(unplaced) - len(starting)) :]}
-    return [_half(trial, by_trial.get(trial.number)) for trial in halves if trial.number not in young]
+    return [Half(half.trial, half.place, _ending_of(half)) for half in find_halves(study)]
 
 
-def _half(trial: FrozenTrial, row: Row | None) -> Half:
-    if row is not None and row["state"] == PlaceState.COMPLETE:
-        ending = f"close it as COMPLETE with its place's value {row['value']:.4f}"
-    elif row is not None and row["state"] == PlaceState.PRUNED:
-        ending = "close it as PRUNED, as its place is"
-    else:
-        ending = "close it as FAIL: its attempt is over"
-    return Half(trial.number, attributes(trial).get("place", row and row["number"]), ending)
+def _ending_of(half: recovery.Half) -> str:
+    value = "" if half.value is None else f" with the value {half.value:.4f}"
+    return f"close it as {half.state.name}{value}: {half.reason}"
 
 
 def _spent(study: StoredStudy, rows: Sequence[Row]) -> Iterator[Spent]:

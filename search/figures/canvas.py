@@ -38,6 +38,15 @@ def styled(ax: Axes, title: str, x: str, y: str, **legend: Any) -> Iterator[Axes
         ax.legend(fontsize=8, **legend)
 
 
+def message(text: str) -> bytes:
+    """A picture of a sentence, where there is nothing to draw."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 1), dpi=DPI)
+    figure.text(0.5, 0.5, text, ha="center", va="center", fontsize=8, wrap=True)
+    return png(figure)
+
+
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search.training.diagnostics import Diagnostics
     from search.training.results import EpochScore
 
+# The softmax head has no loss diagnostics.
 FILES = ("learning-curve.png", "confusion-matrix.png", "f1-by-class-size.png", "loss-diagnostics.png")
 
 

@@ -11,9 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from search.training.diagnostics import Diagnostics
 from search.training.errors import CheckpointError
-from search.training.metrics import Scores
 from search.training.results import EpochScore
 
 FORMAT = 2
@@ -39,7 +37,7 @@ def save(path: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: it cannot be written (the disk is full, the folder is closed); what was there before stays.
     """
-    header = {"format": FORMAT, "identity": dict(identity), "epochs": [_plain(epoch) for epoch in state.epochs]}
+    header = {"format": FORMAT, "identity": dict(identity), "epochs": [epoch.to_dict() for epoch in state.epochs]}
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +74,7 @@ def load(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
                 raise CheckpointError(f"it has format {header['format']} and this program reads {FORMAT}")
             if header["identity"] != json.loads(json.dumps(dict(identity))):
                 raise CheckpointError("it is of other parameters or another definition")
-            epochs = tuple(_epoch(plain) for plain in header["epochs"])
+            epochs = tuple(EpochScore.from_dict(plain) for plain in header["epochs"])
             names = [str(name) for name in found["names"]]
             return TrainingState(epochs, {name: found[str(number)] for number, name in enumerate(names)})
     except FileNotFoundError:
@@ -87,20 +85,3 @@ def load(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _plain(epoch: EpochScore) -> dict[str, Any]:
-    return {
-        "epoch": epoch.epoch,
-        "loss": epoch.loss,
-        "scores": epoch.scores.to_dict(),
-        "duration_s": epoch.duration_s,
-        "diagnostics": epoch.diagnostics and epoch.diagnostics.to_dict(),
-    }
-
-
-def _epoch(plain: Mapping[str, Any]) -> EpochScore:
-    told = plain["diagnostics"]
-    diagnostics = None if told is None else Diagnostics.from_dict(told)
-    scores = Scores.from_dict(plain["scores"])
-    return EpochScore(plain["epoch"], plain["loss"], scores, plain["duration_s"], diagnostics)

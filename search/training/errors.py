@@ -18,7 +18,7 @@ class DivergedError(TrainingError):
 
     def __init__(self, epoch: int, loss: float) -> None:
         super().__init__(
-            f"The loss became {loss} in epoch {epoch}: these parameters do not train; "
+            f"The loss became {loss} in epoch {epoch + 1}: these parameters do not train; "
             "lower the learning rate or narrow the search space if many trials end so."
         )
         self.epoch = epoch

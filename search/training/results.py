@@ -1,8 +1,8 @@
 """What goes into a training run and what comes out: plain numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from search.training.diagnostics import Diagnostics
 from search.training.metrics import Scores
@@ -53,6 +53,29 @@ class EpochScore:
     scores: Scores
     duration_s: float
     diagnostics: Diagnostics | None = None
+
+    @property
+    def number(self) -> int:
+        """As people count: from 1."""
+        return self.epoch + 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "epoch": self.epoch,
+            "loss": self.loss,
+            "scores": self.scores.to_dict(),
+            "duration_s": self.duration_s,
+            "diagnostics": self.diagnostics and self.diagnostics.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote. Raises KeyError or TypeError for anything else."""
+        told = plain["diagnostics"]
+        diagnostics = None if told is None else Diagnostics.from_dict(told)
+        scores = Scores.from_dict(plain["scores"])
+        return cls(plain["epoch"], plain["loss"], scores, plain["duration_s"], diagnostics)
 
 
 def best_epoch(epochs: Sequence[EpochScore]) -> EpochScore:

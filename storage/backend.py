@@ -118,7 +118,9 @@ def open_backend(url: str, *, create: bool, read_only: bool = False) -> Backend:
             _create(parsed, engine)
         else:
             _require_tables(parsed, engine)
-        return Backend(parsed, engine, _optuna_storage(parsed, skip_table_creation=True, read_only=read_only))
+        storage = _optuna_storage(parsed, skip_table_creation=True, read_only=read_only)
+        storage.require_fitting_tables()
+        return Backend(parsed, engine, storage)
     except StorageError:
         raise
     except (SQLAlchemyError, ImportError, OSError, RuntimeError, ValueError, filelock.Timeout) as error:
@@ -133,7 +135,7 @@ def _create(url: URL, engine: Engine) -> None:
     with _exclusive(url, engine):
         if schema.is_current(engine):
             return
-        storage = _optuna_storage(url, skip_table_creation=False, check=False)
+        storage = _optuna_storage(url, skip_table_creation=False)
         if storage.get_current_version() != storage.get_head_version():
             storage.upgrade()
         storage.engine.dispose()
@@ -161,14 +163,14 @@ def _engine_options(url: URL, read_only: bool = False) -> dict[str, Any]:
     }
 
 
-def _optuna_storage(url: URL, *, skip_table_creation: bool, check: bool = True, read_only: bool = False) -> RDBStorage:
+def _optuna_storage(url: URL, *, skip_table_creation: bool, read_only: bool = False) -> BatchingRDBStorage:
     secret = url.render_as_string(hide_password=False)
     # Optuna runs str.format over the URL: braces in a password would raise KeyError.
     storage = BatchingRDBStorage(
         secret.replace("{", "{{").replace("}", "}}"),
         engine_kwargs=_engine_options(url, read_only),
         skip_table_creation=skip_table_creation,
-        skip_compatibility_check=not check,
+        skip_compatibility_check=True,
     )
     if is_sqlite(url):
         listen(storage.engine, "checkout", settle_busy_timeout)

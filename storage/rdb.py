@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import optuna
 from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import (
@@ -26,6 +27,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
+# What `get_head_version` answers: Optuna imports all of its migration scripts for that, most of what an opening took.
+NEWEST_TABLES = {"5.0.0": "v3.2.0.a"}
+
 _ROWS = TrialIntermediateValueModel.__table__
 _TRIALS = TrialModel.__table__
 _KEY = ["trial_id", "step"]
@@ -34,6 +38,15 @@ _VALUE = ["intermediate_value", "intermediate_value_type"]
 
 class BatchingRDBStorage(RDBStorage):
     """As Optuna's RDBStorage."""
+
+    def require_fitting_tables(self) -> None:
+        """Refuse the tables of another Optuna, as Optuna itself does when it opens them.
+
+        Raises:
+            RuntimeError: they are older or newer than those of the Optuna that runs here.
+        """
+        if self.get_current_version() != NEWEST_TABLES.get(optuna.__version__):
+            self._version_manager.check_table_schema_compatibility()
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
         """Record the score of an epoch (`step`, from 0), in the place of one that is there already.

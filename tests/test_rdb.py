@@ -11,7 +11,9 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 
-from storage.backend import Backend
+from storage.backend import Backend, open_backend
+from storage.errors import StorageError
+from storage.rdb import NEWEST_TABLES
 
 
 def new_trial(storage: RDBStorage, name: str) -> int:
@@ -139,3 +141,19 @@ def test_a_creation_takes_few_statements(backend: Backend) -> None:
     event.listen(backend.rdb.engine, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
     backend.rdb.create_new_trial(study._study_id, template())
     assert len(statements) <= 7, statements  # Optuna's own: 19
+
+
+def test_the_newest_tables_are_those_that_optuna_knows(sqlite: Backend) -> None:
+    """Of the Optuna that is pinned; another one is asked itself."""
+    newest = sqlite.rdb.get_head_version()
+    assert NEWEST_TABLES.get(optuna.__version__, newest) == newest
+
+
+@pytest.mark.parametrize("known", [NEWEST_TABLES, {}], ids=["known", "asked"])
+def test_newer_tables_are_refused(sqlite: Backend, known: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.rdb.NEWEST_TABLES", known)
+    open_backend(sqlite.secret_url, create=False).close()
+    with sqlite.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v99.0.0.a'")
+    with pytest.raises(StorageError, match="newer Optuna"):
+        open_backend(sqlite.secret_url, create=False)

@@ -9,8 +9,11 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import contender
 import fake_objective
 import pytest
 from postgres_server import Server, Unavailable, postgres_server
@@ -128,6 +131,7 @@ class Ran:
 
 
 Cli = Callable[..., Ran]
+Together = Callable[[str, str, list[str]], list[Any]]
 
 
 @pytest.fixture
@@ -175,6 +179,12 @@ def _warm_address() -> Iterator[str]:
 def warm(fake_python: Path, _warm_address: str) -> dict[str, str]:
     """The environment of processes with the fake objective that are forked instead of started: a second less each."""
     return {"FAKE_PYTHON": str(fake_python), ADDRESS: _warm_address}
+
+
+@pytest.fixture
+def together(_warm_address: str) -> Together:
+    """Several processes that do the same thing to a database at the same moment; see contender.py."""
+    return partial(contender.together, _warm_address)
 
 
 @pytest.fixture

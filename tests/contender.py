@@ -1,33 +1,33 @@
 """Several processes that do the same thing to a database at the same moment.
 
-Run as a program, it imports everything once and forks a process for each argument: all of them begin at a barrier,
-within microseconds of each other, and each prints its result as a line of JSON.
+They are forked from a process that has imported everything: all of them begin at a barrier, within microseconds of
+each other, and each prints its result as a line of JSON.
 """
 
 import json
 import multiprocessing
 import os
-import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
-from pathlib import Path
 from typing import Any
+
+from warm import ADDRESS, Warm
 
 TIMEOUT_S = 120
 
 
-def together(action: str, url: str, arguments: list[str]) -> list[Any]:
+def together(address: str, action: str, url: str, arguments: list[str]) -> list[Any]:
     """Let one process for each argument do `action` at once; returns their results in no particular order."""
-    done = subprocess.run(
-        [sys.executable, Path(__file__), action, *arguments],
-        env=os.environ | {"CONTENDER_URL": url},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    environment = os.environ | {"CONTENDER_URL": url, ADDRESS: address}
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        done = Warm(["", "-m", "contender", action, *arguments], stdout=out, stderr=errors, env=environment)
+        code = done.wait(TIMEOUT_S)
+        for file in (out, errors):
+            file.seek(0)
+        assert code == 0, errors.read().decode()
+        return [json.loads(line) for line in out.read().splitlines()]
 
 
 def open_fresh(url: str, argument: str) -> Any:
@@ -82,19 +82,14 @@ def contend(action: str, argument: str, barrier: Barrier) -> None:
     os.write(1, f"{result}\n".encode())  # one call, so that lines do not mix
 
 
-def main() -> None:
-    import making  # noqa: F401 - imported before the forks
-
-    action, *arguments = sys.argv[1:]
+def main(arguments: Sequence[str]) -> None:
+    """In a process of its own."""
+    action, *each = arguments
     forks = multiprocessing.get_context("fork")
-    barrier = forks.Barrier(len(arguments))
-    processes = [forks.Process(target=contend, args=(action, argument, barrier)) for argument in arguments]
+    barrier = forks.Barrier(len(each))
+    processes = [forks.Process(target=contend, args=(action, argument, barrier)) for argument in each]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     sys.exit(any(process.exitcode for process in processes))
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from contender import together
+from conftest import Together
 from sqlalchemy import inspect, select, text
 
 from storage import tables
@@ -17,7 +17,7 @@ from storage.errors import StorageError
 from storage.sqlite import WaitingConnection
 
 
-def test_eight_processes_open_a_fresh_database_together(database_url: str) -> None:
+def test_eight_processes_open_a_fresh_database_together(database_url: str, together: Together) -> None:
     assert together("open_fresh", database_url, ["-"] * 8) == [True] * 8
     opened = open_backend(database_url, create=False)
     with opened.engine.connect() as connection:

@@ -3,7 +3,7 @@
 from collections import Counter
 
 import pytest
-from contender import together
+from conftest import Together
 from making import holder, make, reported, train, worker_for
 from optuna.trial import TrialState
 from sqlalchemy import event
@@ -39,7 +39,9 @@ def row(places: Places, number: int = 0) -> dict[str, object]:
 
 
 class TestManyWorkers:
-    def test_four_processes_use_forty_places_exactly_once(self, backend: Backend, database_url: str) -> None:
+    def test_four_processes_use_forty_places_exactly_once(
+        self, backend: Backend, database_url: str, together: Together
+    ) -> None:
         study = make(backend, trials=40)
         ended = together("work", database_url, [f"w{i}" for i in range(4)])
         assert sum(ended) == 40
@@ -62,7 +64,9 @@ class TestManyWorkers:
         assert all(by_number[row["trial"]].value == row["value"] for row in rows)
         return rows
 
-    def test_more_places_from_two_processes_at_the_same_moment(self, backend: Backend, database_url: str) -> None:
+    def test_more_places_from_two_processes_at_the_same_moment(
+        self, backend: Backend, database_url: str, together: Together
+    ) -> None:
         study = make(backend)
         notes = together("raise_trials", database_url, ["9"] * 4)
         assert sorted(notes) == [[], [], [], ["places raised from 4 to 9"]]

@@ -4,8 +4,7 @@ import re
 
 import optuna
 import pytest
-from conftest import Cli
-from contender import together
+from conftest import Cli, Together
 from making import ARTICLE, TINY, make, open_study, trained
 
 from storage.backend import Backend
@@ -33,7 +32,7 @@ class TestCreation:
         assert texts(backend) == ["7 places, protocol holdout"]
         assert study_names(backend) == ["tiny"]
 
-    def test_four_processes_create_one_study(self, backend: Backend, database_url: str) -> None:
+    def test_four_processes_create_one_study(self, backend: Backend, database_url: str, together: Together) -> None:
         tokens = together("create_study", database_url, ["-"] * 4)
         assert len(set(tokens)) == 1
         assert study_tokens(backend) == [("tiny", tokens[0])]
@@ -174,7 +173,9 @@ class TestContinuing:
 
 
 class TestPrecision:
-    def test_the_first_of_several_processes_settles_it(self, backend: Backend, database_url: str) -> None:
+    def test_the_first_of_several_processes_settles_it(
+        self, backend: Backend, database_url: str, together: Together
+    ) -> None:
         study, _ = open_study(backend, TINY)
         assert study.precision is None
         settled = together("settle", database_url, ["float32", "mixed_bfloat16", "float32", "mixed_bfloat16"])

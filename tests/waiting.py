@@ -5,14 +5,16 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
-LOOK_EVERY_S = 0.02
+FIRST_PAUSE_S = 0.01
+LONGEST_PAUSE_S = 0.1  # most looks ask a database: what waits should not take the time of what is waited for
 
 
 def until(look: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
     """Look again and again; returns the first true answer, and fails naming `what` if none comes in time."""
-    deadline = time.monotonic() + timeout_s
+    deadline, pause_s = time.monotonic() + timeout_s, FIRST_PAUSE_S
     while not (answer := look()):
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_s} s in vain for {what}")
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(pause_s)
+        pause_s = min(1.5 * pause_s, LONGEST_PAUSE_S)
     return answer

@@ -15,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any
@@ -39,7 +39,7 @@ def warm_process() -> Iterator[str]:
 
 
 class Warm:
-    """In place of subprocess.Popen for `PYTHON -m search …`, as far as our tests and the launcher use it."""
+    """In place of subprocess.Popen for `PYTHON -m MODULE …`, as far as our tests and the launcher use it."""
 
     def __init__(
         self,
@@ -47,18 +47,18 @@ class Warm:
         *,
         stdout: IO[bytes],
         stderr: IO[bytes] | int,
-        stdin: int,
         env: dict[str, str],
-        start_new_session: bool,
+        stdin: int = subprocess.DEVNULL,
+        start_new_session: bool = True,
     ) -> None:
-        assert (list(args[1:3]), stdin, start_new_session) == (["-m", "search"], subprocess.DEVNULL, True), args
+        assert (args[1], stdin, start_new_session) == ("-m", subprocess.DEVNULL, True), args
         self.args = args
         self.returncode: int | None = None
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(env[ADDRESS])
         errors = stdout if isinstance(stderr, int) else stderr
         socket.send_fds(self._connection, [b"\n"], [stdout.fileno(), errors.fileno()])
-        request = {"arguments": args[3:], "environment": env, "folder": str(Path.cwd())}
+        request = {"module": args[2], "arguments": args[3:], "environment": env, "folder": str(Path.cwd())}
         self._answers = self._connection.makefile("rw")
         print(json.dumps(request), file=self._answers, flush=True)
         self.pid = int(self._answers.readline())
@@ -150,15 +150,16 @@ def _import_everything() -> None:
         opened.close()
 
 
-def main(command: Callable[[Sequence[str]], None]) -> None:
-    """Be the process that forks; in each fork, run `command` with its arguments."""
+def main() -> None:
+    """Be the process that forks; in each fork, what `python -m` would do with a module that we fake or know."""
+    import contender
+    import fake_command
+
     _import_everything()
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
-        command(request["arguments"])
+        {"search": fake_command, "contender": contender}[request["module"]].main(request["arguments"])
 
 
 if __name__ == "__main__":
-    from fake_command import main as fake_command
-
-    main(fake_command)
+    main()

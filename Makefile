@@ -62,9 +62,9 @@ format: $(VENV)/.installed-test  ## Let ruff lay out the code
 schema: $(VENV)/.installed-run  ## Write the export's JSON schema from its models
 	$(BIN)/python -c "from storage.export import make_schema; print(make_schema(), end='')" > storage/export.schema.json
 
-chaos: $(VENV)/.installed-test  ## Kill the workers of a real search again and again (KILLS=100, on SQLite and PostgreSQL)
-	$(BIN)/python tests/chaos.py sqlite --kills $(KILLS)
-	$(BIN)/python tests/chaos.py postgresql --kills $(KILLS)
+chaos: $(VENV)/.installed-test  ## Kill the workers of real searches again and again (KILLS=100, long and short trials, SQLite and PostgreSQL)
+	@for mode in long short ends; do for database in sqlite postgresql; do \
+	  $(BIN)/python tests/chaos.py $$mode $$database --kills $(KILLS) || exit 1; done; done
 
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (5 minutes)
 	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare

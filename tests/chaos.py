@@ -1,8 +1,11 @@
 """A real search under real disasters: kills, stops, outages, on SQLite or PostgreSQL, with a real Keras.
 
-    python tests/chaos.py sqlite --kills 100
+    python tests/chaos.py long sqlite --kills 100
 
-It ends with a line of Markdown, and with exit code 1 if anything was lost, counted twice or cannot be reproduced.
+`long` trials take seconds, and meet every disaster. `short` ones take a fraction of a second, with TPE and a pruner,
+and their workers are killed at random moments. `ends` are the same, killed where a trial ends. The run prints a line of
+Markdown. Its exit code is 1 if anything was lost, counted twice or cannot be reproduced, or if a launch that ended by
+itself left anything RUNNING.
 """
 
 from __future__ import annotations
@@ -20,40 +23,60 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from chaos_audit import Audit, audit
-from optuna.trial import TrialState
+from chaos_audit import Audit, audit, halves
 from postgres_server import Restartable, restartable_server
 from waiting import until
 
 from storage.backend import open_backend
+from storage.errors import StudyNotFoundError
 from storage.places import Places
-from storage.recovery import Recovery
 from storage.study import StoredStudy, load_study
 from storage.tables import PlaceState
+from studies.files import load
 
-STUDY = Path(__file__).parent / "chaos.toml"
+HERE = Path(__file__).parent
 LEASE_S = 6.0
 OUTAGE_S = 8.0  # longer than a lease
 STOPPED_S = 10.0
-PAUSE_S = (1.0, 6.0)  # between two disasters
-IN_TRAINING = 0.85  # the share of victims that hold a place; the others may be starting
-# How often each happens, beside the kills.
-OTHERS = {"stop": 0.10, "launcher": 0.06, "outage": 0.06, "preempt": 0.10, "recoveries": 0.06}
-MORE_PLACES = 4
+END_S = 0.03  # what follows a trial's last report takes less
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A kind of search and what happens to it."""
+
+    study: Path
+    pause_s: tuple[float, float]  # between two disasters
+    in_training: float  # the share of victims that hold a place; the others may be starting
+    more_places: int  # when all are used and more workers are to be killed
+    others: dict[str, float] = field(default_factory=dict)  # how often each happens, beside the kills
+    at_the_end: bool = False  # kills come where a trial ends
+
+
+ALL = {"stop": 0.10, "launcher": 0.06, "outage": 0.06, "preempt": 0.10, "recoveries": 0.06}
+MODES = {
+    "long": Mode(HERE / "chaos.toml", (1.0, 6.0), 0.85, 4, ALL),
+    "short": Mode(HERE / "chaos-short.toml", (0.2, 4.0), 0.95, 40),
+    "ends": Mode(HERE / "chaos-short.toml", (0.2, 4.0), 1.0, 40, at_the_end=True),
+}
 HEADER = (
-    "| database | kills | stopped | preempted | launchers killed | outages | places | attempts | resumed | lost "
-    "| duplicated | epochs trained twice | equal to a retraining | minutes |"
+    "| trials | database | kills | stopped | preempted | launchers killed | outages | places | pruned | attempts "
+    "| resumed | lost | duplicated | halves at a launch's end | epochs trained twice | equal to a retraining "
+    "| minutes |"
 )
 
 
 class Chaos:
     """One search, and whatever happens to it."""
 
-    def __init__(self, url: str, folder: Path, outage: Callable[[], None], seed: int) -> None:
+    def __init__(self, url: str, folder: Path, outage: Callable[[], None], seed: int, mode: Mode) -> None:
         self.url = url
+        self.mode = mode
+        self.halves: list[str] = []  # what launches that ended by themselves left
         self.folder = folder
         self.happened: Counter[str] = Counter()
         self._outage = outage
@@ -62,7 +85,7 @@ class Chaos:
         self._environment = os.environ | {"AFFINITY_SEARCH_STORAGE": url, "AFFINITY_SEARCH_FILES": self._files}
         self._places = 0
         self._disasters: dict[str, Callable[[], bool]] = {
-            "kill": lambda: self._signal(signal.SIGKILL) is not None,
+            "kill": self._kill_at_the_end if mode.at_the_end else lambda: self._signal(signal.SIGKILL) is not None,
             "preempt": lambda: self._signal(signal.SIGTERM) is not None,
             "stop": self._stop,
             "launcher": self._kill_launcher,
@@ -74,19 +97,24 @@ class Chaos:
     def run(self, kills: int) -> None:
         """Let disasters happen until so many workers were killed, then let the search end in peace."""
         self._launch()
+        until(self._begun, "the first claim", timeout_s=300)
         while self.happened["kill"] < kills:
-            time.sleep(self._random.uniform(*PAUSE_S))
+            time.sleep(self._random.uniform(*self.mode.pause_s))
             self._keep_going()
             self._happen()
             print(f"{time.strftime('%H:%M:%S')} {dict(self.happened)}, {self._counts()}", flush=True)
         until(self._finished, "the search to end", timeout_s=1200)
-        until(self._nobody_runs, "every trial to be closed", timeout_s=300)
+
+    def _begun(self) -> bool:
+        with contextlib.suppress(StudyNotFoundError):
+            return bool(self._holders())
+        return False
 
     def _happen(self) -> None:
         name = "kill"
         drawn = self._random.random()
-        for other, share in OTHERS.items():
-            drawn -= share / (1 + sum(OTHERS.values()))
+        for other, share in self.mode.others.items():
+            drawn -= share / (1 + sum(self.mode.others.values()))
             if drawn < 0:
                 name = other
                 break
@@ -128,7 +156,7 @@ class Chaos:
     def _signal(self, number: signal.Signals) -> psutil.Process | None:
         """Send it to a worker chosen at random; None if there is none."""
         workers = [one for one in psutil.process_iter(["cmdline"]) if self._is_worker(one.info["cmdline"] or [])]
-        if self._random.random() < IN_TRAINING:
+        if self._random.random() < self.mode.in_training:
             holders = self._holders()
             workers = [one for one in workers if one.pid in holders]
         if not workers:
@@ -139,6 +167,20 @@ class Chaos:
         except psutil.NoSuchProcess:
             return None
         return victim
+
+    def _kill_at_the_end(self) -> bool:
+        """Where a trial may end: the pruner may stop it after any report, and one epoch follows the last but one."""
+        study = self.study()
+        with contextlib.closing(study.backend):
+            reports = self._random.randrange(1, study.spec.training.epochs)
+            deadline = time.monotonic() + 5.0
+            while time.monotonic() < deadline:
+                scores = {one.number: one.intermediate_values for one in study.optuna.get_trials(deepcopy=False)[-8:]}
+                for row in Places.of(study).rows(PlaceState.HELD):
+                    if len(scores.get(row["trial"], ())) >= reports:
+                        time.sleep(self._random.uniform(0.0, 2 * END_S))
+                        return _killed(row["pid"])
+        return False
 
     def _holders(self) -> set[int]:
         study = self.study()
@@ -155,13 +197,20 @@ class Chaos:
             study = self.study()
             counts = Places.of(study).counts()
             if counts.used == counts.total:
-                self._places = counts.total + MORE_PLACES
+                self._places = counts.total + self.mode.more_places
+            self._look_at_its_end(study)
             study.backend.close()
             self._launch("--trials", str(self._places))
 
+    def _look_at_its_end(self, study: StoredStudy) -> None:
+        """Of a launch that ended by itself, and before anybody mends anything."""
+        assert self._launcher is not None
+        if self._launcher.returncode == 0:
+            self.halves += halves(study)
+
     def _launch(self, *options: str) -> None:
-        command = [sys.executable, "-m", "search", "launch", str(STUDY), "--workers", "2", *options]
-        self._places = self._places or 12
+        command = [sys.executable, "-P", "-m", "search", "launch", str(self.mode.study), "--workers", "2", *options]
+        self._places = self._places or load(str(self.mode.study)).trials
         self._launcher = self._start([*command, "--lease-s", str(LEASE_S)], "launch")
 
     def _start(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
@@ -175,18 +224,11 @@ class Chaos:
         code = self._launcher.poll()
         if code not in (None, 0):
             self._launch("--trials", str(self._places))
+        if code == 0:
+            study = self.study()
+            with contextlib.closing(study.backend):
+                self._look_at_its_end(study)
         return code == 0
-
-    def _nobody_runs(self) -> bool:
-        """Trials of workers that died before they said their place are closed after a default lease."""
-        study = self.study()
-        recovery = Recovery(study, every_s=1.0)
-        with contextlib.closing(study.backend):
-            deadline = time.monotonic() + 200
-            while study.optuna.get_trials(states=(TrialState.RUNNING,)) and time.monotonic() < deadline:
-                recovery.look()
-                time.sleep(1)
-            return True
 
     def study(self) -> StoredStudy:
         return load_study(open_backend(self.url, create=False), "chaos")
@@ -207,6 +249,13 @@ class Chaos:
                 process.kill()
         if self._launcher is not None and self._launcher.poll() is None:
             self._launcher.kill()
+
+
+def _killed(pid: int) -> bool:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
 
 
 @contextlib.contextmanager
@@ -239,17 +288,20 @@ def _stop_and_start(server: Restartable) -> None:
 DATABASES = {"sqlite": sqlite_database, "postgresql": postgresql_database}
 
 
-def line(database: str, chaos: Chaos, found: Audit, seconds: float) -> str:
+def line(mode: str, database: str, chaos: Chaos, found: Audit, seconds: float) -> str:
     """A row of the table."""
     happened = chaos.happened
     cells = [
+        mode,
         database,
         *(happened[name] for name in ("kill", "stop", "preempt", "launcher", "outage")),
         found.places,
+        found.pruned,
         found.attempts,
         found.resumed,
         found.lost,
         found.duplicated,
+        len(chaos.halves),
         f"{found.twice} of {found.trained}",
         f"{found.retrained} of {found.places}",
         f"{seconds / 60:.1f}",
@@ -259,6 +311,7 @@ def line(database: str, chaos: Chaos, found: Audit, seconds: float) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("mode", choices=MODES)
     parser.add_argument("database", choices=DATABASES)
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -270,7 +323,7 @@ def main() -> None:
         folder = Path(name)
         with DATABASES[asked.database](folder) as (url, outage):
             open_backend(url, create=True).close()
-            chaos = Chaos(url, folder, outage, asked.seed)
+            chaos = Chaos(url, folder, outage, asked.seed, MODES[asked.mode])
             try:
                 chaos.run(asked.kills)
                 found = audit(chaos.study())
@@ -281,10 +334,11 @@ def main() -> None:
             finally:
                 chaos.end()
     rule = "|" + "---|" * (HEADER.count("|") - 1)
-    print(f"\n{HEADER}\n{rule}\n{line(asked.database, chaos, found, time.monotonic() - began)}")
-    for wrong in found.wrong:
-        print(f"wrong: {wrong}", file=sys.stderr)
-    sys.exit(bool(found.wrong))
+    print(f"\n{HEADER}\n{rule}\n{line(asked.mode, asked.database, chaos, found, time.monotonic() - began)}")
+    wrong = [*found.wrong, *(f"at a launch's end {half}" for half in chaos.halves)]
+    for each in wrong:
+        print(f"wrong: {each}", file=sys.stderr)
+    sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -13,7 +14,7 @@ from search.seeds import trial_seed
 from storage.attributes import attributes
 from storage.places import Places
 from storage.study import StoredStudy
-from storage.tables import PlaceState
+from storage.tables import SCORED, PlaceState
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Audit:
     """What was found; `wrong` is empty if nothing was lost or counted twice."""
 
     places: int
+    pruned: int
     attempts: int
     lost: int
     duplicated: int
@@ -34,21 +36,34 @@ class Audit:
 def audit(study: StoredStudy) -> Audit:
     """Compare the places, Optuna's trials, and a retraining of every place in this process."""
     rows, trials = Places.of(study).rows(), study.optuna.get_trials(deepcopy=False)
-    complete = Counter(attributes(trial).get("place") for trial in trials if trial.state == TrialState.COMPLETE)
+    by_number = {trial.number: trial for trial in trials}
+    ended = Counter(attributes(trial).get("place") for trial in trials if trial.state in ENDED)
     wrong = [*_wrong_rows(rows, trials), *_wrong_trials(trials, rows)]
-    differing = _differing(study, rows, {trial.number: trial for trial in trials})
+    differing = _differing(study, rows, by_number)
     trained = trained_epochs(trials)
+    needed = sum(len(by_number[row["trial"]].intermediate_values) for row in rows if row["trial"] in by_number)
     return Audit(
         places=len(rows),
+        pruned=sum(row["state"] == PlaceState.PRUNED for row in rows),
         attempts=len(trials),
-        lost=sum(not complete[row["number"]] for row in rows),
-        duplicated=sum(count > 1 for count in complete.values()),
+        lost=sum(not ended[row["number"]] for row in rows),
+        duplicated=sum(count > 1 for count in ended.values()),
         trained=trained,
-        twice=trained - len(rows) * study.spec.training.epochs,
+        twice=trained - needed,
         resumed=sum("resumed_epochs" in trial.user_attrs for trial in trials),
         retrained=len(rows) - len(differing),
         wrong=(*wrong, *differing),
     )
+
+
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def halves(study: StoredStudy) -> list[str]:
+    """What no launch that has used every place may leave: RUNNING trials, and places that differ from their trials."""
+    trials = study.optuna.get_trials(deepcopy=False)
+    running = [f"trial {trial.number} is RUNNING" for trial in trials if trial.state == TrialState.RUNNING]
+    return running + _wrong_rows(Places.of(study).rows(), trials)
 
 
 def trained_epochs(trials: list[FrozenTrial]) -> int:
@@ -66,14 +81,18 @@ def trained_epochs(trials: list[FrozenTrial]) -> int:
 
 
 def _wrong_rows(rows: list[dict[str, Any]], trials: list[FrozenTrial]) -> list[str]:
+    """Every place is used, and has exactly one finished trial, which ended as the place did and with its value."""
     by_number = {trial.number: trial for trial in trials}
+    ended = Counter(attributes(trial).get("place") for trial in trials if trial.state in ENDED)
     wrong = []
     for row in rows:
         trial = by_number.get(row["trial"])
-        if row["state"] != PlaceState.COMPLETE:
+        if row["state"] not in SCORED:
             wrong.append(f"place {row['number']} is {row['state']}: {row['reason']}")
-        elif trial is None or trial.state != TrialState.COMPLETE or trial.value != row["value"]:
+        elif trial is None or trial.state.name.lower() != row["state"] or trial.value != row["value"]:
             wrong.append(f"place {row['number']} and its trial {row['trial']} disagree")
+        elif ended[row["number"]] != 1:
+            wrong.append(f"place {row['number']} has {ended[row['number']]} finished trials")
     return wrong
 
 
@@ -85,16 +104,17 @@ def _wrong_trials(trials: list[FrozenTrial], rows: list[dict[str, Any]]) -> list
     wrong = []
     for trial in trials:
         place = attributes(trial).get("place")
-        if trial.state not in (TrialState.COMPLETE, TrialState.FAIL):
+        if trial.state not in (*ENDED, TrialState.FAIL):
             wrong.append(f"trial {trial.number} is {trial.state.name}")
-        elif trial.state == TrialState.COMPLETE and trial.number not in counted:
-            wrong.append(f"trial {trial.number} is complete, but place {place} counts another")
+        elif trial.state in ENDED and trial.number not in counted:
+            wrong.append(f"trial {trial.number} is {trial.state.name}, but place {place} counts another")
         elif trial.state == TrialState.FAIL and "reason" not in trial.user_attrs:
             wrong.append(f"trial {trial.number} failed without a reason")
         attempt = attributes(trial).get("attempt", 1)  # its worker may have died between writing the two
         if place is not None and not 1 <= attempt <= max(1, attempts[place]):
             wrong.append(f"trial {trial.number} is attempt {attempt} of {attempts[place]}")
-        if place is not None and trial.params != params[place]:
+        # One that was killed before its place knew of it has trained nothing: the next attempt asks the sampler anew.
+        if place is not None and trial.intermediate_values and trial.params != params[place]:
             wrong.append(f"trial {trial.number} trained other parameters than place {place} has")
     return wrong
 
@@ -108,11 +128,12 @@ def _differing(study: StoredStudy, rows: list[dict[str, Any]], trials: dict[int,
     space = study.spec.space
     wrong = []
     for row in rows:
-        if row["state"] != PlaceState.COMPLETE or row["trial"] not in trials:
+        if row["state"] not in SCORED or row["trial"] not in trials:
             continue
         seed = trial_seed(study.spec.seed, row["number"])
         again = objective.run(row["params"], seed, max_centers=space.max_centers if space else None)
-        scores = {epoch.epoch: 1.0 - epoch.scores.macro_f1 for epoch in again.epochs}
-        if row["value"] != again.value or trials[row["trial"]].intermediate_values != scores:
-            wrong.append(f"place {row['number']}: value {row['value']}, but a retraining gives {again.value}")
+        told = trials[row["trial"]].intermediate_values
+        best = list(accumulate((1.0 - epoch.scores.macro_f1 for epoch in again.epochs), min))[: len(told)]
+        if row["value"] != best[-1] or list(told.values()) != best:
+            wrong.append(f"place {row['number']}: value {row['value']}, but a retraining gives {best[-1]}")
     return wrong

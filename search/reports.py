@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from storage.failures import first_line
 from storage.patience import StorageGoneError, at_once, is_transient
-from storage.urls import first_line
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,17 +30,25 @@ from sqlalchemy.exc import SQLAlchemyError
 from storage import schema
 from storage.drafts import drafting_storage
 from storage.errors import NoDatabaseError, StorageError
+from storage.failures import explain
 from storage.patience import LOCK_WAIT_S, Patience
 from storage.patient import patient_storage, with_cache
 from storage.rdb import BatchingRDBStorage
 from storage.sqlite import ReadingConnection, WaitingConnection, settle_busy_timeout
-from storage.urls import explain, is_sqlite, parse_url, redact
+from storage.urls import is_sqlite, parse_url, prepare_threshold, redact, sqlite_path
 
 T = TypeVar("T")
 
 CREATION_TIMEOUT_S = 120.0
 # Any 64-bit number will do, as long as every version of this program uses the same.
 POSTGRES_LOCK_KEY = 0x0AFF1217
+CONNECT_ARGS = {
+    "connect_timeout": 10,
+    "application_name": "affinity-search",
+    # A server whose machine vanished sends nothing at all: give the connection up after half a minute.
+    "keepalives_idle": 30,
+    "tcp_user_timeout": 30000,
+}
 
 
 @dataclass(frozen=True)
@@ -153,13 +162,10 @@ def _engine_options(url: URL, read_only: bool = False) -> dict[str, Any]:
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 2,
-        "connect_args": {
-            "connect_timeout": 10,
-            "application_name": "affinity-search",
-            # A server whose machine vanished sends nothing at all: give the connection up after half a minute.
-            "keepalives_idle": 30,
-            "tcp_user_timeout": 30000,
-        },
+        # What the URL says goes before our defaults, except for the encoding of what we read and write.
+        "connect_args": {key: value for key, value in CONNECT_ARGS.items() if key not in url.query}
+        | {"client_encoding": "utf8"}
+        | prepare_threshold(url),
     }
 
 
@@ -182,28 +188,24 @@ def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
     if is_sqlite(url):
         # A sidecar file, because Optuna writes through its own connections while the lock is held. It holds no state.
         try:
-            lock = filelock.FileLock(f"{url.database}.lock", timeout=CREATION_TIMEOUT_S).acquire()
+            lock = filelock.FileLock(f"{sqlite_path(url)}.lock", timeout=CREATION_TIMEOUT_S).acquire()
         except filelock.Timeout as error:
             raise explain(url, error) from error
         with lock:
             yield
         return
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"SET lock_timeout = '{int(CREATION_TIMEOUT_S)}s'"))
-        connection.execute(text(f"SELECT pg_advisory_lock({POSTGRES_LOCK_KEY})"))
-        try:
-            yield
-        finally:
-            connection.execute(text(f"SELECT pg_advisory_unlock({POSTGRES_LOCK_KEY})"))
-            connection.execute(text("RESET lock_timeout"))
+    # The lock ends with its transaction: a pooler of transactions would leave a session's lock with a stranger.
+    with engine.begin() as connection:
+        connection.execute(text(f"SET LOCAL lock_timeout = '{int(CREATION_TIMEOUT_S)}s'"))
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({POSTGRES_LOCK_KEY})"))
+        yield
 
 
 def _check_sqlite_folder(url: URL) -> None:
-    if not url.database or url.database == ":memory:":
-        raise StorageError("an in-memory SQLite database cannot be shared by workers; use sqlite:///FILE.db")
-    folder = Path(url.database).absolute().parent
+    folder = sqlite_path(url).parent
     if not folder.is_dir():
-        raise StorageError(f"the folder {folder} of {redact(url)} does not exist; create it with: mkdir -p {folder}")
+        command = f"mkdir -p {shlex.quote(str(folder))}"
+        raise StorageError(f"the folder {folder} of {redact(url)} does not exist; create it with: {command}")
 
 
 def _require_tables(url: URL, engine: Engine) -> None:

@@ -7,6 +7,8 @@ again. What decides anything is in the database; these files only spare work.
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +16,17 @@ from pathlib import Path
 import platformdirs
 from sqlalchemy.engine import URL
 
-from storage.urls import is_sqlite
+from storage.urls import is_sqlite, sqlite_path
 
 
 def default_root(url: URL) -> Path:
     """Beside the SQLite file (`studies.db` has `studies.files`), else this machine's folder for the user's data."""
     if is_sqlite(url):
-        return Path(str(url.database)).absolute().with_suffix(".files")
-    return platformdirs.user_data_path("affinity-search", appauthor=False)
+        return sqlite_path(url).with_suffix(".files")
+    try:
+        return platformdirs.user_data_path("affinity-search", appauthor=False)
+    except RuntimeError:  # a container's user id may have neither a name nor a home
+        return Path(tempfile.gettempdir()) / f"affinity-search-{os.getuid()}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
 from storage.errors import StorageError
-from storage.urls import first_line
+from storage.failures import first_line
 
 T = TypeVar("T")
 

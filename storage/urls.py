@@ -1,53 +1,123 @@
-"""Storage URLs: reading them, showing them without their secrets, and saying what went wrong with them."""
+"""Storage URLs: one reading of them for every command, and showing them without their secrets."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
-from urllib.parse import quote, quote_plus
+from urllib.parse import unquote
 
-import filelock
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 
 from storage.errors import StorageError
+from storage.written import CONTROL, cleaned, expanded
 
 SECRET_QUERY_KEYS = frozenset({"password", "passfile", "sslpassword", "sslkey"})
+USE = "use sqlite:///FILE.db or postgresql://USER@HOST:5432/DATABASE"
+
+# Which driver speaks with the database is ours to choose. People copy URLs that name another: these mean the same.
+DRIVERS = {
+    "sqlite": {"pysqlite"},
+    "postgresql": {"psycopg", "psycopg2", "psycopg2cffi", "psycopg_async", "asyncpg", "pg8000"},
+}
+OURS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
+# psycopg takes these of Python alone, as values that no URL can write.
+NO_OPTIONS = ("autocommit", "context", "row_factory", "cursor_factory")
+# What SQLite itself would do without being asked to.
+USUAL_OPTIONS = {"uri": None, "mode": ("rw", "rwc"), "cache": ("private",)}
 
 
 def parse_url(url: str) -> URL:
     """Read a storage URL; only SQLite and PostgreSQL are supported.
 
     Raises:
-        StorageError: a bare path (with the URL to use instead), an unknown kind of database, or no URL at all.
+        StorageError: a bare path (with the URL to use instead), an unknown kind of database, an option that cannot be
+            meant, or no URL at all.
     """
-    if "://" not in url:
-        raise StorageError(f"{url!r} is a path, not a storage URL; use sqlite:///{url or 'affinity-search.db'}")
+    text = cleaned(url, "the storage URL")
+    found = re.match(r"(\w+)(?:\+(\w+))?://", text, re.ASCII)
+    if found is None:
+        raise _no_url(text)
+    kind, driver = found[1].lower(), (found[2] or "").lower()
+    kind = "postgresql" if kind == "postgres" else kind
+    if kind not in DRIVERS:
+        raise StorageError(f"storage of kind {kind!r} is not supported; {USE}")
+    if driver and driver not in DRIVERS[kind]:
+        raise StorageError(f"the driver {driver!r} of the storage URL is not known here; write {kind}:// without one")
+    rest = text[found.end() :]
     try:
-        parsed = make_url(re.sub(r"^postgres://", "postgresql://", url))
+        parsed = make_url(f"{OURS[kind]}://{rest}")
     except (ArgumentError, ValueError):
-        raise _unreadable(url) from None
-    if parsed.get_backend_name() != "sqlite" and any(
-        "@" in part for part in (parsed.host or "", parsed.database or "")
-    ):
-        raise _unreadable(url)  # an @ or / of the password that was not encoded: the rest of it went astray
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise StorageError(
-            f"storage of kind {parsed.get_backend_name()!r} is not supported; "
-            "use sqlite:///FILE.db or postgresql://USER@HOST:5432/DATABASE"
-        )
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    return parsed
+        raise _unreadable(kind) from None
+    return _sqlite(parsed, rest) if kind == "sqlite" else _postgresql(parsed)
 
 
-def _unreadable(url: str) -> StorageError:
-    scheme = url.split("://", 1)[0]
+def _no_url(text: str) -> StorageError:
+    if re.search(r"@|=|://", text) or re.match(r"(postgres|mysql)\w*:", text):  # it may hold a password
+        return _unreadable("")
+    path = re.sub(r"^sqlite:/*", "", text) or "affinity-search.db"
+    what = "a path, not a storage URL" if text in (path, "") else "no storage URL"
+    return StorageError(f"{text!r} is {what}; use {shlex.quote(sqlite_url(path))}")
+
+
+def sqlite_url(path: str | Path) -> str:
+    """The URL of a SQLite file."""
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def _unreadable(kind: str) -> StorageError:
+    which = f"starting with {kind!r}:// " if kind else ""
     return StorageError(
-        f"the storage URL starting with {scheme!r}:// cannot be read (its rest is not shown: it may hold a "
+        f"the storage URL {which}cannot be read (its rest is not shown: it may hold a "
         "password); use sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special "
         "characters of the password percent-encoded"
     )
+
+
+def _sqlite(url: URL, rest: str) -> URL:
+    if url.username or url.password:
+        raise _unreadable("sqlite")
+    if url.host:
+        raise StorageError(f"{rest!r} follows two slashes: a SQLite URL has three; use {shlex.quote(sqlite_url(rest))}")
+    query = dict(url.query)
+    name = url.database or ""
+    if name.startswith("file:"):  # SQLite's own way of writing it
+        name = unquote(re.sub(r"^file:(//(localhost)?(?=/))?", "", name))
+    if name in ("", ":memory:") or query.get("mode") == "memory":
+        raise StorageError("an in-memory SQLite database cannot be shared by workers; use sqlite:///FILE.db")
+    if CONTROL.search(name):
+        raise StorageError(f"the name of the SQLite file, {name!r}, has a control character in it; name another file")
+    plain = shlex.quote(sqlite_url(name))
+    for key, value in query.items():
+        usual = USUAL_OPTIONS.get(key, ())
+        if usual is not None and value not in usual:
+            raise StorageError(f"the option {key}={value} of a SQLite URL is not taken here; use {plain}")
+    return URL.create("sqlite", database=expanded(name))
+
+
+def _postgresql(url: URL) -> URL:
+    if any("@" in part for part in (url.host or "", url.database or "")):
+        raise _unreadable("postgresql")  # an @ or / of the password that was not encoded: the rest of it went astray
+    for key in NO_OPTIONS:
+        if key in url.query:
+            raise StorageError(f"the option {key!r} of the storage URL is Python's and not PostgreSQL's; leave it out")
+    prepare_threshold(url)
+    return url
+
+
+def prepare_threshold(url: URL) -> dict[str, int | None]:
+    """The driver's option of that name, if the URL has it, as the driver wants it.
+
+    0 and none turn prepared statements off, which a pooler of transactions may ask for. The driver itself would prepare
+    every statement for 0, but other drivers' 0 means never.
+    """
+    given = url.query.get("prepare_threshold")
+    if given is None:
+        return {}
+    if not isinstance(given, str) or not re.fullmatch(r"\d{1,9}|none", given.lower()):
+        raise StorageError(f"the option prepare_threshold of the storage URL is {given!r}; allowed: a number, or none")
+    return {"prepare_threshold": None if given.lower() == "none" else int(given) or None}
 
 
 def redact(url: URL) -> str:
@@ -60,17 +130,8 @@ def redact(url: URL) -> str:
     return shown.render_as_string(hide_password=True)
 
 
-def _first_line(error: BaseException, url: URL) -> str:
-    """The database's own first line, with every secret of the URL removed."""
-    original = getattr(error, "orig", None) or error
-    line = (str(original).strip().splitlines() or [type(error).__name__])[0]
-    for secret in _secrets(url):
-        for written in (secret, quote(secret, safe=""), quote_plus(secret)):
-            line = line.replace(written, "***")
-    return line
-
-
-def _secrets(url: URL) -> list[str]:
+def secrets_of(url: URL) -> list[str]:
+    """Every part of the URL that may not be shown."""
     # A key that is given twice has a tuple of values.
     in_query = [values for key, values in url.query.items() if key in SECRET_QUERY_KEYS]
     several = [value for values in in_query for value in ([values] if isinstance(values, str) else values)]
@@ -82,60 +143,13 @@ def is_sqlite(url: URL) -> bool:
     return url.get_backend_name() == "sqlite"
 
 
-def explain(url: URL, error: BaseException) -> StorageError:
-    """Turn a failure to open `url` into one sentence with the next step."""
-    shown, line = redact(url), _first_line(error, url)
-    if isinstance(error, (ImportError, NoSuchModuleError)):
-        return StorageError(f"{shown} needs a driver that is missing; pip install 'affinity-search[postgres]'")
-    if isinstance(error, filelock.Timeout):
-        return StorageError(f"another process has been creating {shown} for too long; is one hanging?")
-    if isinstance(error, RuntimeError) and "table schema" in line:
-        return StorageError(f"{shown} was made by a newer Optuna: {line}")
-    if is_sqlite(url):
-        return _explain_sqlite(shown, line, Path(str(url.database)))
-    return StorageError(f"{_postgres_cause(url, line)} ({shown}: {line})")
+def sqlite_path(url: URL) -> Path:
+    """The file that the URL leads to. A file is what it resolves to: through a link it has the same lock and folder.
 
-
-def _explain_sqlite(shown: str, line: str, path: Path) -> StorageError:
-    if "not a database" in line or "malformed" in line:
-        return StorageError(f"{path} is not a SQLite database; name another file, or move this one away")
-    if "readonly" in line or "unable to open" in line or "Permission" in line:
-        return StorageError(f"{path} cannot be written ({line}); check the permissions of the file and its folder")
-    if "locked" in line:
-        return StorageError(f"{path} has been locked by another program for over a minute; close that program")
-    return StorageError(f"{shown} cannot be opened: {line}")
-
-
-def _postgres_cause(url: URL, line: str) -> str:
-    where = f"{url.host or 'localhost'}:{url.port or 5432}"
-    causes = {
-        "password authentication failed": f"PostgreSQL at {where} refused user {url.username!r} or its password",
-        "no password supplied": f"PostgreSQL at {where} wants a password for user {url.username!r}",
-        "does not exist": f"PostgreSQL at {where} has no such database or user; create it with createdb or createuser",
-        "refused": f"nothing listens at {where}; is PostgreSQL running there?",
-        "resolve": f"the host name {url.host!r} cannot be resolved; check its spelling",
-        "timeout": f"PostgreSQL at {where} did not answer in time; check the address and the firewall",
-        "permission denied": f"user {url.username!r} may not create tables in {url.database!r}; grant CREATE",
-    }
-    return next((cause for key, cause in causes.items() if key in line), f"PostgreSQL at {where} failed")
-
-
-def explain_late(error: BaseException) -> str | None:
-    """One sentence for a database that failed in the middle of a command; None if it is no such failure."""
-    if _driver_error(error) is None:
-        return None
-    return f"the storage failed: {first_line(error)}; is the database still running and writable?"
-
-
-def first_line(error: BaseException | None) -> str:
-    """The driver's own first line; the statement and its parameters, which SQLAlchemy appends, stay out."""
-    found = _driver_error(error)
-    original = error if found is None else found.orig
-    return (str(original).strip().splitlines() or [type(original).__name__])[0]
-
-
-def _driver_error(error: BaseException | None) -> DBAPIError | None:
-    """The database's error behind whatever Optuna or we made of it."""
-    while error is not None and not isinstance(error, DBAPIError):
-        error = error.__cause__ or error.__context__
-    return error
+    Raises:
+        StorageError: symbolic links lead in a circle, or the path is too long.
+    """
+    try:
+        return Path(str(url.database)).resolve()
+    except (OSError, RuntimeError) as error:
+        raise StorageError(f"{url.database} leads to no file ({error}); name another with --storage") from error

@@ -1,5 +1,6 @@
 """Storage URLs: every mistake and failure is one line with the next step, and no password is ever in it."""
 
+import contextlib
 import sqlite3
 import sys
 from pathlib import Path
@@ -8,15 +9,17 @@ from urllib.parse import quote, unquote
 import optuna
 import pytest
 from conftest import Cli, Ran
+from making import make
 from postgres_server import PASSWORD, SECRETIVE, Server, _free_port
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
 from storage import tables
 from storage.backend import Backend, open_backend
 from storage.errors import StorageError
-from storage.urls import explain, explain_late, parse_url, redact
+from storage.failures import explain, explain_late
+from storage.urls import parse_url, prepare_threshold, redact
 
 SECRET = "hunter2%zz"
 ENCODED = quote(SECRET, safe="")
@@ -40,7 +43,24 @@ def shows_no_secret(ran: Ran) -> bool:
         ("sqlite://", "in-memory SQLite database cannot be shared"),
         ("sqlite:///:memory:", "in-memory SQLite database cannot be shared"),
         ("sqlite:////no/such/folder/x.db", "mkdir -p /no/such/folder"),
-        (f"postgresql+nonsense://u:{ENCODED}@localhost/x", "driver"),
+        (f"postgresql+nonsense://u:{ENCODED}@localhost/x", "the driver 'nonsense' of the storage URL is not known"),
+        ("my studies.db", "use 'sqlite:///my studies.db'"),
+        ("50%?.db", "use sqlite:///50%25%3F.db"),
+        ("sqlite:/x.db", "is no storage URL; use sqlite:///x.db"),
+        ("sqlite://x.db", "a SQLite URL has three; use sqlite:///x.db"),
+        ("sqlite:////no/my studies/x.db", "mkdir -p '/no/my studies'"),
+        ("sqlite:///~nobody-of-this-name/x.db", "is no known home folder"),
+        ("sqlite:///x.db\ny", "the storage URL has the control character '\\n' at position 14"),
+        ("sqlite:///x%0Ay.db", "control character"),
+        ("sqlite:///file:x.db?mode=ro&uri=true", "the option mode=ro of a SQLite URL is not taken here"),
+        ("sqlite:///file::memory:?uri=true", "in-memory SQLite database cannot be shared"),
+        ("sqlite:///x.db?timeout=5", "the option timeout=5 of a SQLite URL is not taken here; use sqlite:///x.db"),
+        (f"host=localhost user=u password={SECRET}", "cannot be read"),
+        (f"u:{SECRET}@localhost/x", "cannot be read"),
+        (f"postgres:/u:{SECRET}@localhost/x", "cannot be read"),
+        (f"u:{SECRET}://localhost/x", "cannot be read"),
+        (f"postgresql://u:{ENCODED}@h/x?autocommit=true", "the option 'autocommit' of the storage URL is Python's"),
+        (f"postgresql://u:{ENCODED}@h/x?prepare_threshold=few", "is 'few'; allowed: a number, or none"),
     ],
 )
 @pytest.mark.parametrize("command", ["launch", "status"])
@@ -51,9 +71,48 @@ def test_urls_that_cannot_be_meant(cli: Cli, command: str, url: str, said: str) 
 
 
 def test_the_short_names_of_postgresql_mean_the_driver_that_we_ship() -> None:
-    for scheme in ("postgres", "postgresql", "postgresql+psycopg"):
+    for scheme in (
+        "postgres",
+        "postgresql",
+        "PostgreSQL",
+        "postgresql+psycopg",
+        "postgresql+psycopg2",
+        "postgres+asyncpg",
+    ):
         assert parse_url(f"{scheme}://u@h/d").drivername == "postgresql+psycopg"
-    assert parse_url("postgresql+psycopg2://u@h/d").drivername == "postgresql+psycopg2", "a choice is respected"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///a b.db\n",
+        " 'sqlite:///a b.db' ",
+        '"sqlite:///a b.db"\r\n',
+        "SQLite+pysqlite:///a b.db",
+        "sqlite:///file:a b.db?uri=true",
+        "sqlite:///file:a%2520b.db?mode=rwc&uri=true",
+        "sqlite:///file:a b.db?uri=True&cache=private",
+    ],
+)
+def test_other_ways_to_write_the_same_file(url: str) -> None:
+    assert parse_url(url) == make_url("sqlite:///a b.db")
+
+
+def test_file_uris_with_a_whole_path() -> None:
+    for url in ("sqlite:////a/b.db", "sqlite:///file:/a/b.db", "sqlite:///file:///a/b.db?uri=true"):
+        assert parse_url(url).database == "/a/b.db"
+
+
+def test_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home of me")
+    assert parse_url("sqlite:///~/studies.db").database == "/home of me/studies.db"
+    assert parse_url("sqlite:///~studies.db").database == "~studies.db"
+
+
+@pytest.mark.parametrize(("given", "meant"), [("0", None), ("none", None), ("7", 7)])
+def test_options_of_a_url_have_their_types(given: str, meant: int | None) -> None:
+    url = make_url(f"postgresql://u@h/d?prepare_threshold={given}&connect_timeout=3")
+    assert prepare_threshold(parse_url(str(url))) == {"prepare_threshold": meant}
 
 
 @pytest.mark.parametrize("key", ["password", "sslpassword", "passfile", "sslkey"])
@@ -69,6 +128,11 @@ def test_a_missing_driver(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     ran = cli("status", "--storage", f"postgresql://u:{ENCODED}@localhost/x", fails=True)
     assert "pip install 'affinity-search[postgres]'" in ran.refused()
+    assert shows_no_secret(ran)
+    monkeypatch.setattr("storage.failures.find_spec", lambda name: "there")
+    ran = cli("status", "--storage", f"postgres://u:{ENCODED}@localhost/x", fails=True)
+    said = ran.refused()
+    assert "psycopg, which is installed but cannot be loaded" in said
     assert shows_no_secret(ran)
 
 
@@ -98,6 +162,19 @@ class TestSqliteFiles:
             other.execute("CREATE TABLE recipes (name TEXT)")
         other.close()
         assert "holds no studies of affinity-search" in cli("status", "--storage", sqlite_url, fails=True).refused()
+
+    def test_a_file_that_was_cut_short_is_told_from_a_foreign_one(self, cli: Cli, sqlite: Backend) -> None:
+        path = Path(str(sqlite.url.database))
+        make(sqlite)
+        sqlite.close()
+        for length in (path.stat().st_size // 2, 100):
+            with path.open("r+b") as file:
+                file.truncate(length)
+            for command in (("status",), ("export", "tiny"), ("launch", "digits")):
+                said = cli(*command, "--storage", f"sqlite:///{path}", fails=True).refused()
+                assert f"{path} is a SQLite database that is damaged or cut short" in said
+                assert f"sqlite3 {path} .recover | sqlite3 {path.with_suffix('.rescued.db')}" in said
+            assert path.stat().st_size == length
 
     @pytest.mark.parametrize(
         "name", ["with space.db", "q'uo\"te.db", "per%25cent.db", "ünï.db", "{brace}.db", "a#b.db"]
@@ -175,7 +252,75 @@ class TestPostgres:
     def test_no_right_to_create_tables(self, cli: Cli, postgres: Server) -> None:
         url = postgres.url(postgres.fresh_database(), SECRETIVE, PASSWORD)
         ran = cli("launch", "digits", "--storage", url, fails=True)
-        assert f"user '{SECRETIVE}' may not create tables" in ran.refused()
+        assert (
+            f'lacks CREATE on schema public; as its owner: GRANT CREATE ON SCHEMA public TO "{SECRETIVE}"'
+            in ran.refused()
+        )
+        assert shows_no_secret(ran)
+
+    def test_the_encoding_is_ours_whatever_the_surroundings_say(
+        self, postgres: Server, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+        opened = open_backend(f"{postgres.url(postgres.fresh_database())}?client_encoding=LATIN2", create=True)
+        for engine in (opened.engine, opened.rdb.engine):
+            with engine.connect() as connection:
+                assert connection.execute(text("SHOW client_encoding")).scalar_one() == "UTF8"
+        opened.close()
+
+    def test_options_of_the_url_reach_every_connection(self, postgres: Server) -> None:
+        url = postgres.url(postgres.fresh_database())
+        opened = open_backend(f"{url}?prepare_threshold=0&application_name=mine", create=True)
+        for engine in (opened.engine, opened.rdb.engine):
+            with engine.connect() as connection:
+                assert connection.execute(text("SHOW application_name")).scalar_one() == "mine"
+                assert connection.connection.dbapi_connection.prepare_threshold is None  # type: ignore[union-attr]
+        opened.close()
+
+    def test_the_creation_lock_is_a_transaction_s(self, postgres: Server) -> None:
+        """A pooler of transactions gives each to another session, which a session's lock would outlive."""
+        opened = open_backend(postgres.url(postgres.fresh_database()), create=True)
+        held = (
+            "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE locktype = 'advisory' AND "
+            "pg_stat_activity.datname = current_database() AND xact_start IS NOT NULL AND state LIKE 'idle in trans%'"
+        )
+        for expected in (1, 0):
+            with contextlib.ExitStack() as stack:
+                if expected:
+                    stack.enter_context(opened.exclusive())
+                with opened.engine.connect() as connection:
+                    assert connection.execute(text(held)).scalar_one() == expected
+                    assert connection.execute(text("SHOW lock_timeout")).scalar_one() == "0"
+        opened.close()
+
+    @pytest.mark.parametrize(
+        ("granted", "command", "lacking"),
+        [
+            ("SELECT ON affinity_schema", ("status",), "SELECT on table"),
+            (
+                "SELECT ON ALL TABLES IN SCHEMA public",
+                ("create", "tiny", "--trials", "9"),
+                "GRANT SELECT, INSERT, UPDATE, DELETE",
+            ),
+            (
+                None,
+                ("status",),
+                "as its owner: GRANT SELECT ON TABLE affinity_schema TO",
+            ),
+        ],
+    )
+    def test_a_role_is_told_the_right_that_it_lacks(
+        self, cli: Cli, postgres: Server, granted: str | None, command: tuple[str, ...], lacking: str
+    ) -> None:
+        name = postgres.fresh_database()
+        opened = open_backend(postgres.url(name), create=True)
+        make(opened)
+        opened.close()
+        if granted:
+            postgres.execute(f"GRANT {granted} TO {SECRETIVE}", name)
+        ran = cli(*command, "--storage", postgres.url(name, SECRETIVE, PASSWORD), fails=True)
+        assert lacking in ran.refused()
+        assert "CREATE" not in ran.err
         assert shows_no_secret(ran)
 
     def test_an_option_that_the_driver_does_not_know(self, cli: Cli, postgres: Server) -> None:

@@ -38,6 +38,6 @@ def _storage_failure(error: BaseException) -> str | None:
         return "the study was deleted while this command worked on it; see: affinity-search status"
     if not type(error).__module__.startswith(("sqlalchemy.", "optuna.")):
         return None
-    from storage.urls import explain_late
+    from storage.failures import explain_late
 
     return explain_late(error)

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from search.doctor.check import Check
 from storage.backend import Backend, open_backend
 from storage.errors import NoDatabaseError, StorageError
+from storage.failures import explain_late, first_line
 from storage.files import StudyFiles, default_root
 from storage.patience import at_once
 from storage.places import Places
-from storage.urls import explain_late, first_line, is_sqlite, parse_url
+from storage.urls import parse_url
 
 if TYPE_CHECKING:
     from storage.study import StoredStudy
@@ -102,11 +103,9 @@ def files_root(url: str, files: Path | None) -> Path | None:
     if files is not None:
         return files
     try:
-        parsed = parse_url(url)
+        return default_root(parse_url(url))
     except StorageError:
         return None
-    in_memory = is_sqlite(parsed) and parsed.database in (None, "", ":memory:")
-    return None if in_memory else default_root(parsed)
 
 
 def check_files(root: Path, study: StoredStudy | None) -> Check:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
-import warnings
 from typing import Any
 
-import optuna
 from sqlalchemy import update
 
 from storage import tables
 from storage.backend import Backend
 from storage.errors import StudyMismatchError
 from storage.places import add_places
-from storage.study import TOKEN_ATTRIBUTE, StoredStudy, is_unfinished, load_study, log, optuna_study
+from storage.rdb import insert_study
+from storage.study import TOKEN_ATTRIBUTE, StoredStudy, find_study, load_study, log
 from studies.spec import StudySpec, fingerprint_differences, widening_differences
 
 
@@ -31,19 +30,17 @@ def create_or_continue(backend: Backend, spec: StudySpec) -> tuple[StoredStudy, 
     Raises:
         StudyMismatchError: the stored scores would mean something else; every differing line is listed.
     """
-    study = optuna_study(backend, spec.name)
-    if study is None or is_unfinished(study):
-        return _create(backend, spec, study), [
+    stored = find_study(backend, spec.name)
+    if stored is None:
+        return _create(backend, spec), [
             f"created study {spec.name!r} with {spec.trials} place{'s' * (spec.trials > 1)}"
         ]
-    stored = load_study(backend, spec.name)
     notes = _continue(stored, spec)
     return stored.refreshed(), notes
 
 
-def _create(backend: Backend, spec: StudySpec, unfinished: optuna.Study | None) -> StoredStudy:
-    """Our rows first, the token last: a study without a token is one whose creator died, and is finished here."""
-    study = unfinished or optuna.create_study(study_name=spec.name, storage=backend.optuna, direction="minimize")
+def _create(backend: Backend, spec: StudySpec) -> StoredStudy:
+    """Optuna's rows and ours in one transaction: whoever dies in between leaves nothing."""
     token = secrets.token_hex(16)
     asked = spec.training.precision
     with backend.engine.begin() as connection:
@@ -57,12 +54,9 @@ def _create(backend: Backend, spec: StudySpec, unfinished: optuna.Study | None) 
         )
         add_places(connection, token, 0, spec.trials)
         log(connection, backend, token, "created", f"{spec.trials} places, protocol {spec.protocol}")
-    with warnings.catch_warnings():
-        # set_metric_names is marked experimental; it puts the protocol beside every score that the dashboard shows.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([f"1 - macro F1 ({spec.protocol})"])
-    study.set_user_attr("protocol", spec.protocol)
-    study.set_user_attr(TOKEN_ATTRIBUTE, token)
+        # The metric's name puts the protocol beside every score that the dashboard shows.
+        attributes = {"protocol": spec.protocol, TOKEN_ATTRIBUTE: token}
+        insert_study(connection, spec.name, attributes, f"1 - macro F1 ({spec.protocol})")
     return load_study(backend, spec.name)
 
 

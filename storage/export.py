@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from storage.errors import NothingToExportError
 from storage.evaluations import latest_test
 from storage.places import Places
 from storage.study import StoredStudy
+
+SHOWN_REASONS = 3
 
 
 class _Model(BaseModel):
@@ -102,9 +105,10 @@ def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, dic
     Raises:
         NothingToExportError: no trial has a value yet.
     """
-    rows = Places(study.backend, study.token).best_rows(top)
+    places = Places(study.backend, study.token)
+    rows = places.best_rows(top)
     if not rows:
-        raise NothingToExportError(f"study {study.name!r} has no finished trial yet; see `affinity-search status`")
+        raise NothingToExportError(_nothing(study.name, places))
     trials = _by_number(study.optuna)
     missing = [row["trial"] for row in rows if row["trial"] not in trials]
     if missing:
@@ -113,6 +117,19 @@ def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, dic
             "value; were they changed by hand?"
         )
     return [(trials[row["trial"]], row) for row in rows]
+
+
+def _nothing(name: str, places: Places) -> str:
+    """Why there is no best trial: none has come so far, or places failed."""
+    counts, study = places.counts(), shlex.quote(name)
+    reasons = [f"{number} × {reason.partition(chr(10))[0]}" for reason, number in places.failures().items()]
+    failed = (
+        f"; {counts.failed} of {counts.total} places failed: {'; '.join(reasons[:SHOWN_REASONS])}" if reasons else ""
+    )
+    if counts.used < counts.total:
+        return f"study {name!r} has no finished trial yet{failed}; see: affinity-search status {study}"
+    more = f"affinity-search launch {study} --trials {2 * counts.total}"
+    return f"study {name!r} has no score, and no place is left{failed}; mend the cause, then add places with: {more}"
 
 
 def _by_number(study: optuna.Study) -> dict[int, FrozenTrial]:

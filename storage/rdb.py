@@ -15,14 +15,20 @@ import optuna
 from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.storages._rdb.models import (
+    StudyDirectionModel,
+    StudyModel,
+    StudySystemAttributeModel,
+    StudyUserAttributeModel,
     TrialIntermediateValueModel,
     TrialModel,
     TrialParamModel,
     TrialSystemAttributeModel,
     TrialUserAttributeModel,
 )
+from optuna.study import StudyDirection
+from optuna.study.study import _SYSTEM_ATTR_METRIC_NAMES
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import bindparam, insert, literal, select
+from sqlalchemy import Connection, bindparam, insert, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
@@ -99,6 +105,23 @@ class BatchingRDBStorage(RDBStorage):
 
 def _attributes(trial_id: Any, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
+
+
+def insert_study(connection: Connection, name: str, attributes: Mapping[str, Any], metric: str) -> None:
+    """A study of Optuna's that minimises `metric`, in the caller's transaction: whole or not at all.
+
+    `optuna.create_study` and each attribute are a transaction of their own. Whoever dies in between would leave a study
+    that looks like somebody else's empty one.
+    """
+    statement = insert(StudyModel).values(study_name=name).returning(StudyModel.study_id)
+    key = {"study_id": connection.execute(statement).scalar_one()}
+    connection.execute(insert(StudyDirectionModel), key | {"direction": StudyDirection.MINIMIZE, "objective": 0})
+    for model, values in (
+        (StudyUserAttributeModel, attributes),
+        (StudySystemAttributeModel, {_SYSTEM_ATTR_METRIC_NAMES: [metric]}),
+    ):
+        rows = [key | {"key": name, "value_json": json.dumps(value)} for name, value in values.items()]
+        connection.execute(insert(model), rows)
 
 
 def _upsert(insert: type[postgresql.Insert] | type[sqlite.Insert]) -> ReturningInsert[tuple[int]]:

@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, select, update
 
@@ -127,13 +126,16 @@ def find_study(backend: Backend, name: str) -> StoredStudy | None:
     Raises:
         StorageError: an Optuna study of that name exists that this program did not make.
     """
-    study = optuna_study(backend, name)
-    if study is None or is_unfinished(study):
+    try:
+        study = optuna.load_study(study_name=name, storage=backend.optuna)
+    except KeyError:
         return None
     token = study.user_attrs.get(TOKEN_ATTRIBUTE)
     if token is None:
+        empty = "" if study.get_trials(deepcopy=False) else "; it is empty: delete it if nobody needs it"
         raise StorageError(
             f"{backend!s} holds a study {name!r} that affinity-search did not make; choose another name with --name"
+            f"{empty}"
         )
     spec, precision = _definition(backend, token)
     return StoredStudy(backend, token, spec, precision, study)
@@ -161,23 +163,6 @@ def history(study: StoredStudy) -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def optuna_study(backend: Backend, name: str) -> optuna.Study | None:
-    """Optuna's study of that name, whoever made it."""
-    try:
-        return optuna.load_study(study_name=name, storage=backend.optuna)
-    except KeyError:
-        return None
-
-
-def is_unfinished(study: optuna.Study) -> bool:
-    """Whether the creator died before it wrote the token: nothing is there but what `_create` writes first."""
-    return (
-        set(study.user_attrs) <= {"protocol"}
-        and study.directions == [StudyDirection.MINIMIZE]
-        and not study.get_trials(deepcopy=False)
-    )
-
-
 def _definition(backend: Backend, token: str) -> tuple[StudySpec, str | None]:
     table = tables.studies
     query = select(table.c.definition, table.c.precision).where(table.c.token == token)
@@ -194,5 +179,5 @@ def _read(definition: str) -> StudySpec:
 
 
 def log(connection: Connection, backend: Backend, token: str, kind: str, text: str) -> None:
-    """Add a line to the history within the caller\'s transaction."""
+    """Add a line to the history within the caller's transaction."""
     connection.execute(tables.events.insert().values(token=token, at=backend.now(), kind=kind, text=text))

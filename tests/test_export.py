@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from conftest import Cli
 from fake_objective import fake_scores
-from making import ARTICLE, make, trained, worker_for
+from making import ARTICLE, holder, make, trained, worker_for
 
 from search.attempt import Attempt
 from search.seeds import trial_seed
@@ -20,6 +20,7 @@ from search.training.results import EpochScore
 from storage.backend import Backend
 from storage.errors import NothingToExportError
 from storage.export import export, make_schema, schema_text, to_json
+from storage.places import Places
 from storage.study import StoredStudy, load_study
 
 SCHEMA = json.loads(schema_text())
@@ -102,7 +103,21 @@ def test_the_article_s_protocol_is_named(sqlite: Backend) -> None:
 def test_nothing_finished(backend: Backend, database_url: str, cli: Cli) -> None:
     make(backend)
     line = cli("export", "tiny", "--storage", database_url, fails=True).refused()
-    assert line == "study 'tiny' has no finished trial yet; see `affinity-search status`"
+    assert line == "study 'tiny' has no finished trial yet; see: affinity-search status tiny"
+
+
+@pytest.mark.parametrize("command", ["export", "evaluate", "embed"])
+def test_a_study_of_which_every_trial_failed_says_why(sqlite: Backend, sqlite_url: str, cli: Cli, command: str) -> None:
+    places = Places.of(make(sqlite, "my study", trials=2))
+    for end in ("has no finished trial yet", "has no score, and no place is left"):
+        claim = places.claim(holder())
+        assert claim is not None
+        places.fail_attempt(claim, "diverged", "the loss became NaN in epoch 1\nmore", last=True)
+        line = cli(command, "my study", "--storage", sqlite_url, fails=True).refused()
+        assert end in line
+        assert "places failed: " in line
+        assert "× the loss became NaN in epoch 1; " in line
+    assert line.endswith("add places with: affinity-search launch 'my study' --trials 4")
 
 
 def test_a_place_whose_trial_still_waits_for_its_pictures(sqlite: Backend) -> None:

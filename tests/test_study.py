@@ -6,10 +6,13 @@ import optuna
 import pytest
 from conftest import Cli, Together
 from making import ARTICLE, TINY, make, open_study, trained
+from sqlalchemy import select
 
+from storage import tables
 from storage.backend import Backend
 from storage.errors import StorageError, StudyMismatchError, StudyNotFoundError
 from storage.places import Places
+from storage.rdb import insert_study
 from storage.study import find_study, history, load_study, study_names, study_tokens
 from studies.errors import StudyFileError
 
@@ -46,14 +49,33 @@ class TestCreation:
             assert study.optuna.metric_names == [f"1 - macro F1 ({protocol})"]
             assert study.optuna.user_attrs["protocol"] == protocol
 
-    @pytest.mark.parametrize("done", [0, 1])
-    def test_a_creation_that_was_cut_off_is_completed(self, backend: Backend, done: int) -> None:
-        cut_off = optuna.create_study(study_name="digits", storage=backend.optuna)
-        if done:
-            cut_off.set_user_attr("protocol", "holdout")
+    def test_a_creation_that_was_cut_off_leaves_nothing(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def die(*arguments: object) -> None:
+            insert_study(*arguments)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patched:
+            patched.setattr("storage.creation.insert_study", die)
+            with pytest.raises(KeyboardInterrupt):
+                open_study(backend, "digits", trials=3)
+        assert backend.optuna.get_all_studies() == []
+        with backend.engine.connect() as connection:
+            for table in (tables.studies, tables.places, tables.events):
+                assert connection.execute(select(table)).all() == []
         study, notes = open_study(backend, "digits", trials=3)
         assert notes == ["created study 'digits' with 3 places"]
         assert study.optuna.metric_names == ["1 - macro F1 (holdout)"]
+        assert study.optuna.directions == [optuna.study.StudyDirection.MINIMIZE]
+
+    def test_somebody_else_s_empty_study_is_not_taken_over(self, backend: Backend) -> None:
+        theirs = optuna.create_study(study_name="digits", storage=backend.optuna)
+        theirs.set_user_attr("protocol", "mine")
+        with pytest.raises(StorageError, match=r"did not make; choose another name with --name; it is empty"):
+            open_study(backend, "digits", trials=3)
+        assert optuna.load_study(study_name="digits", storage=backend.optuna).user_attrs == {"protocol": "mine"}
+        assert study_names(backend) == []
 
     def test_a_deleted_study_s_name_is_free_and_its_places_are_gone(self, backend: Backend) -> None:
         old = trained(backend)

@@ -59,7 +59,7 @@ class Command:
         return [(str(told["worker"]), float(told["duration_s"])) for told in found]
 
     def _run(self, *arguments: str) -> str:
-        command = [sys.executable, "-m", "search", *arguments]
+        command = [sys.executable, "-P", "-m", "search", *arguments]
         done = subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:  # it has said why
             sys.exit(f"error: affinity-search {arguments[0]} ended with exit code {done.returncode}")

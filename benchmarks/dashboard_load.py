@@ -120,7 +120,7 @@ def served(url: str, folder: Path) -> Iterator[Any]:
     password = folder / "password"
     password.write_text("bench:" + secrets.token_urlsafe(12))
     password.chmod(0o600)
-    command = [sys.executable, "-m", "search", "dashboard", "--port", "0", "--password-file", str(password)]
+    command = [sys.executable, "-P", "-m", "search", "dashboard", "--port", "0", "--password-file", str(password)]
     environment = os.environ | {"AFFINITY_SEARCH_STORAGE": url}
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

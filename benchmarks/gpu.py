@@ -87,7 +87,7 @@ def matrix_rate(device: str, side: int) -> tuple[float, str]:
         (slot,) = plan(device, None)
     except AffinitySearchError as error:
         sys.exit(f"error: {error}")
-    command = [sys.executable, "-c", MATRIX_RATE, slot.device, str(side)]
+    command = [sys.executable, "-P", "-c", MATRIX_RATE, slot.device, str(side)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | slot.environment)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

@@ -40,7 +40,7 @@ def first_step_s(study: str, options: list[str]) -> float:
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
         environment = os.environ | {"AFFINITY_SEARCH_STORAGE": f"sqlite:///{folder}/start.db"}
         said = Path(folder) / "said"
-        command = [sys.executable, "-m", "search", "launch", study, "--workers", "1", *options]
+        command = [sys.executable, "-P", "-m", "search", "launch", study, "--workers", "1", *options]
         began = time.monotonic()
         with said.open("wb") as file:
             process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)

@@ -27,7 +27,8 @@ class Objective:
         Raises:
             DataError: the data set is not there, cannot be read, or has too few images.
         """
-        from search.training import datasets
+        # What trains is imported here too: what is wrong with it is then known before a place is claimed.
+        from search.training import datasets, fit  # noqa: F401
 
         data = spec.data
         self._spec = spec

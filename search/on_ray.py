@@ -7,6 +7,7 @@ its logs show those, unlike a runtime environment.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from search.accelerators import Slot
+from search.children import surroundings
 from search.nvidia import NoSuchDeviceError
 from search.worker_process import WorkerProcess
 from storage.places import Places
@@ -51,7 +53,7 @@ class Actor:
         libc = ctypes.CDLL(None)
         self._process = subprocess.Popen(
             [python or sys.executable, *options],
-            env=os.environ | environment,
+            env=surroundings() | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -165,7 +167,9 @@ def connect(address: str, study: StoredStudy) -> None:
         raise RayError(f"--on {address} given; allowed: ray, or ray://HOST:PORT for a cluster elsewhere")
     _knock(address if address != "ray" else os.environ.get("RAY_ADDRESS", ""))
     try:
-        ray.init("auto" if address == "ray" else address, log_to_driver=False, logging_level="ERROR")
+        # Ray puts the current folder first on its workers' path: a `search.py` there would be taken for ours.
+        with contextlib.chdir(Path(__file__).parents[1]):
+            ray.init("auto" if address == "ray" else address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise RayError(f"no Ray cluster at {address} ({reason}); start one with: ray start --head") from error

@@ -10,7 +10,8 @@ from types import FrameType, TracebackType
 class StopSignals:
     """Within its context, the first SIGINT asks to drain; a second one, SIGTERM or SIGHUP to stop now.
 
-    The handler only sets flags: raising from it could tear a database write apart.
+    The handler only sets flags: raising from it could tear a database write apart. What was ignored at the start stays
+    ignored: `nohup` ignores SIGHUP, and a shell's `&` in a script SIGINT.
     """
 
     def __init__(self, on_change: Callable[[StopSignals], None] | None = None) -> None:
@@ -21,7 +22,8 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._previous[number] = signal.signal(number, self._handle)
+            if not is_ignored(number):
+                self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
@@ -39,3 +41,8 @@ class StopSignals:
     def should_stop(self) -> bool:
         """For a trainer, which asks after every call of its compiled step."""
         return self.stopping
+
+
+def is_ignored(number: int) -> bool:
+    """Whether whoever started this process has seen to it that the signal does nothing."""
+    return signal.getsignal(number) == signal.SIG_IGN

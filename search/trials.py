@@ -15,7 +15,14 @@ from search.attempt import Attempt
 from search.checkpointing import Checkpointer
 from search.objective import Objective
 from search.pictures import Album
-from search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
+from search.training.errors import (
+    MACHINE_ERRORS,
+    DivergedError,
+    OutOfMemoryError,
+    TrainingInterrupted,
+    UnfitMachineError,
+    unfit_text,
+)
 from search.training.results import best_epoch
 from search.view import plural
 from storage.attributes import attributes
@@ -165,6 +172,10 @@ class Worker:
             return False
         elif isinstance(outcome, StorageGoneError):
             raise outcome
+        elif isinstance(outcome, MACHINE_ERRORS):
+            # Whatever place was tried here would fail so: none is spent, no attempt is counted.
+            self._give_back(attempt, f"given back: {unfit_text(outcome)}")
+            raise UnfitMachineError(unfit_text(outcome)) from outcome
         elif isinstance(outcome, Exception):
             # Unknown, so perhaps this machine's fault: the place gets another attempt, this process ends loudly.
             text = f"{type(outcome).__name__}: {outcome}"
@@ -200,9 +211,9 @@ class Worker:
         # What this process holds of the GPU may be in the way. A launcher starts another there, but not for ever.
         raise error
 
-    def _give_back(self, attempt: Attempt) -> None:
+    def _give_back(self, attempt: Attempt, reason: str = GIVEN_BACK) -> None:
         try:
-            attempt.give_back(GIVEN_BACK)
+            attempt.give_back(reason)
             say(f"trial {attempt.number} given back")
         except Exception as error:
             if not is_transient(error):

@@ -16,6 +16,7 @@ from search.objective import Objective
 from search.pictures import Album
 from search.reporting import ReportingThread
 from search.signals import StopSignals
+from search.training.errors import told_as_unfit
 from search.trials import Current, Worker, say
 from storage.collecting import collector_resting
 from storage.files import StudyFiles, default_root
@@ -69,7 +70,7 @@ def work(study: StoredStudy, options: WorkerOptions, signals: StopSignals | None
 
 def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSignals, current: Current) -> int:
     since = study.backend.time()
-    with collector_resting():  # it would go through all that is being imported half a dozen times
+    with told_as_unfit(), collector_resting():  # it would go through all that is being imported half a dozen times
         worker = _prepare(study, options, current)
     ended = 0
     while not signals.draining and (claim := worker.places.claim(worker.holder)):
@@ -83,7 +84,8 @@ def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSign
 def announce(signals: StopSignals) -> None:
     """Called from the signal handler, where `print` could find itself interrupted in the middle of a line."""
     message = "stopping now, the trial is given back" if signals.stopping else "no new trial after this one"
-    os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())
+    with contextlib.suppress(OSError):  # a full disk under the log
+        os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())
 
 
 def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Worker:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from search.accelerators import Slot
+from search.children import COMMAND, surroundings
 from search.worker import new_worker_id
 from storage.study import StoredStudy
 
@@ -59,7 +59,7 @@ class WorkerProcess:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, *command, *options, "--", study.name],
-                env=os.environ | self.environment(study),
+                env=surroundings() | self.environment(study),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -72,7 +72,7 @@ class WorkerProcess:
         """The arguments for Python that begin a new worker here; what the launcher decides comes after them."""
         slot = self.slot
         self.worker_id = f"{new_worker_id()}-{slot.label.replace(':', '')}"
-        command = ["-m", "search", "worker", "--device", slot.device, "--worker-id", self.worker_id]
+        command = [*COMMAND, "worker", "--device", slot.device, "--worker-id", self.worker_id]
         command += ["--threads", str(slot.threads)] if slot.threads else []
         command += ["--memory-mib", str(slot.memory_mib)] if slot.memory_mib else []
         return command

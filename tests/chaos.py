@@ -148,7 +148,7 @@ class Chaos:
 
     def _recover_twice(self) -> bool:
         """Two at the same moment, beside those of the launcher and the workers."""
-        command = [sys.executable, "-m", "search", "doctor", "chaos", "--repair"]
+        command = [sys.executable, "-P", "-m", "search", "doctor", "chaos", "--repair"]
         both = [self._start(command, f"doctor-{self.happened['recoveries']}-{number}") for number in range(2)]
         threading.Thread(target=lambda: [one.wait() for one in both]).start()
         return True

@@ -230,7 +230,7 @@ def start(warm: dict[str, str], tmp_path: Path) -> Iterator[Start]:
         python = warm["FAKE_PYTHON"] if fake else sys.executable
         with log.open("wb") as file:
             process = (Warm if fake and forked else subprocess.Popen)(
-                [python, "-m", "search", *arguments],
+                [python, "-P", "-m", "search", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

@@ -22,7 +22,7 @@ def together(address: str, action: str, url: str, arguments: list[str]) -> list[
     """Let one process for each argument do `action` at once; returns their results in no particular order."""
     environment = os.environ | {"CONTENDER_URL": url, ADDRESS: address}
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        done = Warm(["", "-m", "contender", action, *arguments], stdout=out, stderr=errors, env=environment)
+        done = Warm(["", "-P", "-m", "contender", action, *arguments], stdout=out, stderr=errors, env=environment)
         code = done.wait(TIMEOUT_S)
         for file in (out, errors):
             file.seek(0)

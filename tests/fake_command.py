@@ -1,6 +1,6 @@
 """The real `affinity-search` command in a process of its own, with the fake objective; so are the workers it starts.
 
-Called as Python is (`fake-python -m search …`), because the launcher starts its workers with `sys.executable`.
+Called as Python is (`fake-python -P -m search …`), because the launcher starts its workers with `sys.executable`.
 """
 
 import os
@@ -36,5 +36,5 @@ def _fake_on_ray() -> None:
 
 
 if __name__ == "__main__":
-    assert sys.argv[1:3] == ["-m", "search"], sys.argv
-    main(sys.argv[3:])
+    assert sys.argv[1:4] == ["-P", "-m", "search"], sys.argv
+    main(sys.argv[4:])

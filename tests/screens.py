@@ -34,12 +34,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="screens-", ignore_cleanup_errors=True) as name:
         url = f"sqlite:///{name}/screens.db"
         environment = os.environ | {"AFFINITY_SEARCH_STORAGE": url}
-        command = [sys.executable, "-m", "search", "launch", "digits", "--workers", "2"]
+        command = [sys.executable, "-P", "-m", "search", "launch", "digits", "--workers", "2"]
         with subprocess.Popen(command, env=environment) as launch:
             take_live_view(url)
             assert launch.wait() == 0
         with subprocess.Popen(
-            [sys.executable, "-m", "search", "dashboard", "--port", "0"],
+            [sys.executable, "-P", "-m", "search", "dashboard", "--port", "0"],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,

@@ -49,7 +49,7 @@ class TestWorker:
         make(sqlite, trials=1)
         (slot, _) = plan("gpu:1", None, per_device=2)
         python, search, worker, *options = WorkerProcess(slot, tmp_path).new_command()
-        assert (python, search, worker) == ("-m", "search", "worker")
+        assert (python, search, worker) == ("-P", "-m", "search", "worker")
         self.run(cli, sqlite_url, *options)
         (asked,) = configured
         assert (asked["device"], asked["memory_mib"], asked["threads"]) == ("gpu:0", 36_000, None)

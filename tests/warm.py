@@ -39,7 +39,7 @@ def warm_process() -> Iterator[str]:
 
 
 class Warm:
-    """In place of subprocess.Popen for `PYTHON -m MODULE …`, as far as our tests and the launcher use it."""
+    """In place of subprocess.Popen for `PYTHON -P -m MODULE …`, as far as our tests and the launcher use it."""
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class Warm:
         stdin: int = subprocess.DEVNULL,
         start_new_session: bool = True,
     ) -> None:
-        assert (args[1], stdin, start_new_session) == ("-m", subprocess.DEVNULL, True), args
+        assert (list(args[1:3]), stdin, start_new_session) == (["-P", "-m"], subprocess.DEVNULL, True), args
         self.args = args
         self.returncode: int | None = None
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(env[ADDRESS])
         errors = stdout if isinstance(stderr, int) else stderr
         socket.send_fds(self._connection, [b"\n"], [stdout.fileno(), errors.fileno()])
-        request = {"module": args[2], "arguments": args[3:], "environment": env, "folder": str(Path.cwd())}
+        request = {"module": args[3], "arguments": args[4:], "environment": env, "folder": str(Path.cwd())}
         self._answers = self._connection.makefile("rw")
         print(json.dumps(request), file=self._answers, flush=True)
         self.pid = int(self._answers.readline())

@@ -6,17 +6,24 @@ import sys
 
 from search.exits import Exit, exit_for
 
-QUIET = (KeyboardInterrupt, BrokenPipeError)
-
 
 def main() -> None:
     """Run the command; a person's mistake or an outside failure becomes one message, never a traceback."""
-    from search.cli.app import app
+    try:  # from the first import on: Ctrl-C may come then too
+        from search import children
 
-    try:
+        children.leave_out_current_folder()
+        from search import streams
+        from search.cli.app import app
+
+        streams.settle()
         app()
-    except (Exception, KeyboardInterrupt) as error:
+    except KeyboardInterrupt:  # first, as the others' explanations import more
+        sys.exit(Exit.INTERRUPTED)
+    except Exception as error:
         code, message = _explained(error)
+        if isinstance(error, streams.ENDS_STDOUT):
+            streams.abandon_stdout()
         if message is None:
             raise
         if message:
@@ -29,7 +36,7 @@ def _explained(error: BaseException) -> tuple[Exit, str | None]:
     code = exit_for(error)
     if code is None:
         return Exit.FAILED, _storage_failure(error)
-    return code, "" if isinstance(error, QUIET) else str(error)
+    return code, "" if isinstance(error, BrokenPipeError) else str(error)
 
 
 def _storage_failure(error: BaseException) -> str | None:

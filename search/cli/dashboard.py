@@ -48,6 +48,7 @@ def dashboard(
     from search.dashboard.guard import is_loopback
     from search.dashboard.password import read_password
     from search.dashboard.serving import Access, guarded, port_of, server_for
+    from search.signals import is_ignored
     from storage.files import default_root
     from storage.reading import reading_storage
 
@@ -63,7 +64,8 @@ def dashboard(
     threading.Thread(target=trials.read_ahead, daemon=True).start()
     _announce(f"{backend}", access, port_of(server))
     # As process 1 of a container it would otherwise be deaf to the signal that ends it.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    if not is_ignored(signal.SIGTERM):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     server.run()
 
 

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 from search.devices import on_jax, on_tensorflow
 from search.devices.cpu import cpu_multiplies_bfloat16
 from search.devices.errors import DeviceError
-from search.devices.packages import TRAINING_BACKENDS, backend, keras_home, require_backend, versions
+from search.devices.packages import (
+    TRAINING_BACKENDS,
+    backend,
+    keras_home,
+    require_backend,
+    versions,
+    without_matplotlib,
+)
 from search.devices.wanted import Wanted
 from search.training.results import PRECISIONS
 
@@ -53,10 +60,12 @@ def configure(device: str, threads: int | None = None, memory_mib: int | None = 
         raise DeviceError(f"threads is {threads}; it must be at least 1.")
     require_backend()
     wanted = Wanted(kind, index, threads, memory_mib)
-    if backend() == "jax":
-        on_jax.configure(wanted)
-    elif backend() == "tensorflow":
-        wanted.strategy = on_tensorflow.configure(wanted, _configured.strategy)
+    with without_matplotlib():
+        if backend() == "jax":
+            on_jax.configure(wanted)
+        elif backend() == "tensorflow":
+            wanted.strategy = on_tensorflow.configure(wanted, _configured.strategy)
+        import keras  # noqa: F401
     _configured = wanted
 
 

@@ -43,8 +43,13 @@ def _stderr_if_failed() -> Iterator[None]:
     TensorFlow's oneDNN notice is written before its log level is read, so the level cannot silence it.
     """
     sys.stderr.flush()
+    try:
+        file = tempfile.TemporaryFile()  # noqa: SIM115
+    except OSError:  # a full disk, or no folder for temporary files: then the notice is seen
+        yield
+        return
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as held:
+    with file as held:
         os.dup2(held.fileno(), 2)
         try:
             yield

@@ -1,9 +1,12 @@
 """Which backend Keras uses and which versions are installed, without importing any of them."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
 import platform
+import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -42,6 +45,24 @@ def require_backend() -> None:
         problem = f"is {chosen}, which is not installed"
         remedies = [f"pip install 'affinity-search[{install}", *instead]
     raise UnfitMachineError(f"Keras' backend {problem}; {', or '.join(remedies) or 'set KERAS_BACKEND=tensorflow'}")
+
+
+@contextlib.contextmanager
+def without_matplotlib() -> Iterator[None]:
+    """Within it Keras does not find matplotlib, which it imports for galleries of images that nobody here asks for.
+
+    That would read the user's matplotlibrc and a notebook's MPLBACKEND, which this process cannot load, and end a
+    worker for it.
+    """
+    name = "matplotlib"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def keras_home() -> Path:

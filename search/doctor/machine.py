@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search import accelerators, devices, nvidia
+from search.children import SAFE, surroundings
 from search.doctor.check import Check
 from search.view import plural
 
@@ -148,11 +149,11 @@ def probe() -> Check:
         slot = accelerators.plan("auto", None)[0]
     except nvidia.NoSuchDeviceError as error:
         return Check("probe", "failed", f"not tried: {error}")
-    command = [sys.executable, "-c", PROBE, slot.device, str(slot.threads or 0)]
+    command = [sys.executable, SAFE, "-c", PROBE, slot.device, str(slot.threads or 0)]
     try:
         done = subprocess.run(
             command,
-            env=os.environ | slot.environment,
+            env=surroundings() | slot.environment,
             capture_output=True,
             text=True,
             errors="replace",

@@ -1,8 +1,13 @@
-"""Matplotlib without its global state: a figure is an object, and becomes PNG bytes."""
+"""Matplotlib without its global state: a figure is an object, and becomes PNG bytes.
+
+Nothing of the user's changes our pictures: no backend (MPLBACKEND), no matplotlibrc.
+"""
 
 from __future__ import annotations
 
 import io
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,8 +21,23 @@ DPI = 100
 MINORITY, MAJORITY, BEST, PLAIN, SECOND = "#D55E00", "#0072B2", "#009E73", "#333333", "#CC79A7"
 
 
+def load() -> None:
+    """Import matplotlib with its own defaults; in a program that uses it already, that program's settings stay."""
+    if "matplotlib" in sys.modules:
+        return
+    backend = os.environ.pop("MPLBACKEND", None)  # a notebook's, whose module this process may lack
+    try:
+        import matplotlib
+
+        matplotlib.rcdefaults()
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+
+
 def subplots(columns: int, width: float, height: float, title: str) -> tuple[Figure, list[Axes]]:
     """A figure with axes side by side; sizes in inches."""
+    load()
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
@@ -49,6 +69,7 @@ def message(text: str) -> bytes:
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
+    load()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     buffer = io.BytesIO()

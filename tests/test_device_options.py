@@ -48,8 +48,8 @@ class TestWorker:
     ) -> None:
         make(sqlite, trials=1)
         (slot, _) = plan("gpu:1", None, per_device=2)
-        python, search, worker, *options = WorkerProcess(slot, tmp_path).new_command()
-        assert (python, search, worker) == ("-P", "-m", "search", "worker")
+        safe, python, search, worker, *options = WorkerProcess(slot, tmp_path).new_command()
+        assert (safe, python, search, worker) == ("-P", "-m", "search", "worker")
         self.run(cli, sqlite_url, *options)
         (asked,) = configured
         assert (asked["device"], asked["memory_mib"], asked["threads"]) == ("gpu:0", 36_000, None)
@@ -58,7 +58,7 @@ class TestWorker:
         self, cli: Cli, sqlite: Backend, sqlite_url: str, tmp_path: Path, configured: list[dict[str, Any]]
     ) -> None:
         make(sqlite, trials=1)
-        self.run(cli, sqlite_url, *WorkerProcess(Slot("cpu", "cpu", 3, {}), tmp_path).new_command()[3:])
+        self.run(cli, sqlite_url, *WorkerProcess(Slot("cpu", "cpu", 3, {}), tmp_path).new_command()[4:])
         (asked,) = configured
         assert (asked["device"], asked["memory_mib"], asked["threads"]) == ("cpu", None, 3)
 

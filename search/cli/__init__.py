@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from search.exits import Exit, exit_for
-
 
 def main() -> None:
     """Run the command; a person's mistake or an outside failure becomes one message, never a traceback."""
-    try:  # from the first import on: Ctrl-C may come then too
+    try:  # every import of ours is within it: Ctrl-C may come then too
         from search import children
 
         children.leave_out_current_folder()
@@ -18,8 +16,8 @@ def main() -> None:
 
         streams.settle()
         app()
-    except KeyboardInterrupt:  # first, as the others' explanations import more
-        sys.exit(Exit.INTERRUPTED)
+    except KeyboardInterrupt:  # first: the explanations of others import more
+        sys.exit(130)  # Exit.INTERRUPTED
     except Exception as error:
         code, message = _explained(error)
         if isinstance(error, streams.ENDS_STDOUT):
@@ -31,8 +29,10 @@ def main() -> None:
         sys.exit(code)
 
 
-def _explained(error: BaseException) -> tuple[Exit, str | None]:
+def _explained(error: Exception) -> tuple[int, str | None]:
     """The exit code and the message, which may be empty; None for a bug."""
+    from search.exits import Exit, exit_for
+
     code = exit_for(error)
     if code is None:
         return Exit.FAILED, _storage_failure(error)

@@ -62,7 +62,7 @@ def without_matplotlib() -> Iterator[None]:
     try:
         yield
     finally:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
 
 
 def keras_home() -> Path:

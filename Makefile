@@ -81,6 +81,9 @@ storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optun
 overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (4 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.overhead
 
+trial-rate: $(VENV)/.installed-run  ## Trials per minute of the digits study, and what one costs (2 minutes)
+	$(BIN)/python -m benchmarks.trial_rate
+
 start: $(VENV)/.installed-run  ## Seconds from launch to the first training step (2 minutes)
 	$(BIN)/python -m benchmarks.start $(DATA_OPTION)
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial
 
 from search.training.results import EpochScore, best_epoch
-from storage.artifacts import LazyFolder, artifacts_folder
+from storage.artifacts import RECORD_PREFIX, LazyFolder, artifacts_folder
 from storage.files import StudyFiles
 
 ARTIFACT_ID = re.compile(r"(?P<token>[0-9a-f]{32})-(?P<key>[0-9a-f]{16})-(?P<number>\d+)")
@@ -126,6 +127,15 @@ class PictureStore(LazyFolder):
             with contextlib.suppress(OSError):  # a folder that may only be read: it is drawn again next time
                 self.write(f"{token}-{key}-{each}", io.BytesIO(content))
         return pictures[number] if number < len(pictures) else _blank("this trial has no such picture")
+
+
+def history_of(files: StudyFiles, trial: FrozenTrial) -> History | None:
+    """What is kept of the trial's epochs; None for one that has not ended, or that another folder of --files has."""
+    for name in trial.system_attrs:
+        asked = ARTIFACT_ID.fullmatch(name.removeprefix(RECORD_PREFIX))
+        if asked is not None:
+            return _read(files.history(asked["key"]))
+    return None
 
 
 def _read(path: Path) -> History | None:

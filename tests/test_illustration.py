@@ -16,7 +16,7 @@ from PIL import Image
 from search.attempt import Attempt
 from search.figures import trial as drawing
 from search.figures.study import MOST_POINTS, Point, figures
-from search.pictures import Album, PictureStore
+from search.pictures import Album, PictureStore, history_of
 from search.reporting import Reporter
 from search.training.diagnostics import Diagnostics
 from search.training.metrics import Scores
@@ -111,6 +111,15 @@ class TestPictures:
         attempt.complete()
         with store.open_reader(first) as reader, Image.open(reader) as image:
             assert image.size[1] > small[1], "the stand-in is not kept"
+
+    def test_the_history_is_found_by_its_trial(self, sqlite: Backend, root: Path) -> None:
+        attempt = self.attempt(sqlite, root)
+        files = StudyFiles(root, attempt.study.token)
+        assert history_of(files, attempt.study.optuna.trials[0]) is None, "it has not ended"
+        attempt.complete()
+        found = history_of(files, attempt.study.optuna.trials[0])
+        assert found is not None
+        assert [epoch.loss for epoch in found.epochs] == [epoch.loss for epoch in epochs()]
 
     def test_half_a_history_is_none(self, sqlite: Backend, root: Path) -> None:
         attempt = self.attempt(sqlite, root)

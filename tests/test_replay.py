@@ -92,6 +92,18 @@ class TestEpochsUntilSuccess:
         assert Replay(table, PATIENT, seed=0).epochs_to_success() == 9
         assert Replay(table, STRICT, seed=0).epochs_to_success() == NEVER
 
+    def test_a_pruned_trial_counts_with_the_best_it_reached(self) -> None:
+        table = in_order([[0.7, 0.7, 0.75], [0.7, 0.7, 0.75], [0.1, 0.1, 0.1], [0.8, 0.1, 0.9]])
+        assert Replay(table, STRICT, seed=0).epochs_to_success() == 3 + 3 + 2 + 3
+        worse_later = in_order([[0.7, 0.7, 0.75], [0.7, 0.7, 0.75], [0.6, 0.1, 0.9]])
+        assert Replay(worse_later, STRICT, seed=0).epochs_to_success() == NEVER
+
+    def test_noise_moves_the_scores_and_not_what_is_wanted(self) -> None:
+        """The only best row is told as worse than the other one by some seeds."""
+        table = in_order([[0.50], [0.51]])
+        ends = {Replay(table, PATIENT, seed=seed, noise=0.1).epochs_to_success() for seed in range(20)}
+        assert ends == {2, NEVER}
+
     def test_workers_take_turns_by_the_epoch(self) -> None:
         """The second one's success is seen once the first has begun a third trial: 3 epochs, 3, and 1."""
         table = in_order([[0.1] * 3, [0.9] * 3, [0.1] * 3])

@@ -16,8 +16,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from benchmarks.commands import Command, machine
 from benchmarks.sampling.table import PARAMETERS, STUDY, TABLE
+from search.pictures import history_of
 from storage.attributes import attributes
 from storage.backend import open_backend
+from storage.files import StudyFiles, default_root
 from storage.study import load_study
 
 
@@ -37,14 +39,17 @@ def write(url: str) -> int:
     with TABLE.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*PARAMETERS, *(f"macro_f1_{epoch}" for epoch in range(epochs)), "seconds"])
-        rows = list(_rows(study.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))))
+        files = StudyFiles(default_root(study.backend.url), study.token)
+        rows = list(_rows(study.optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), files))
         writer.writerows(rows)
     return len(rows)
 
 
-def _rows(trials: Sequence[FrozenTrial]) -> Iterator[list[str]]:
+def _rows(trials: Sequence[FrozenTrial], files: StudyFiles) -> Iterator[list[str]]:
     for trial in trials:
-        scores = [1.0 - value for _, value in sorted(trial.intermediate_values.items())]
+        history = history_of(files, trial)  # Optuna is told the best so far alone
+        assert history is not None, f"trial {trial.number} has no history in {files.root}"
+        scores = [epoch.scores.macro_f1 for epoch in history.epochs]
         yield [
             *(f"{trial.params[name]:.6g}" for name in PARAMETERS),
             *(f"{score:.4f}" for score in scores),

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Start
-from making import TINY, open_study
+from making import trained
 from PIL import Image
 
 from search import devices
@@ -83,9 +83,8 @@ def test_softmax_has_no_centres() -> None:
 
 def test_the_command(sqlite: Backend, sqlite_url: str, start: Start, tmp_path: Path) -> None:
     small = ["training.epochs=2", "network.widths=[2]", "space.n_centers=1"]
-    open_study(sqlite, TINY, trials=1, overrides=small)
+    trained(sqlite, trials=1, overrides=small)
     at = ("--device", "cpu", "--threads", "1", "--storage", sqlite_url)
-    assert start("worker", "tiny", *at, fake=False).ended() == 0
     made = start("embed", "tiny", *at, "--width", "2", "--output", str(tmp_path / "out"), fake=False)
     assert made.ended() == 0, made.said
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -93,7 +92,7 @@ def test_the_command(sqlite: Backend, sqlite_url: str, start: Start, tmp_path: P
         "epoch-002.png",
         "features.gif",
     ]
-    refused = start("embed", "tiny", *at, "--trial", "7", fake=False)
+    refused = start("embed", "tiny", *at, "--trial", "7")
     assert refused.ended() == 1
     assert "error: study 'tiny' has no finished trial 7" in refused.said
 

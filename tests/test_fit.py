@@ -52,6 +52,20 @@ def small(splits, head="affinity", training=SHORT, **options):
     return Trainer(few(train), few(evaluation), FACTS["digits"], network, training, **options)
 
 
+@pytest.fixture(scope="module")
+def shared(splits):
+    """A `small` one with these options, the same for all tests that ask for them: building one takes a second."""
+    made = {}
+
+    def get(**options):
+        key = repr(sorted(options.items()))
+        if key not in made:
+            made[key] = small(splits, **options)
+        return made[key]
+
+    return get
+
+
 def outcome(result):
     """All but the durations."""
     return [(epoch.loss, epoch.scores) for epoch in result.epochs]
@@ -68,15 +82,19 @@ def test_the_affinity_head_learns_digits(trainer):
     assert all(0 < epoch.duration_s < 60 for epoch in seen)
 
 
-@pytest.mark.parametrize("params", [AffinityParams(0.43, 50.0, 3), AffinityParams(0.3, 200.0, 5)], ids=str)
-def test_the_first_epoch_of_the_bundled_digits_scores_well_above_chance(params):
-    """A pruner acts on early scores: a batch norm whose averages lag behind would make them noise (0.03 here)."""
+@pytest.fixture(scope="module")
+def bundled_digits():
     spec = load("digits")
     network = NetworkConfig(spec.network.widths, spec.network.depth, spec.network.batch_norm_momentum, "affinity")
     training = replace(TRAINING, epochs=1, batch=spec.training.batch, learning_rate=spec.training.learning_rate)
     train, evaluation = search_splits("digits", spec.data.minority, spec.data.validation, "holdout", spec.seed, None)
-    trainer = Trainer(train, evaluation, FACTS["digits"], network, training, spec.space.max_centers)
-    assert trainer.run(params, seed=1).best.scores.macro_f1 > 0.4, "chance is 0.1"
+    return Trainer(train, evaluation, FACTS["digits"], network, training, spec.space.max_centers)
+
+
+@pytest.mark.parametrize("params", [AffinityParams(0.43, 50.0, 3), AffinityParams(0.3, 200.0, 5)], ids=str)
+def test_the_first_epoch_of_the_bundled_digits_scores_well_above_chance(params, bundled_digits):
+    """A pruner acts on early scores: a batch norm whose averages lag behind would make them noise (0.03 here)."""
+    assert bundled_digits.run(params, seed=1).best.scores.macro_f1 > 0.4, "chance is 0.1"
 
 
 def test_the_softmax_head_learns_digits(splits):
@@ -86,8 +104,8 @@ def test_the_softmax_head_learns_digits(splits):
     assert result.best.scores.macro_f1 > 0.6
 
 
-def test_a_run_depends_on_parameters_and_seed_alone(splits):
-    augmented = small(splits, training=replace(SHORT, augment=True), max_centers=3)
+def test_a_run_depends_on_parameters_and_seed_alone(shared):
+    augmented = shared(training=replace(SHORT, augment=True), max_centers=3)
     first = outcome(augmented.run(PARAMS, seed=1))
     other = outcome(augmented.run(AffinityParams(0.3, 40.0, 3), seed=2))
     assert outcome(augmented.run(PARAMS, seed=1)) == first, "bit for bit"
@@ -96,15 +114,16 @@ def test_a_run_depends_on_parameters_and_seed_alone(splits):
     assert outcome(augmented.run(replace(PARAMS, sigma=40.0), seed=1)) != first, "the parameters matter"
 
 
-def test_another_trainer_gives_the_same(splits):
-    results = [outcome(small(splits, max_centers=room).run(PARAMS, seed=3)) for room in (2, 2, 5)]
+def test_another_trainer_gives_the_same(splits, shared):
+    trainers = (shared(max_centers=2), small(splits, max_centers=2), shared(max_centers=5))
+    results = [outcome(one.run(PARAMS, seed=3)) for one in trainers]
     assert results[0] == results[1]
     losses = [[epoch[0] for epoch in result] for result in results]
     assert losses[2] == pytest.approx(losses[0], rel=1e-5), "room for more centres changes rounding only"
 
 
-def test_interruption_and_failure_leave_no_trace(splits):
-    subject = small(splits)
+def test_interruption_and_failure_leave_no_trace(shared):
+    subject = shared()
     expected = outcome(subject.run(PARAMS, seed=1))
     with pytest.raises(TrainingInterrupted):
         subject.run(PARAMS, seed=2, should_stop=lambda: True)
@@ -143,8 +162,8 @@ def test_jax_compiles_nothing_for_a_second_run(splits):
     assert len(compiled) == after_first
 
 
-def test_an_epoch_evaluates_once_and_brings_back_classes_alone(splits, monkeypatch):
-    subject = small(splits)
+def test_an_epoch_evaluates_once_and_brings_back_classes_alone(shared, monkeypatch):
+    subject = shared()
     brought, classes = [], subject._classes
 
     def watched(indices):
@@ -157,14 +176,14 @@ def test_an_epoch_evaluates_once_and_brings_back_classes_alone(splits, monkeypat
 
 
 @pytest.mark.skipif(devices.backend() != "tensorflow", reason="the backend is not TensorFlow")
-def test_no_variable_must_stay_in_the_host_s_memory(splits):
+def test_no_variable_must_stay_in_the_host_s_memory(shared):
     """TensorFlow keeps variables of some types beside the CPU only, whatever device there is."""
     from tensorflow.python.framework.kernels import get_registered_kernels_for_op
 
     kernels = get_registered_kernels_for_op("VarHandleOp").kernel
     elsewhere = [kernel.constraint[0].allowed_values.list.type for kernel in kernels if kernel.device_type == "DEFAULT"]
     types = {number for numbers in elsewhere for number in numbers}
-    model = small(splits, training=replace(SHORT, augment=True))._model
+    model = shared(training=replace(SHORT, augment=True))._model
     variables = model.variables + model.optimizer.variables
     assert {variable.path for variable in variables if variable.value.dtype.as_datatype_enum not in types} == set()
 
@@ -211,9 +230,9 @@ def test_score_test_scores_the_test_split_with_present_weights(trainer, splits):
     assert scores.macro_f1 == pytest.approx(result.best.scores.macro_f1, abs=0.15)
 
 
-def test_score_test_without_a_test_split_is_refused(splits):
+def test_score_test_without_a_test_split_is_refused(shared):
     with pytest.raises(ValueError, match="test split"):
-        small(splits).score_test()
+        shared().score_test()
 
 
 def test_padding_never_reaches_the_scores(trainer, splits, monkeypatch):
@@ -263,12 +282,13 @@ def test_the_loss_of_half_precision_is_scaled(splits):
 
 
 @pytest.mark.parametrize("call_s", [0.0, 1000.0])
-def test_how_many_steps_a_call_makes_changes_no_bit(splits, call_s, monkeypatch):
+def test_how_many_steps_a_call_makes_changes_no_bit(shared, call_s, monkeypatch):
     training = replace(SHORT, batch=8, augment=True)
-    expected = outcome(small(splits, training=training).run(PARAMS, seed=1))
+    subject = shared(training=training)
+    expected = outcome(subject.run(PARAMS, seed=1))
     monkeypatch.setattr("search.training.pace.CALL_S", call_s)
+    monkeypatch.setattr(subject, "_pace", Pace())
     calls = []
-    subject = small(splits, training=training)
     run = subject._steps.run
     monkeypatch.setattr(subject._steps, "run", lambda *args: calls.append(args[3]) or run(*args))
     assert outcome(subject.run(PARAMS, seed=1)) == expected
@@ -284,13 +304,13 @@ def test_a_call_covers_a_second_and_grows_by_steps():
     assert Pace().steps(10_000) == 1
 
 
-def test_parameters_must_fit_the_head(splits):
+def test_parameters_must_fit_the_head(shared):
     with pytest.raises(ValueError, match="head"):
-        small(splits).run(None, seed=1)
+        shared().run(None, seed=1)
     with pytest.raises(ValueError, match="head"):
-        small(splits, head="softmax").run(PARAMS, seed=1)
+        shared(head="softmax").run(PARAMS, seed=1)
     with pytest.raises(ValueError, match="n_centers"):
-        small(splits).run(replace(PARAMS, n_centers=2), seed=1)
+        shared().run(replace(PARAMS, n_centers=2), seed=1)
 
 
 @pytest.mark.parametrize(("n", "batch", "total"), [(10, 4, 12), (8, 4, 8), (3, 8, 8)])
@@ -347,17 +367,21 @@ def test_an_image_set_of_another_shape_works():
     assert len(subject.run(PARAMS, seed=0).epochs) == 2
 
 
+@pytest.fixture(scope="module")
+def two_alike(splits):
+    """As in two processes."""
+    return [small(splits, training=replace(TRAINING, augment=True), max_centers=3) for _ in range(2)]
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(splits, epochs, tmp_path):
-    training = replace(TRAINING, augment=True)
-    subject = small(splits, training=training, max_centers=3)
+def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(two_alike, epochs, tmp_path):
+    subject, other = two_alike
     kept = []
     params = AffinityParams(0.3, 40.0, 2)
     whole = subject.run(params, seed=1, keep=kept.append)
     weights = [np.array(variable) for variable in trainable_state(subject._model)]
 
     checkpoints.save(tmp_path / "1.npz", kept[epochs - 1], {})
-    other = small(splits, training=training, max_centers=3)  # as in another process
     other.run(PARAMS, seed=9)
     seen = []
     resumed = other.run(params, 1, seen.append, resume=checkpoints.load(tmp_path / "1.npz", {}))
@@ -368,9 +392,9 @@ def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(splits, epochs, tm
         assert (np.array(variable) == expected).all(), variable.path
 
 
-def test_a_checkpoint_leaves_the_images_out_and_holds_the_random_state(splits):
+def test_a_checkpoint_leaves_the_images_out_and_holds_the_random_state(shared):
     kept = []
-    small(splits, training=replace(SHORT, augment=True)).run(PARAMS, seed=1, keep=kept.append)
+    shared(training=replace(SHORT, augment=True)).run(PARAMS, seed=1, keep=kept.append)
     names = list(kept[-1].variables)
     assert not any("images" in name for name in names)
     assert any(name.startswith("random/") for name in names)
@@ -379,19 +403,19 @@ def test_a_checkpoint_leaves_the_images_out_and_holds_the_random_state(splits):
     assert len(kept[-1].epochs) == 2
 
 
-def test_a_checkpoint_of_another_network_is_refused_before_anything_is_told(splits):
+def test_a_checkpoint_of_another_network_is_refused_before_anything_is_told(shared):
     kept, seen = [], []
-    small(splits, max_centers=2).run(PARAMS, seed=1, keep=kept.append)
+    shared(max_centers=2).run(PARAMS, seed=1, keep=kept.append)
     with pytest.raises(CheckpointError, match="another network"):
-        small(splits, max_centers=3).run(PARAMS, 1, seen.append, resume=kept[0])
+        shared(max_centers=3).run(PARAMS, 1, seen.append, resume=kept[0])
     assert not seen
 
 
-def test_a_device_without_room_has_an_error_of_its_own(splits, monkeypatch):
+def test_a_device_without_room_has_an_error_of_its_own(shared, monkeypatch):
     def too_much(*args, **options):
         return ops.zeros((2**45,), "float32")  # 128 TiB: the real allocator refuses
 
-    subject = small(splits)
+    subject = shared()
     monkeypatch.setattr(subject._steps, "run", too_much)
     with pytest.raises(OutOfMemoryError, match=r"cpu, 2 threads ran out of memory .*smaller training\.batch"):
         subject.run(PARAMS, seed=1)

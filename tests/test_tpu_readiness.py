@@ -41,14 +41,6 @@ def train(**changes):
     return trainer
 """
 
-ONE_DEVICE = (
-    TRAINING
-    + """
-devices.configure("cpu", 1)
-train()
-"""
-)
-
 TWO_REPLICAS = (
     TRAINING
     + """
@@ -74,15 +66,13 @@ assert [copy.device[-5:] for copy in kernel.values] == ["CPU:0", "CPU:1"], "a co
 """
 )
 
-XLA = """
-devices.configure("cpu", 1)
-devices.compiles_with_xla = lambda: True
-"""
-
-UNDER_XLA = (
+# As it is, under XLA, and under XLA with augmentation in bfloat16: one start of TensorFlow for the three.
+ONE_DEVICE = (
     TRAINING
-    + XLA
     + """
+devices.configure("cpu", 1)
+train()
+devices.compiles_with_xla = lambda: True
 trainer = train()
 # What XLA made of it; TensorFlow refuses to tell for a function that it does not compile. "<=" marks a dynamic size.
 labels = np.zeros(64, "int32")
@@ -90,39 +80,41 @@ evaluation = np.zeros(trainer._evaluation_batch, "int32")
 for compiled, given in ((trainer._steps.step, (labels, labels)), (trainer._classes.forward, (evaluation,))):
     program = compiled.experimental_get_compiler_ir(*given)(stage="hlo", device_name="CPU:0")
     assert "f32[" in program and "<=" not in program, program[:2000]
+train(augment=True, precision="mixed_bfloat16")
 """
 )
 
-IN_BFLOAT16 = TRAINING + XLA + 'train(augment=True, precision="mixed_bfloat16")'
 
-
-def trained(code: str) -> list[list[float]]:
-    """(loss, macro F1, and of the diagnostics hinge, share inside the margin, dead centres) of each epoch."""
+def trained(code: str) -> list[list[list[float]]]:
+    """(loss, macro F1, and of the diagnostics hinge, share inside the margin, dead centres) by training and epoch."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=250, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[[")]
 
 
 @pytest.fixture(scope="module")
-def one_device() -> list[list[float]]:
+def one_device() -> list[list[list[float]]]:
     return trained(ONE_DEVICE)
 
 
-def test_two_replicas_give_what_one_device_gives(one_device: list[list[float]]) -> None:
+def test_two_replicas_give_what_one_device_gives(one_device: list[list[list[float]]]) -> None:
     """Through the real resolver, the strategy's scope and Keras' distributed fit and predict."""
-    for replicated, alone in zip(trained(TWO_REPLICAS), one_device, strict=True):
+    plain, _, _ = one_device
+    (both,) = trained(TWO_REPLICAS)
+    for replicated, alone in zip(both, plain, strict=True):
         assert replicated == pytest.approx(alone, rel=3e-3, abs=1e-3)
 
 
-def test_every_function_compiles_under_xla_with_static_shapes(one_device: list[list[float]]) -> None:
-    for compiled, alone in zip(trained(UNDER_XLA), one_device, strict=True):
+def test_every_function_compiles_under_xla_with_static_shapes(one_device: list[list[list[float]]]) -> None:
+    plain, under_xla, _ = one_device
+    for compiled, alone in zip(under_xla, plain, strict=True):
         assert compiled == pytest.approx(alone, rel=3e-3, abs=1e-3)
 
 
-def test_so_do_augmentation_and_bfloat16() -> None:
-    losses = [epoch[0] for epoch in trained(IN_BFLOAT16)]
+def test_so_do_augmentation_and_bfloat16(one_device: list[list[list[float]]]) -> None:
+    _, _, in_bfloat16 = one_device
+    losses = [epoch[0] for epoch in in_bfloat16]
     assert losses[-1] < losses[0]

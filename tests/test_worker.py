@@ -195,37 +195,33 @@ class TestStopping:
 
 
 class TestWithKeras:
-    """The real thing, on the smallest of networks."""
+    """The real thing, on the smallest of networks; processes of their own where several work together."""
 
     SMALL = ("training.epochs=1", "network.widths=[2]", "space.n_centers=1")
 
-    def test_a_learning_rate_beyond_reason_spends_the_places(
-        self, sqlite: Backend, sqlite_url: str, start: Start
-    ) -> None:
+    def test_a_learning_rate_beyond_reason_spends_the_places(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
         study, _ = open_study(sqlite, TINY, trials=2, overrides=[*self.SMALL, "training.learning_rate=1e38"])
-        worker = start("worker", "tiny", "--device", "cpu", "--threads", "1", "--storage", sqlite_url, fake=False)
-        assert worker.ended() == 0, worker.said
+        worker = cli("worker", "tiny", "--device", "cpu", "--threads", "2", "--storage", sqlite_url)
         counts = places_of(study).counts()
-        assert (counts.failed, counts.used) == (2, 2), worker.said
+        assert (counts.failed, counts.used) == (2, 2), worker.err
         assert all("loss became" in row["reason"] for row in places_of(study).rows())
 
     def test_a_search_does_without_the_test_images_and_an_evaluation_does_not(
-        self, sqlite: Backend, sqlite_url: str, start: Start, tmp_path: Path
+        self, sqlite: Backend, sqlite_url: str, cli: Cli, tmp_path: Path
     ) -> None:
         images = np.random.default_rng(0).integers(0, 256, (500, 28, 28), dtype=np.uint8)
         labels = np.arange(500) % 10
         np.savez(tmp_path / "mnist.npz", x_train=images, y_train=labels)  # no x_test, no y_test
         study, _ = open_study(sqlite, TINY, trials=1, overrides=[*self.SMALL, "data.set=mnist", "data.minority=3"])
-        options = ("--device", "cpu", "--threads", "1", "--storage", sqlite_url, "--data-dir", str(tmp_path))
-        worker = start("worker", "tiny", *options, fake=False)
-        assert worker.ended() == 0, worker.said
-        assert places_of(study).counts().complete == 1, worker.said
+        options = ("--device", "cpu", "--threads", "2", "--storage", sqlite_url, "--data-dir", str(tmp_path))
+        worker = cli("worker", "tiny", *options)
+        assert places_of(study).counts().complete == 1, worker.err
         assert openings(load_study(sqlite, "tiny")) == []
 
-        evaluation = start("evaluate", "tiny", "--seeds", "1", *options, fake=False)
-        assert evaluation.ended() == Exit.UNFIT_MACHINE
-        assert "x_test" in evaluation.said
-        assert "Traceback" not in evaluation.said
+        evaluation = cli("evaluate", "tiny", "--seeds", "1", *options, fails=True)
+        assert evaluation.code == Exit.UNFIT_MACHINE
+        assert "x_test" in evaluation.err
+        assert "Traceback" not in evaluation.err
         (opening,) = openings(load_study(sqlite, "tiny"))
         assert not opening["finished"]
 

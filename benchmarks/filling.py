@@ -9,8 +9,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Connection, MetaData, Table, insert, select, update
 
-from search.sampling import distribution
 from storage.attributes import MADE_BY, SCORES
+from storage.sampling import distribution
 from storage.study import StoredStudy
 from storage.tables import PlaceState, places
 

@@ -36,10 +36,10 @@ from search import devices
 from search.pictures import Album
 from search.trials import Worker
 from storage.backend import open_backend
+from storage.defaults import DEFAULT_LEASE_S
 from storage.files import StudyFiles
 from storage.leases import RENEWALS_A_LEASE
 from storage.patience import Patience
-from storage.places import DEFAULT_LEASE_S
 from storage.study import load_study
 from studies.files import load
 from studies.spec import StudySpec

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from search.figures.trial import FILES
 from search.objective import Params
-from search.sampling import make_pruner, make_sampler, suggest
 from search.seeds import sampler_seed
 from storage.artifacts import records
 from storage.attributes import MADE_BY
 from storage.drafts import drafting
 from storage.places import Claim, Holder
+from storage.sampling import make_pruner, make_sampler, suggest
 from storage.study import StoredStudy
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from search.sampling import option_mistakes
 from storage.backend import Backend, open_backend
 from storage.creation import create_or_continue
 from storage.errors import NoDatabaseError, StudyNotFoundError
+from storage.sampling import option_mistakes
 from storage.study import StoredStudy, find_study, study_names
 from studies import bundled
 from studies.errors import StudyFileError

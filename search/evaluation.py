@@ -1,4 +1,4 @@
-"""Retraining the best trials with fresh seeds and scoring the test set: the one place that reads it."""
+"""Retraining the best trials with fresh seeds and scoring the test set, which a holdout search never reads."""
 
 from __future__ import annotations
 

@@ -15,10 +15,11 @@ from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.worker import sweep
 from search.worker_process import WorkerProcess, exit_text
+from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 from storage.errors import RepeatedFailureError
 from storage.files import StudyFiles, default_root
-from storage.patience import DEFAULT_LIMIT_S, Patience, StorageGoneError
-from storage.places import DEFAULT_LEASE_S, Places
+from storage.patience import Patience, StorageGoneError
+from storage.places import Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread, complete_halves
 from storage.study import StoredStudy
 from storage.tables import USED, PlaceState

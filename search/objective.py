@@ -1,4 +1,4 @@
-"""One trial: parameters in, a score per epoch out, 1 − macro F1 at the end."""
+"""What the trials of a study have in common: its images, and the one trainer that trains them all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worker: claim a place, train it, say how it ended, until no place is free."""
+"""A worker's process from its set-up to its end: one place after the other, until none is free."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ from search.signals import StopSignals
 from search.training.errors import told_as_unfit
 from search.trials import Current, Worker, say
 from storage.collecting import collector_resting
+from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 from storage.files import StudyFiles, default_root
-from storage.patience import DEFAULT_LIMIT_S, Patience
-from storage.places import DEFAULT_LEASE_S, Holder, Places
+from storage.patience import Patience
+from storage.places import Holder, Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread
 from storage.study import StoredStudy
 from storage.tables import USED

@@ -1,4 +1,4 @@
-"""A thread that lives as long as a context: for leases and recovery."""
+"""A thread that lives as long as a context: for whatever a process does beside its work."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class StudyMismatchError(StorageError):
 
 
 class LostPlaceError(StorageError):
-    """Somebody else holds the place now: the worker drops the trial quietly and takes another place."""
+    """Somebody else holds the place now: the worker says so in a line, drops the trial and takes another place."""
 
 
 class RepeatedFailureError(StorageError):
@@ -28,4 +28,4 @@ class RepeatedFailureError(StorageError):
 
 
 class NothingToExportError(StorageError):
-    """The study has no finished trial: the command ends with exit code 1."""
+    """The study has no finished trial, not the one that is asked for, or a trial lacks its scores."""

@@ -12,12 +12,12 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
+from storage.defaults import DEFAULT_LIMIT_S
 from storage.errors import StorageError
 from storage.failures import first_line
 
 T = TypeVar("T")
 
-DEFAULT_LIMIT_S = 1800.0
 LONGEST_PAUSE_S = 15.0
 LOCK_WAIT_S = 60.0  # for another connection's lock on a SQLite file
 # Operational errors that waiting does not mend.

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, case, insert, select, update
 
 from storage import tables
 from storage.backend import Backend
+from storage.defaults import DEFAULT_LEASE_S
 from storage.errors import LostPlaceError
 from storage.tables import CAUSE_LENGTH, Cause, PlaceState
 from storage.tallies import PlaceReader
@@ -23,7 +24,6 @@ from storage.tallies import PlaceReader
 if TYPE_CHECKING:
     from storage.study import StoredStudy
 
-DEFAULT_LEASE_S = 120.0
 DEFAULT_MAX_ATTEMPTS = 3
 Params = dict[str, float | int]
 

@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState
 
 from storage.attributes import attributes
 from storage.background import Background
+from storage.defaults import DEFAULT_LEASE_S
 from storage.patience import at_once, is_transient
-from storage.places import DEFAULT_LEASE_S, Places
+from storage.places import Places
 from storage.study import StoredStudy
 from storage.tables import PlaceState
 

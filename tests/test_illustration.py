@@ -48,6 +48,18 @@ class TestDrawing:
     def test_the_softmax_head_has_no_loss_diagnostics(self) -> None:
         assert tuple(drawing.draw("trial 1", "holdout", epochs(told=None), [10, 1000] * 5)) == drawing.FILES[:3]
 
+    @pytest.mark.parametrize(("told", "named"), [(DIAGNOSTICS, "eq. (7)"), (None, "cross-entropy")])
+    def test_the_loss_is_called_what_the_head_minimises(
+        self, monkeypatch: pytest.MonkeyPatch, told: Diagnostics | None, named: str
+    ) -> None:
+        titles: list[str] = []
+        styled = drawing.styled
+        monkeypatch.setattr(
+            drawing, "styled", lambda ax, title, *rest, **more: titles.append(title) or styled(ax, title, *rest, **more)
+        )
+        drawing.draw("trial 1", "holdout", epochs(told=told), [10, 1000] * 5)
+        assert [title for title in titles if title.startswith("training loss")] == [f"training loss, {named}"]
+
     def test_a_single_epoch(self) -> None:
         assert len(drawing.draw("trial 1", "article", epochs(n=1), [10, 1000] * 5)) == 4
 

@@ -1,8 +1,11 @@
 """Who may import whom, and what a command may load before it is asked to do anything."""
 
 import ast
+import importlib.metadata
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,7 +48,7 @@ def importers(module: str, *folders: str) -> set[str]:
         ("search", ("studies", "storage")),
         ("optuna", ("studies", "search/training")),
         ("sqlalchemy", ("studies", "search")),
-        ("keras", ("studies", "storage")),
+        ("keras", ("studies", "storage", "search/figures", "search/dashboard")),
         ("studies", ("search/training",)),
         ("storage", ("search/training",)),
     ],
@@ -61,6 +64,20 @@ def test_one_room_knows_the_hardware(module: str) -> None:
 
 def test_one_file_knows_the_cluster() -> None:
     assert importers("ray", "studies", "storage", "search") == {"search/on_ray.py"}
+
+
+def test_whatever_is_imported_is_declared() -> None:
+    """What is there by way of another package goes when that one drops it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [line for name, lines in project["optional-dependencies"].items() if name != "test" for line in lines]
+    declared = {"pydantic-core"}  # pydantic names the one version that it works with
+    declared |= {re.match(r"[\w-]+", line)[0].lower() for line in [*project["dependencies"], *extras]}  # type: ignore[index]
+    distributions = importlib.metadata.packages_distributions()
+    own = {"studies", "storage", "search", *sys.stdlib_module_names}
+    for path in (path for package in ("studies", "storage", "search") for path in (ROOT / package).rglob("*.py")):
+        for module in {name.partition(".")[0] for name in imported(path)} - own:
+            owners = {owner.lower().replace("_", "-") for owner in distributions.get(module, [module])}
+            assert owners & declared, f"{path} imports {module}"
 
 
 def loaded_after(code: str) -> set[str]:

@@ -11,9 +11,10 @@ from waiting import until
 from search.asking import ask
 from search.attempt import Attempt
 from storage.backend import Backend
+from storage.defaults import DEFAULT_LEASE_S
 from storage.errors import LostPlaceError
 from storage.leases import LeaseKeeper
-from storage.places import DEFAULT_LEASE_S, Claim, Places
+from storage.places import Claim, Places
 from storage.recovery import Recovery, end_trial
 from storage.study import StoredStudy
 from storage.tables import PlaceState

@@ -9,7 +9,13 @@ import keras  # noqa: E402 - the device comes first
 from keras import ops  # noqa: E402
 
 from search.training.images import Augmentation, Table  # noqa: E402
-from search.training.networks import NetworkConfig, build_network, reset_network, trainable_state  # noqa: E402
+from search.training.networks import (  # noqa: E402
+    NetworkConfig,
+    build_network,
+    layer_seeds,
+    reset_network,
+    trainable_state,
+)
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (30, 8, 8, 1), np.uint8)
 IMAGES[7] = 0  # one unlike the others
@@ -135,6 +141,61 @@ def test_reset_gives_batch_norm_what_a_fresh_one_has():
     for before, after in pairs:
         for expected, found in zip(before.get_weights(), after.get_weights(), strict=True):
             assert (expected == found).all()
+
+
+def with_layer(layer):
+    indices = keras.Input(shape=(), dtype="int32")
+    x = Table(IMAGES, name="images")(indices)
+    return keras.Model(indices, keras.layers.Flatten()(layer(ops.cast(x, "float32"))))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.SeparableConv2D(2, 3),
+        keras.layers.SpectralNormalization(keras.layers.Conv2D(2, 3)),
+        keras.Sequential([keras.layers.Conv2D(2, 3)]),
+        keras.layers.Dropout(0.5),
+    ],
+)
+def test_a_layer_that_would_keep_the_last_trial_s_values_is_refused(layer):
+    model = with_layer(layer)
+    with pytest.raises(TypeError, match=rf"layer '{layer.name}' .*of the last trial; give it .*_initializer"):
+        reset_network(model, seed=0)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.GroupNormalization(1, gamma_initializer="random_normal"),
+        keras.layers.Conv2D(2, 3, kernel_initializer="he_normal", bias_initializer="ones"),
+        keras.layers.Conv2DTranspose(2, 3),
+        keras.layers.PReLU(alpha_initializer="random_normal"),
+    ],
+)
+def test_a_layer_is_redrawn_by_its_own_initializers(layer):
+    model = with_layer(layer)
+    reset_network(model, seed=4)
+    first = [value.copy() for value in layer.get_weights()]
+    for variable in layer.variables:
+        variable.assign(np.full(variable.shape, 7, "float32"))
+    reset_network(model, seed=4)
+    assert all((before == after).all() for before, after in zip(first, layer.get_weights(), strict=True))
+    reset_network(model, seed=5)
+    assert any((before != after).any() for before, after in zip(first, layer.get_weights(), strict=True))
+    assert not any((value == 7).any() for value in layer.get_weights())
+    if getattr(layer, "use_bias", False) and isinstance(layer.bias_initializer, keras.initializers.Ones):
+        assert (layer.get_weights()[1] == 1).all()
+
+
+def test_what_a_seed_draws_stays_the_same_from_version_to_version():
+    """A stored study goes on with the values that it began with."""
+    model = build("softmax")
+    reset_network(model, seed=4)
+    for layer, layer_seed in zip(model.layers, layer_seeds(model, 4), strict=True):
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            drawn = keras.initializers.GlorotUniform(seed=layer_seed)(layer.kernel.shape, dtype="float32")
+            assert (ops.convert_to_numpy(drawn) == ops.convert_to_numpy(layer.kernel)).all()
 
 
 def test_training_state_holds_everything_but_the_images():

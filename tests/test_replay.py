@@ -13,7 +13,7 @@ from benchmarks.sampling import replay
 from benchmarks.sampling.contenders import ALL, CHOSEN, PRUNERS, SAMPLERS, Contender
 from benchmarks.sampling.replay import NEVER, Replay
 from benchmarks.sampling.table import STUDY, Table, read, to_cube
-from search.sampling import make_pruner
+from storage.sampling import make_pruner
 from studies import bundled
 from studies.files import load
 

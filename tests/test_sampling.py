@@ -8,10 +8,10 @@ from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveH
 from optuna.samplers import RandomSampler, TPESampler
 
 from search.attempt import Attempt
-from search.sampling import make_pruner, make_sampler
 from search.seeds import trial_seed
 from storage.attributes import attributes
 from storage.backend import Backend
+from storage.sampling import make_pruner, make_sampler
 from storage.study import StoredStudy
 from studies.errors import StudyFileError
 from studies.spec import PrunerSpec, SamplerSpec

@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 
 from benchmarks.sampling.contenders import Contender
 from benchmarks.sampling.table import Table
-from search.sampling import make_pruner, make_sampler, suggest
 from search.seeds import sampler_seed
+from storage.sampling import make_pruner, make_sampler, suggest
 
 NEVER = math.inf
 

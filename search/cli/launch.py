@@ -25,6 +25,7 @@ from search.cli.options import (
     say,
 )
 from search.exits import Exit
+from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,8 +55,8 @@ def launch(
     name: Rename = None,
     overrides: Overrides = None,
     files: Files = None,
-    outage_s: OutageS = 1800.0,
-    lease_s: LeaseS = 120.0,
+    outage_s: OutageS = DEFAULT_LIMIT_S,
+    lease_s: LeaseS = DEFAULT_LEASE_S,
 ) -> None:
     """Create or continue a study and run workers, on this machine or a cluster, until its places are used."""
     from search.accelerators import plan

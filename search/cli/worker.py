@@ -21,6 +21,7 @@ from search.cli.options import (
     asked_study,
 )
 from search.exits import Exit
+from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 
 
 def worker(
@@ -33,8 +34,8 @@ def worker(
     name: Rename = None,
     overrides: Overrides = None,
     files: Files = None,
-    outage_s: OutageS = 1800.0,
-    lease_s: LeaseS = 120.0,
+    outage_s: OutageS = DEFAULT_LIMIT_S,
+    lease_s: LeaseS = DEFAULT_LEASE_S,
     tpu: Annotated[str | None, typer.Option("--tpu", metavar="NAME", help="A TPU elsewhere.")] = None,
     memory_mib: Annotated[int | None, typer.Option("--memory-mib", min=1, hidden=True)] = None,
     worker_id: Annotated[str | None, typer.Option("--worker-id", hidden=True)] = None,

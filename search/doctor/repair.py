@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from search.doctor.study import Diagnosis, examine
 from search.view import duration_text, plural
+from storage.defaults import DEFAULT_LEASE_S
 from storage.files import StudyFiles
-from storage.places import DEFAULT_LEASE_S, Places
+from storage.places import Places
 from storage.recovery import LOOKS_A_LEASE, Recovery, complete_halves
 from storage.study import StoredStudy
 from storage.tables import USED

@@ -17,8 +17,9 @@ from optuna.trial import FrozenTrial
 
 from storage import recovery
 from storage.attributes import attributes
+from storage.defaults import DEFAULT_LEASE_S
 from storage.files import StudyFiles
-from storage.places import DEFAULT_LEASE_S, Places
+from storage.places import Places
 from storage.recovery import find_halves
 from storage.study import StoredStudy
 from storage.tables import USED, PlaceState

@@ -27,13 +27,13 @@ def draw(title: str, protocol: str, epochs: Sequence[EpochScore], class_sizes: S
     """
     best = best_epoch(epochs)
     told = [epoch.diagnostics for epoch in epochs if epoch.diagnostics]
-    pictures = [
-        _learning_curve(title, protocol, epochs, best),
-        _confusion(title, protocol, best),
-        _by_class_size(title, protocol, best, class_sizes),
-        *([_loss_diagnostics(title, told)] if told else []),
-    ]
-    return dict(zip(FILES, pictures, strict=False))
+    curve, confusion, by_class_size, diagnostics = FILES
+    pictures = {
+        curve: _learning_curve(title, protocol, epochs, best),
+        confusion: _confusion(title, protocol, best),
+        by_class_size: _by_class_size(title, protocol, best, class_sizes),
+    }
+    return pictures | ({diagnostics: _loss_diagnostics(title, told)} if told else {})
 
 
 def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], best: EpochScore) -> bytes:
@@ -56,7 +56,9 @@ def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], bes
             label=f"best: {best.scores.macro_f1:.4f}, epoch {best.epoch + 1}",
         )
         scores.set_ylim(-0.02, 1.02)
-    with styled(loss, "training loss, eq. (7)", "epoch", "loss"):
+    # Only the affinity head has diagnostics.
+    what = "training loss, eq. (7)" if epochs[0].diagnostics else "training loss, cross-entropy"
+    with styled(loss, what, "epoch", "loss"):
         loss.plot(x, [epoch.loss for epoch in epochs], color=PLAIN, marker=marker, ms=3)
     return png(figure)
 

@@ -61,7 +61,7 @@ def affinity_of(distances: Tensor, sigma: Tensor) -> Tensor:
 
 
 def affinity(features: Tensor, centers: Tensor, used: Tensor, sigma: Tensor) -> Tensor:
-    """d[i, j] = max over used t of exp(−‖f_i − w_jt‖² / σ), shape (N, C). Eq. (3); with m = 1 eq. (8)."""
+    """d[i, j] = max over used t of exp(−‖f_i − w_jt‖² / σ), shape (N, C). Eq. (8); with m = 1 eq. (3)."""
     return affinity_of(center_distances(features, centers, used), sigma)
 
 
@@ -131,7 +131,7 @@ class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
         self.watch = Watch(self, self.n_classes, self.max_centers)
 
     def call(self, features: Tensor, labels: Tensor = None, training: bool = False) -> Tensor:
-        """Affinities d (N, C), eq. (3); `labels` (N,) integers are for the diagnostics alone."""
+        """Affinities d (N, C), eq. (8); `labels` (N,) integers are for the diagnostics alone."""
         centers, used = ops.convert_to_tensor(self.centers), ops.convert_to_tensor(self.used)
         self.add_loss(diversity(centers, used))
         distances = center_distances(ops.cast(features, "float32"), centers, used)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class TrainingError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of what can go wrong with data, device and training; a caller's own mistake is a ValueError or TypeError."""
 
 
 class UnfitMachineError(TrainingError):

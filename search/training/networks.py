@@ -109,28 +109,34 @@ def reset_network(model: Any, seed: int) -> None:
     """Give every layer the weights a fresh Keras model would draw from `seed`; the image table stays.
 
     The affinity head is not touched: its `begin` needs the trial's parameters.
+    Raises TypeError for a variable that it cannot redraw, which would keep the last trial's values.
     """
     for layer, layer_seed in zip(model.layers, layer_seeds(model, seed), strict=True):
-        if isinstance(layer, keras.layers.BatchNormalization):
-            _assign(layer, gamma="ones", beta="zeros", moving_mean="zeros", moving_variance="ones")
-        elif isinstance(layer, Augmentation):
+        if isinstance(layer, Augmentation):
             layer.begin(layer_seed)
-        elif isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
-            layer.kernel.assign(keras.initializers.GlorotUniform(seed=layer_seed)(layer.kernel.shape, dtype="float32"))
-            if layer.use_bias:
-                layer.bias.assign(np.zeros(layer.bias.shape, "float32"))
+        elif not isinstance(layer, Table | AffinityHead):
+            _redraw(layer, layer_seed)
+
+
+def _redraw(layer: Any, seed: int) -> None:
+    """Every variable from the layer's own initializer, which Keras' layers name after the variable."""
+    for position, variable in enumerate(layer.variables):
+        initializer: Any = getattr(layer, f"{variable.name}_initializer", None)
+        if initializer is None or id(getattr(layer, variable.name, None)) != id(variable):
+            raise TypeError(
+                f"layer {layer.name!r} ({type(layer).__name__}) would keep {variable.path!r} of the last trial; "
+                f"give it an attribute {variable.name}_initializer, or a branch of its own in reset_network"
+            )
+        config = initializer.get_config()
+        if "seed" in config:
+            config["seed"] = seed + position  # two variables of one layer are not drawn alike
+        variable.assign(type(initializer).from_config(config)(variable.shape, dtype=variable.dtype))
 
 
 def layer_seeds(model: Any, seed: int) -> list[int]:
     """One independent seed of 31 bits for each layer of `model`."""
     drawn = np.random.SeedSequence(seed).generate_state(len(model.layers))
     return [int(value) >> 1 for value in drawn]
-
-
-def _assign(layer: Any, **initializers: str) -> None:
-    for name, initializer in initializers.items():
-        variable = getattr(layer, name)
-        variable.assign(getattr(np, initializer)(variable.shape, "float32"))
 
 
 def trainable_state(model: Any) -> list[Any]:

@@ -73,7 +73,7 @@ def test_whatever_is_imported_is_declared() -> None:
     declared = {"pydantic-core"}  # pydantic names the one version that it works with
     declared |= {re.match(r"[\w-]+", line)[0].lower() for line in [*project["dependencies"], *extras]}  # type: ignore[index]
     distributions = importlib.metadata.packages_distributions()
-    own = {"studies", "storage", "search", *sys.stdlib_module_names}
+    own = {"studies", "storage", "search", "_typeshed", *sys.stdlib_module_names}
     for path in (path for package in ("studies", "storage", "search") for path in (ROOT / package).rglob("*.py")):
         for module in {name.partition(".")[0] for name in imported(path)} - own:
             owners = {owner.lower().replace("_", "-") for owner in distributions.get(module, [module])}

@@ -6,6 +6,7 @@ import argparse
 import base64
 import gzip
 import json
+import math
 import os
 import random
 import re
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,12 +26,15 @@ from commands import machine
 from optuna.distributions import FloatDistribution, IntDistribution, distribution_to_json
 from optuna.storages._rdb import models
 from optuna.trial import TrialState
-from sqlalchemy import insert, select
+from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
 from search.definition import Asked, open_study
+from search.reporting import Reporter
+from storage.attributes import DIAGNOSTICS, MADE_BY, SCORES
 from storage.backend import Backend, open_backend
 from storage.study import StoredStudy
+from storage.tables import PlaceState, places
 
 SPACE = {
     "lambda": FloatDistribution(0.01, 1.0),
@@ -38,6 +42,7 @@ SPACE = {
     "n_centers": IntDistribution(1, 10),
 }
 AT_ONCE = 500
+NAN = "the loss became NaN in epoch 2"
 ATTRIBUTES = models.TrialUserAttributeModel
 
 
@@ -55,6 +60,7 @@ def main() -> None:
         study, _ = open_study(backend, Asked.of("digits", "large", None, options.trials + 1))
         if not study.optuna.get_trials(deepcopy=False):
             fill(backend, study, options.trials, options.reports)
+            Reporter(study).write()
         study.optuna.ask()  # a running one: what the browser polls for
         print(f"{options.trials} trials of {options.reports} reports, filled in {time.perf_counter() - started:.0f} s")
         with served(url, Path(folder)) as ask:
@@ -67,51 +73,95 @@ def fill(backend: Backend, study: StoredStudy, trials: int, reports: int) -> Non
     with Session(backend.engine) as session, session.begin():
         row = session.execute(select(models.StudyModel).where(models.StudyModel.study_name == study.name)).scalar_one()
         for first in range(0, trials, AT_ONCE):
-            numbers = range(first, min(first + AT_ONCE, trials))
-            _fill(session, row.study_id, numbers, reports)
+            made = [Made(number, reports) for number in range(first, min(first + AT_ONCE, trials))]
+            _fill(session, row.study_id, made)
+            session.connection().execute(_update(study), [one.place for one in made])
 
 
-def _fill(session: Session, study_id: int, numbers: range, reports: int) -> None:
-    rows = [_trial(study_id, number) for number in numbers]
+def _update(study: StoredStudy) -> Any:
+    written = ("state", "attempt", "trial", "value", "params", "worker", "reason", "cause", "claimed_at", "finished_at")
+    mine = (places.c.token == study.token, places.c.number == bindparam("which"))
+    return update(places).where(*mine).values({name: bindparam(f"new_{name}") for name in written})
+
+
+def _fill(session: Session, study_id: int, made: Sequence[Made]) -> None:
+    rows = [one.trial(study_id) for one in made]
     ids = list(session.scalars(insert(models.TrialModel).returning(models.TrialModel.trial_id), rows))
     for model in (models.TrialValueModel, models.TrialIntermediateValueModel, models.TrialParamModel, ATTRIBUTES):
-        session.execute(insert(model), [{"trial_id": trial} | part for trial in ids for part in _parts(model, reports)])
+        parts = [{"trial_id": id_} | part for id_, one in zip(ids, made, strict=True) for part in one.parts(model)]
+        if parts:
+            session.execute(insert(model), parts)
 
 
-def _parts(model: Any, reports: int) -> list[dict[str, Any]]:
-    """What one trial has in that table."""
-    if model is models.TrialValueModel:
-        return [{"objective": 0, "value": random.random(), "value_type": "FINITE"}]
-    if model is models.TrialIntermediateValueModel:
-        kind = {"intermediate_value_type": "FINITE"}
-        return [{"step": step, "intermediate_value": random.random()} | kind for step in range(reports)]
-    if model is models.TrialParamModel:
-        return [
-            {
-                "param_name": name,
-                "param_value": random.uniform(space.low, space.high),
-                "distribution_json": distribution_to_json(space),
-            }
-            for name, space in SPACE.items()
-        ]
-    return [{"key": key, "value_json": json.dumps(value)} for key, value in _attributes().items()]
+class Made:
+    """A trial as a search with a pruner leaves it: most are pruned in their first epochs, a few fail."""
 
+    def __init__(self, number: int, reports: int) -> None:
+        chance = random.Random(number)
+        self.number = number
+        self.state = TrialState.PRUNED if (luck := chance.random()) < 0.85 else TrialState.COMPLETE
+        self.state = TrialState.FAIL if luck > 0.97 else self.state
+        self.params = {"lambda": chance.uniform(0.01, 1), "sigma": 10 ** chance.uniform(0, 3)}
+        self.params["n_centers"] = chance.randint(1, 10)
+        epochs = reports if self.state == TrialState.COMPLETE else chance.randint(1, max(1, reports // 3))
+        # Good are a small lambda and a sigma of about 30; curves rise, and the best so far is what is reported.
+        good = 1 - 0.3 * self.params["lambda"] - 0.2 * abs(math.log10(self.params["sigma"]) - 1.5)
+        curve = [good * (1 - 0.7 ** (epoch + 2)) + chance.gauss(0, 0.01) for epoch in range(epochs)]
+        self.scores = [min(1 - score for score in curve[: epoch + 1]) for epoch in range(epochs)]
+        self.best_epoch = self.scores.index(min(self.scores))
+        self._chance = chance
 
-def _trial(study_id: int, number: int) -> dict[str, Any]:
-    begun = datetime(2026, 1, 1) + timedelta(seconds=number)
-    ended = begun + timedelta(seconds=60)
-    return {
-        "number": number,
-        "study_id": study_id,
-        "state": TrialState.COMPLETE,
-        "datetime_start": begun,
-        "datetime_complete": ended,
-    }
+    @property
+    def value(self) -> float | None:
+        return None if self.state == TrialState.FAIL else self.scores[-1]
 
+    @property
+    def place(self) -> dict[str, Any]:
+        ended = {TrialState.COMPLETE: PlaceState.COMPLETE, TrialState.PRUNED: PlaceState.PRUNED}
+        state = str(ended.get(self.state, PlaceState.SPENT))
+        new = {"state": state, "attempt": 1, "trial": self.number, "value": self.value, "worker": "host-1"}
+        failure = ("diverged", NAN) if self.value is None else (None, None)
+        new |= {"params": json.dumps(self.params), "cause": failure[0], "reason": failure[1]}
+        new |= {"claimed_at": 60.0 * self.number, "finished_at": 60.0 * (self.number + 1)}
+        return {f"new_{name}": value for name, value in new.items()} | {"which": self.number}
 
-def _attributes() -> dict[str, Any]:
-    scores = [random.random() for _ in range(10)]
-    return {"place": 1, "attempt": 1, "seed": 12345, "worker": secrets.token_hex(8), "per_class_f1": scores}
+    def trial(self, study_id: int) -> dict[str, Any]:
+        begun = datetime(2026, 1, 1) + timedelta(seconds=self.number)
+        times = {"datetime_start": begun, "datetime_complete": begun + timedelta(seconds=60)}
+        return {"number": self.number, "study_id": study_id, "state": self.state} | times
+
+    def parts(self, model: Any) -> list[dict[str, Any]]:
+        """What the trial has in that table."""
+        if model is models.TrialValueModel:
+            return [] if self.value is None else [{"objective": 0, "value": self.value, "value_type": "FINITE"}]
+        if model is models.TrialIntermediateValueModel:
+            kind = {"intermediate_value_type": "FINITE"}
+            return [{"step": step, "intermediate_value": score} | kind for step, score in enumerate(self.scores)]
+        if model is models.TrialParamModel:
+            return [
+                {"param_name": name, "param_value": value, "distribution_json": distribution_to_json(SPACE[name])}
+                for name, value in self.params.items()
+            ]
+        return [{"key": key, "value_json": json.dumps(value)} for key, value in self._attributes().items()]
+
+    def _attributes(self) -> dict[str, Any]:
+        made_by = {"place": self.number, "attempt": 1, "seed": self.number, "worker": f"host-{self.number % 4}"}
+        versions = {"python": "3.13.1", "keras": "3.15.1", "tensorflow": "2.21.0", "optuna": "5.0.0"}
+        made_by |= {"device": "cpu, 2 threads", "protocol": "holdout", "versions": versions}
+        if self.value is None:
+            return {MADE_BY: made_by, "cause": "diverged", "reason": NAN, "duration_s": 1.5}
+        return {MADE_BY: made_by, SCORES: self._scores(1 - self.value)}
+
+    def _scores(self, macro_f1: float) -> dict[str, Any]:
+        each = [min(1.0, max(0.0, self._chance.gauss(macro_f1, 0.05))) for _ in range(10)]
+        confusion = [[self._chance.randint(0, 40) for _ in range(10)] for _ in range(10)]
+        dead = [self._chance.randint(0, int(self.params["n_centers"])) for _ in range(10)]
+        told = {"hinge": 0.1, "diversity": 0.2, "inside": min(1.0, self.params["sigma"] / 500), "dead": dead}
+        told |= {"n_centers": self.params["n_centers"], "within": 1.5, "between": 2.5, "closest": 0.5}
+        epochs = {"epoch": self.best_epoch, "best_epoch": self.best_epoch + 1, "epochs": len(self.scores)}
+        means = {"minority_f1": sum(each[::2]) / 5, "majority_f1": sum(each[1::2]) / 5, "micro_f1": macro_f1}
+        scores = {"macro_f1": macro_f1, "accuracy": macro_f1, "per_class_f1": each, "support": [40] * 10, **means}
+        return {**epochs, "duration_s": 4.0 * len(self.scores), **scores, "confusion": confusion, DIAGNOSTICS: told}
 
 
 @contextmanager

@@ -79,7 +79,11 @@ class Reporter:
 
         from search.figures.study import figures, points_of
 
-        for name, figure in figures(points_of(trials), self._study.spec.protocol).items():
+        spec = self._study.spec
+        log = [
+            name for name, parameter in (spec.space.items() if spec.space else []) if getattr(parameter, "log", False)
+        ]
+        for name, figure in figures(points_of(trials), spec.protocol, log).items():
             text = figure.to_json()
             if self._written.get(name) != text:
                 save_plotly_graph_object(self._study.optuna, figure, graph_object_id=name)

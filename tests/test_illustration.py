@@ -9,13 +9,13 @@ from fake_objective import fake_scores
 from making import holder, make, trained, worker_for
 from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 from optuna_dashboard import get_note
 from PIL import Image
 
 from search.attempt import Attempt
 from search.figures import trial as drawing
-from search.figures.study import MOST_POINTS, Point, figures
+from search.figures.study import COMPLETE, MOST_POINTS, PRUNED, Point, figures, points_of
 from search.pictures import Album, PictureStore, history_of
 from search.reporting import Reporter
 from search.training.diagnostics import Diagnostics
@@ -174,11 +174,6 @@ class TestNotes:
         assert "protocol **holdout**" in note
         best = study.optuna.best_trial
         assert f"| 1 | {best.number} | {1 - (best.value or 0):.4f} |" in note
-        (of_trial,) = [get_note_of(study, best.number)]
-        assert of_trial.startswith(
-            f"**Rank 1** of the trials (complete): macro F1 **{1 - (best.value or 0):.4f}** (holdout)"
-        )
-        assert of_trial.count("minority |") == 5
 
     def test_nothing_is_written_twice(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         reporter = Reporter(trained(sqlite))
@@ -197,38 +192,18 @@ class TestNotes:
         assert reporter.write()
         assert not reporter.write()
 
-    def test_those_that_fall_behind_lose_theirs(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("search.reporting.BEST", 2)
-        study = trained(sqlite, trials=3)
-        reporter = Reporter(study)
-        reporter.write()
-        worst = [t.number for t in sorted(study.optuna.trials, key=lambda t: t.value or 0)[:2]][-1]
-        place = Places.of(study).rows(PlaceState.COMPLETE)
-        number = next(row["number"] for row in place if row["trial"] == worst)
-        with sqlite.engine.begin() as connection:
-            connection.exec_driver_sql(f"UPDATE affinity_places SET value = 1.0 WHERE number = {number}")
-        reporter._seen = None
-        reporter.write()
-        assert get_note_of(study, worst) == ""
-
     def test_an_empty_study(self, sqlite: Backend) -> None:
         study = make(sqlite)
         assert Reporter(study).write()
         assert "0 of 4 places used" in get_note(study.optuna)
 
 
-def get_note_of(study: object, number: int) -> str:
-    from optuna.trial import Trial
-
-    stored = study.optuna  # type: ignore[attr-defined]
-    trial = next(t for t in stored.trials if t.number == number)
-    return get_note(Trial(stored, trial._trial_id))
-
-
 class TestStudyFigures:
     def points(self, n: int) -> list[Point]:
         params = [{"lambda": 0.1 + 0.5 * (i % 2), "sigma": 10.0 + i, "n_centers": 1 + i % 5} for i in range(n)]
-        return [Point(i, 0.5 + i % 7 / 20, 0.4, 0.6, 1.0, f"w{i % 2}", one, 1.0 * i) for i, one in enumerate(params)]
+        states = [COMPLETE if i % 7 == 0 else PRUNED for i in range(n)]
+        scores = [(0.5 + i % 7 / 20, 0.4, 0.6, 1.0, f"w{i % 2}") for i in range(n)]
+        return [Point(i, states[i], *scores[i], params[i], 1.0 * i) for i in range(n)]
 
     def test_all_five_and_what_they_show(self) -> None:
         made = figures(self.points(30), "holdout")
@@ -236,19 +211,45 @@ class TestStudyFigures:
         staircase = made["best-value"].data[0]
         assert list(staircase.y) == sorted(staircase.y), "the best only rises"
         assert staircase.x[-1] == 30
-        assert list(made["lambda-sigma"].data[0].marker.color) == [p.macro_f1 for p in self.points(30)]
+        pruned, complete = made["lambda-sigma"].data
+        assert (pruned.name, complete.name) == (PRUNED, COMPLETE)
+        assert pruned.marker.symbol != complete.marker.symbol
+        for trace in (pruned, complete):
+            of_state = [p.macro_f1 for p in self.points(30) if p.state == trace.name]
+            assert list(trace.marker.color) == of_state
+            assert len(of_state) > 4
         assert [trace.name for trace in made["time-by-worker"].data] == ["w0", "w1"]
 
     def test_ten_thousand_trials_stay_small_and_keep_the_best(self) -> None:
         points = self.points(10_000)
-        points[4321] = Point(4321, 0.99, 0.9, 0.9, 1.0, "w0", {"lambda": 0.5, "sigma": 5.0, "n_centers": 2}, 1.0)
+        points[4321] = Point(
+            4321, COMPLETE, 0.99, 0.9, 0.9, 1.0, "w0", {"lambda": 0.5, "sigma": 5.0, "n_centers": 2}, 1.0
+        )
         made = figures(points, "holdout")
-        assert len(made["lambda-sigma"].data[0].x) <= MOST_POINTS + 1
-        assert 0.99 in made["lambda-sigma"].data[0].marker.color
+        traces = made["lambda-sigma"].data
+        assert sum(len(trace.x) for trace in traces) <= MOST_POINTS + 1
+        assert 0.99 in traces[-1].marker.color
         assert sum(len(figure.to_json()) for figure in made.values()) < 1_000_000
 
+    def test_pruned_trials_are_most_points_and_failed_ones_none(self) -> None:
+        scores = {"macro_f1": 0.5, "minority_f1": 0.4, "majority_f1": 0.6, "duration_s": 2.0}
+        states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]
+        trials = [
+            create_trial(state=state, value=None if state == TrialState.FAIL else 0.5, user_attrs={"scores": scores})
+            for state in states
+        ]
+        points = points_of(trials)
+        assert [point.state for point in points] == [COMPLETE, PRUNED, PRUNED]
+        assert [point.spent_s for point in points] == [2.0, 4.0, 6.0]
+
+    def test_log_axes_have_round_ticks(self) -> None:
+        made = figures(self.points(30), "holdout", log=["sigma"])
+        axis = made["lambda-sigma"].layout.yaxis
+        assert (axis.type, axis.ticktext) == ("log", ("10", "20", "50", "100", "200", "500"))
+        assert made["lambda-sigma"].layout.xaxis.type is None
+
     def test_softmax_and_an_empty_study(self) -> None:
-        softmax = [Point(1, 0.5, 0.4, 0.6, 1.0, "w", {}, 1.0)]
+        softmax = [Point(1, COMPLETE, 0.5, 0.4, 0.6, 1.0, "w", {}, 1.0)]
         assert set(figures(softmax, "holdout")) == {"best-value", "minority-majority", "time-by-worker"}
         assert figures([], "holdout") == {}
         assert json.dumps(fake_scores(0.5).to_dict())

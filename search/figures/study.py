@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.figures.ticks import log_ticks
 from storage.attributes import SCORES, attributes
 
 if TYPE_CHECKING:
@@ -15,14 +16,21 @@ if TYPE_CHECKING:
 
 # A figure is stored in pieces of 2 kB and sent with the study: of more trials, an even choice and the best is shown.
 MOST_POINTS = 1000
+STATES = {
+    "complete": {"symbol": "circle", "size": 9},
+    "pruned (best of its epochs)": {"symbol": "x-thin-open", "size": 6},
+}
+COMPLETE, PRUNED = STATES
+ENDED = {TrialState.COMPLETE: COMPLETE, TrialState.PRUNED: PRUNED}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One complete trial."""
+    """A trial that has a score: complete, or pruned with the best of its epochs."""
 
     trial: int
+    state: str  # a key of STATES
     macro_f1: float
     minority_f1: float
     majority_f1: float
@@ -33,21 +41,21 @@ class Point:
 
 
 def points_of(trials: Sequence[FrozenTrial]) -> list[Point]:
-    """Complete trials in the order of their end; a pruned trial's time counts as spent."""
-    ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED) and SCORES in t.user_attrs]
+    """Complete and pruned trials in the order of their end."""
+    ended = [t for t in trials if t.state in ENDED and SCORES in t.user_attrs]
     found, spent_s = [], 0.0
     for trial in sorted(ended, key=lambda t: (t.datetime_complete or t.datetime_start, t.number)):
         scores = trial.user_attrs[SCORES]
         spent_s += scores["duration_s"]
-        if trial.state == TrialState.COMPLETE:
-            numbers = {key: scores[key] for key in ("macro_f1", "minority_f1", "majority_f1", "duration_s")}
-            worker = str(attributes(trial).get("worker", "?"))
-            found.append(Point(trial.number, **numbers, worker=worker, params=trial.params, spent_s=spent_s))
+        numbers = {key: scores[key] for key in ("macro_f1", "minority_f1", "majority_f1", "duration_s")}
+        worker = str(attributes(trial).get("worker", "?"))
+        whose = {"worker": worker, "params": trial.params, "spent_s": spent_s}
+        found.append(Point(trial.number, ENDED[trial.state], **numbers, **whose))
     return found
 
 
-def figures(points: Sequence[Point], protocol: str) -> dict[str, Figure]:
-    """By the id under which the dashboard keeps it; empty without a complete trial."""
+def figures(points: Sequence[Point], protocol: str, log: Collection[str] = ()) -> dict[str, Figure]:
+    """By the id under which the dashboard keeps it; empty without a score. `log`: parameters on a log scale."""
     if not points:
         return {}
     shown = _thinned(points)
@@ -56,8 +64,11 @@ def figures(points: Sequence[Point], protocol: str) -> dict[str, Figure]:
         "minority-majority": _minority_majority(shown, protocol),
         "time-by-worker": _time_by_worker(shown),
     }
-    if points[0].params:
-        made |= {"lambda-sigma": _lambda_sigma(shown, protocol), "f1-by-n-centers": _by_centers(shown, protocol)}
+    names = points[0].params.keys()
+    if {"lambda", "sigma"} <= names:
+        made["lambda-sigma"] = _lambda_sigma(shown, protocol, log)
+    if "n_centers" in names:
+        made["f1-by-n-centers"] = _by_centers(shown, protocol)
     return made
 
 
@@ -72,9 +83,11 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
     from plotly.graph_objects import Figure
 
     figure = Figure()
-    heading = {"text": title, "x": 0.02, "font": {"size": 15}}
-    margin = {"l": 60, "r": 20, "t": 50, "b": 50}
-    figure.update_layout(title=heading, template="none", margin=margin, height=420, **layout)
+    # The dashboard puts plotly's buttons into the top right corner: the title stands below them, the legend below all.
+    heading = {"text": title, "x": 0.02, "y": 0.91, "font": {"size": 15}}
+    margin = {"l": 60, "r": 20, "t": 70, "b": 50}
+    legend = {"orientation": "h", "y": -0.2}
+    figure.update_layout(title=heading, template="none", margin=margin, legend=legend, height=440, **layout)
     figure.update_xaxes(title=x)
     figure.update_yaxes(title=y)
     return figure
@@ -83,7 +96,7 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
 def _hover(points: Sequence[Point]) -> list[str]:
     def text(point: Point) -> str:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in point.params.items())
-        return f"trial {point.trial}: macro F1 {point.macro_f1:.4f}" + (f"<br>{shown}" if shown else "")
+        return f"trial {point.trial}, {point.state}: macro F1 {point.macro_f1:.4f}" + (f"<br>{shown}" if shown else "")
 
     return [text(point) for point in points]
 
@@ -102,7 +115,7 @@ def _best(points: Sequence[Point], protocol: str) -> Figure:
     by_count: list[float] = [number[id(point)] for point in steps]
     by_time = [point.spent_s for point in steps]
     for axis, x, last, title in (
-        ("", by_count, len(points), "complete trials"),
+        ("", by_count, len(points), "complete and pruned trials"),
         ("2", by_time, points[-1].spent_s, "training time spent, s"),
     ):
         figure.add_scatter(
@@ -119,31 +132,54 @@ def _best(points: Sequence[Point], protocol: str) -> Figure:
     return figure
 
 
-def _coloured(points: Sequence[Point]) -> dict[str, Any]:
-    scale = {"color": [point.macro_f1 for point in points], "colorscale": "Viridis", "showscale": True}
-    return {"mode": "markers", "text": _hover(points), "marker": scale | {"size": 9, "colorbar": {"title": "F1"}}}
+def _scatter(
+    figure: Figure,
+    points: Sequence[Point],
+    x: Callable[[Point], float],
+    y: Callable[[Point], float],
+    colour: Callable[[Point], Any],
+    **marker: Any,
+) -> None:
+    """A trace for each state that occurs: complete trials lie above the pruned ones."""
+    for state in (PRUNED, COMPLETE):
+        mine = [point for point in points if point.state == state]
+        if mine:
+            xs, ys, colours = ([of(point) for point in mine] for of in (x, y, colour))
+            drawn = {**STATES[state], "line": {"width": 1.5}, "color": colours, **marker}
+            figure.add_scatter(x=xs, y=ys, mode="markers", name=state, text=_hover(mine), marker=drawn, showlegend=True)
 
 
-def _lambda_sigma(points: Sequence[Point], protocol: str) -> Figure:
-    figure = _figure(f"λ and σ, coloured by macro F1 ({protocol})", "lambda", "sigma", yaxis_type="log")
-    x, y = ([point.params[name] for point in points] for name in ("lambda", "sigma"))
-    figure.add_scatter(x=x, y=y, **_coloured(points))
+def _by_macro_f1(
+    figure: Figure, points: Sequence[Point], x: Callable[[Point], float], y: Callable[[Point], float]
+) -> None:
+    figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": {"title": "macro F1"}})
+    _scatter(figure, points, x, y, lambda point: point.macro_f1, coloraxis="coloraxis")
+
+
+def _lambda_sigma(points: Sequence[Point], protocol: str, log: Collection[str]) -> Figure:
+    figure = _figure(f"λ and σ, coloured by macro F1 ({protocol})", "lambda", "sigma")
+    _by_macro_f1(figure, points, lambda point: point.params["lambda"], lambda point: point.params["sigma"])
+    for axis, name in ((figure.update_xaxes, "lambda"), (figure.update_yaxes, "sigma")):
+        if name in log:
+            axis(_log_axis([point.params[name] for point in points]))
     return figure
+
+
+def _log_axis(values: Sequence[float]) -> dict[str, Any]:
+    ticks = log_ticks(min(values), max(values))
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _by_centers(points: Sequence[Point], protocol: str) -> Figure:
     figure = _figure(f"Macro F1 by number of centres ({protocol})", "n_centers", "macro F1")
-    x = [point.params["n_centers"] for point in points]
-    marker = {"color": COLOURS[0], "size": 8}
-    figure.add_scatter(x=x, y=[p.macro_f1 for p in points], mode="markers", text=_hover(points), marker=marker)
+    _scatter(figure, points, lambda p: p.params["n_centers"], lambda p: p.macro_f1, lambda p: COLOURS[0])
     return figure
 
 
 def _minority_majority(points: Sequence[Point], protocol: str) -> Figure:
     figure = _figure(f"Minority against majority classes ({protocol})", "majority F1", "minority F1")
-    x, y = [p.majority_f1 for p in points], [p.minority_f1 for p in points]
-    figure.add_scatter(x=x, y=y, showlegend=False, **_coloured(points))
-    low = min(*x, *y)
+    _by_macro_f1(figure, points, lambda point: point.majority_f1, lambda point: point.minority_f1)
+    low = min(min(point.majority_f1, point.minority_f1) for point in points)
     line = {"color": "#999999", "dash": "dot"}
     figure.add_scatter(
         x=[low, 1], y=[low, 1], mode="lines", line=line, name="equal", hoverinfo="skip", showlegend=False
@@ -152,11 +188,13 @@ def _minority_majority(points: Sequence[Point], protocol: str) -> Figure:
 
 
 def _time_by_worker(points: Sequence[Point]) -> Figure:
-    figure = _figure("Time of a complete trial by worker", "trial", "seconds")
+    figure = _figure("Time of a trial by worker (× pruned)", "trial", "seconds")
     workers = sorted({point.worker for point in points})
     for number, worker in enumerate(workers):
         mine = [point for point in points if point.worker == worker]
-        marker = {"color": COLOURS[number % len(COLOURS)], "size": 7}
+        symbols, sizes = ([STATES[point.state][key] for point in mine] for key in ("symbol", "size"))
+        colour = COLOURS[number % len(COLOURS)]
+        marker = {"color": colour, "symbol": symbols, "size": sizes, "line": {"width": 1.5, "color": colour}}
         x, y = [point.trial for point in mine], [point.duration_s for point in mine]
-        figure.add_scatter(x=x, y=y, mode="markers", name=worker, text=_hover(mine), marker=marker)
+        figure.add_scatter(x=x, y=y, mode="markers", name=worker, text=_hover(mine), marker=marker, showlegend=True)
     return figure

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from statistics import median
 
 from optuna.trial import FrozenTrial, TrialState
@@ -67,7 +68,13 @@ class Verdict:
     p: float
     apart: Apart
 
-    @property
+    @cached_property
+    def concerns(self) -> frozenset[int]:
+        """Numbers of the trials that show the sign and do no better than the middle one of those without."""
+        middle = _middle(self.without)
+        return frozenset(one.number for one in self.with_sign if one.macro_f1 < middle)
+
+    @cached_property
     def text(self) -> str:
         """The verdict with its figures, in two sentences."""
         apart = self.apart
@@ -78,11 +85,6 @@ class Verdict:
             f"p = {self.p:.1g}). They differ most in {apart.name}, median {apart.with_sign:.3g} against "
             f"{apart.without:.3g} (p = {apart.p:.1g}): try a {other} {apart.name}."
         )
-
-    def concerns(self, number: int) -> bool:
-        """Whether that trial shows the sign and does no better than the middle one of those without."""
-        middle = _middle(self.without)
-        return any(one.number == number and one.macro_f1 < middle for one in self.with_sign)
 
 
 def verdicts(trials: Sequence[FrozenTrial]) -> list[Verdict]:

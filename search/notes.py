@@ -1,19 +1,23 @@
-"""The notes that the dashboard shows beside a study and beside its best trials, in Markdown."""
+"""The notes that the dashboard shows beside a study and beside each trial, in Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from search.advice import Verdict, diagnostics_of
+from search.standing import Standing
+from search.training.datasets import facts
 from storage.attributes import attributes
 from storage.bounds import Crowded
 from storage.study import StoredStudy
+from storage.tables import Cause, PlaceState
 from storage.tallies import Counts
 
-BEST = 20
+BEST = 10
+Attributes = dict[str, Any]
 
 
 def study_note(
@@ -36,43 +40,93 @@ def study_note(
     ]
     if best:
         lines += ["| rank | trial | macro F1 | minority F1 | majority F1 | parameters |", "|---|---|---|---|---|---|"]
-        lines += [_row(rank, trial, row["params"]) for rank, (trial, row) in enumerate(best[:10], start=1)]
+        lines += [_row(rank, trial, row["params"]) for rank, (trial, row) in enumerate(best, start=1)]
         lines += ["", _warning(spec.protocol), ""]
     lines += [f"- {crowded.text}" for crowded in bounds]
     lines += [f"- {verdict.text}" for verdict in verdicts]
     return "\n".join(lines).strip() + "\n"
 
 
-def trial_note(
-    study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], rank: int, verdicts: Sequence[Verdict]
-) -> str:
-    """How it ended, its scores, a table of its classes, its diagnostics, and the verdicts that concern it."""
-    attrs, protocol = attributes(trial), study.spec.protocol
-    told = diagnostics_of(trial)
-    classes = zip(attrs["per_class_f1"], attrs["support"], strict=True)
-    lines = [
-        f"**Rank {rank}** of the trials ({row['state']}): macro F1 **{attrs['macro_f1']:.4f}** ({protocol}) at epoch "
-        f"{attrs['best_epoch']} of {attrs['epochs']}, micro F1 {attrs['micro_f1']:.4f}, minority "
-        f"{attrs['minority_f1']:.4f}, majority {attrs['majority_f1']:.4f}.",
-        "",
-        f"Place {row['number']}, attempt {attrs['attempt']}, seed {attrs['seed']}, {attrs['duration_s']:.1f} s on "
-        f"{attrs['device']} by `{attrs['worker']}`.",
-        "",
-        "| class | | images scored | F1 |",
-        "|---|---|---|---|",
-        *(
-            f"| {number} | {'majority' if number % 2 else 'minority'} | {support} | {f1:.4f} |"
-            for number, (f1, support) in enumerate(classes)
-        ),
-        "",
+def trial_note(standing: Standing, trial: FrozenTrial) -> str:
+    """How far it came, why it ended and who went on with it; its scores, a table of its classes, its diagnostics."""
+    attrs = attributes(trial)
+    if "place" not in attrs:  # somebody else's
+        return ""
+    scored = "per_class_f1" in attrs
+    head = _ended_with_scores(standing, trial, attrs) if scored else _ended_without(standing, trial, attrs)
+    # Pruned trials are most of a large study, and all notes travel with its page: theirs stay short.
+    detailed = scored and trial.state != TrialState.PRUNED
+    parts = [head, _whose(attrs), *(_details(standing, trial, attrs) if detailed else []), *_advice(standing, trial)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ended_with_scores(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> str:
+    spec = standing.study.spec
+    rank = standing.ranks.get(trial.number)
+    place = f", rank {rank} of {len(standing.ranks)} with a score" if rank else ""
+    state = trial.state.name.capitalize()
+    epochs = f" after {attrs['epochs']} of {spec.training.epochs} epochs" if trial.state == TrialState.PRUNED else ""
+    return (
+        f"**{state}**{epochs}{place}: macro F1 **{attrs['macro_f1']:.4f}** ({spec.protocol}) at "
+        f"epoch {attrs['best_epoch']}, micro F1 {attrs['micro_f1']:.4f}, minority {attrs['minority_f1']:.4f}, majority "
+        f"{attrs['majority_f1']:.4f}."
+    )
+
+
+def _ended_without(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> str:
+    scores = trial.intermediate_values.values()
+    so_far = f"after {len(scores)} of {standing.study.spec.training.epochs} epochs"
+    best = f" Best macro F1 until then: {1 - min(scores):.4f}." if scores else ""
+    if not trial.state.is_finished():
+        return f"**Running**, {so_far}.{best}"
+    told = str(attrs.get("reason", "its worker ended without closing it"))
+    reason = f"`{' '.join(told.replace('`', chr(39)).split())}`"
+    given_back = attrs.get("cause") == Cause.PREEMPTED
+    kind = f"**Given back** {so_far}, which is no failure" if given_back else f"**Failed** {so_far}"
+    return f"{kind}: {reason}.{best} {_goes_on(standing, trial.number, attrs['place'])}"
+
+
+def _goes_on(standing: Standing, number: int, place: int) -> str:
+    later, state = standing.later.get(number), standing.states.get(place)
+    if later is not None:
+        return f"Trial {later} took up place {place} again."
+    if state == PlaceState.FREE:
+        return f"Place {place} is free: the next worker takes it up again."
+    return f"A worker has place {place} now." if state == PlaceState.HELD else f"Place {place} is used up."
+
+
+def _whose(attrs: Attributes) -> str:
+    spent = f", {attrs['duration_s']:.1f} s" if "duration_s" in attrs else ""
+    resumed = attrs.get("resumed_epochs")
+    before = f" It went on after {resumed} epochs of an earlier attempt." if resumed else ""
+    return (
+        f"Place {attrs['place']}, attempt {attrs['attempt']}, seed {attrs['seed']}{spent} on {attrs['device']} by "
+        f"`{attrs['worker']}`.{before}"
+    )
+
+
+def _details(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> list[str]:
+    classes = zip(facts(standing.study.spec.data.set).class_names, attrs["support"], attrs["per_class_f1"], strict=True)
+    table = ["| class | | images scored | F1 |", "|---|---|---|---|"]
+    table += [
+        f"| {name} | {'majority' if number % 2 else 'minority'} | {support} | {f1:.4f} |"
+        for number, (name, support, f1) in enumerate(classes)
     ]
-    if told:
-        lines += [
-            f"At the end {told.inside:.0%} of the training images were inside the margin and {sum(told.dead)} of "
-            f"{len(told.dead) * told.n_centers} centres dead; hinge {told.hinge:.4f}, diversity {told.diversity:.4f}.",
-            *(f"- {verdict.text}" for verdict in verdicts if verdict.concerns(trial.number)),
-        ]
-    return "\n".join(lines).strip() + "\n"
+    return ["\n".join(table), _diagnosed(trial)]
+
+
+def _advice(standing: Standing, trial: FrozenTrial) -> list[str]:
+    return [f"- {verdict.text}" for verdict in standing.verdicts if trial.number in verdict.concerns]
+
+
+def _diagnosed(trial: FrozenTrial) -> str:
+    told = diagnostics_of(trial)
+    if told is None:
+        return ""
+    return (
+        f"At the end {told.inside:.0%} of the training images were inside the margin and {sum(told.dead)} of "
+        f"{len(told.dead) * told.n_centers} centres dead; hinge {told.hinge:.4f}, diversity {told.diversity:.4f}."
+    )
 
 
 def _definition(study: StoredStudy) -> list[str]:

@@ -1,4 +1,4 @@
-"""Notes and figures of a study in the database, kept true beside the search by a thread that trains nothing."""
+"""The note and the figures of a study in the database, kept true beside the search by a thread that trains nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial
 
 from search.advice import verdicts
-from search.notes import BEST, study_note, trial_note
+from search.notes import BEST, study_note
 from storage.background import Background
 from storage.bounds import crowded_bounds
 from storage.errors import NothingToExportError
@@ -29,7 +29,6 @@ class Reporter:
     def __init__(self, study: StoredStudy) -> None:
         self._study = study
         self._written: dict[str, str] = {}
-        self._ranked: set[int] = set()
         self._seen: tuple[int, int] | None = None
 
     def write(self) -> bool:
@@ -44,35 +43,20 @@ class Reporter:
         best: list[Any] = []
         with contextlib.suppress(NothingToExportError):
             best = best_trials(study, BEST)
-        found = verdicts(trials)
+        note = study_note(study, counts, best, crowded_bounds(study), verdicts(trials))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            self._note(None, study_note(study, counts, best, crowded_bounds(study), found))
-            for rank, (trial, row) in enumerate(best, start=1):
-                self._note(trial.number, trial_note(study, trial, row, rank, found))
-            # A study's notes travel with every poll of the dashboard: those of trials that fell behind go.
-            ranked = {trial.number for trial, _ in best}
-            for number in self._ranked - ranked:
-                self._note(number, "")
-            self._ranked = ranked
+            self._note(note)
             self._figures(trials)
         self._seen = seen
         return True
 
-    def _note(self, number: int | None, text: str) -> None:
-        from optuna.trial import Trial
+    def _note(self, text: str) -> None:
         from optuna_dashboard import save_note
 
-        if self._written.get(f"note {number}") == text:
-            return
-        study = self._study.optuna
-        if number is None:
-            save_note(study, text)
-        else:
-            storage = self._study.backend.optuna
-            study_id = storage.get_study_id_from_name(self._study.name)
-            save_note(Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number)), text)
-        self._written[f"note {number}"] = text
+        if self._written.get("note") != text:
+            save_note(self._study.optuna, text)
+            self._written["note"] = text
 
     def _figures(self, trials: Sequence[FrozenTrial]) -> None:
         from optuna_dashboard import save_plotly_graph_object

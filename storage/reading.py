@@ -11,7 +11,7 @@ from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage, _CachedStorage
+from optuna.storages import _CachedStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 class ReadingStorage(_CachedStorage):
     """As Optuna's, and forgets a study that was deleted: SQLite gives its ids to the next one."""
 
-    def __init__(self, rdb: RDBStorage) -> None:
-        super().__init__(rdb)
+    def __init__(self, database: Backend) -> None:
+        super().__init__(database.rdb)
+        self.database = database
         self._seen: dict[int, tuple[str, str | None]] = {}
 
     def get_all_studies(self) -> list[FrozenStudy]:
@@ -55,4 +56,4 @@ class ReadingStorage(_CachedStorage):
 
 def reading_storage(backend: Backend) -> ReadingStorage:
     """For the dashboard."""
-    return ReadingStorage(backend.rdb)
+    return ReadingStorage(backend)

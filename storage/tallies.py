@@ -96,6 +96,13 @@ class PlaceReader:
         scored = (table.c.token == self._token, table.c.state.in_(SCORED), table.c.value.is_not(None))
         return int(self._one(select(func.count()).where(*scored)))
 
+    def outcomes(self) -> Sequence[Any]:
+        """`number`, `state`, `trial` and `value` of every place: little enough to be read often."""
+        table = tables.places
+        return self._all(
+            select(table.c.number, table.c.state, table.c.trial, table.c.value).where(table.c.token == self._token)
+        )
+
     def failures(self) -> dict[str, int]:
         """How many places were spent for which reason, the most frequent first."""
         table = tables.places

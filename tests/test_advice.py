@@ -1,9 +1,8 @@
 """When a sign becomes advice: only where the study's own trials bear it out."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from typing import Any
 
 import pytest
 from making import trained
@@ -12,9 +11,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from search.advice import LEAST, verdicts
 from search.notes import study_note, trial_note
+from search.standing import standing_of
 from search.training.diagnostics import Diagnostics
 from storage.backend import Backend
 from storage.bounds import crowded_bounds
+from storage.export import best_trials
 from storage.places import Places
 
 SOUND = Diagnostics(0.1, 0.2, 0.5, (1, 1), 4, 1.0, 2.0, 1.5)
@@ -115,29 +116,23 @@ def test_the_best_trial_is_never_told_what_its_score_contradicts() -> None:
     trials = study_of(40, DEAD, worse, m=lambda sign: 9.0 if sign else 4.0)
     trials[1] = trial(1, 0.99, DEAD, m=9.0)
     (found,) = verdicts(trials)
-    assert not found.concerns(1), "the best, in spite of the sign"
-    assert found.concerns(3)
-    assert not found.concerns(2), "without the sign"
+    assert 1 not in found.concerns, "the best, in spite of the sign"
+    assert 3 in found.concerns
+    assert 2 not in found.concerns, "without the sign"
 
 
 def test_notes_show_what_concerns_them(sqlite: Backend) -> None:
     study = trained(sqlite, trials=2)
     found = verdicts(study_of(40, DEAD, worse, m=lambda sign: 9.0 if sign else 4.0))
-    best = _best(study)
-    note = study_note(study, Places.of(study).counts(), best, crowded_bounds(study), found)
+    note = study_note(study, Places.of(study).counts(), best_trials(study, 2), crowded_bounds(study), found)
     assert f"- {found[0].text}" in note
-    described, row = best[0]
+    described = study.optuna.trials[0]
     described.user_attrs["scores"]["diagnostics"] = asdict(DEAD)
+    standing = replace(standing_of(study, [described]), verdicts=found)
     described.number = 2
-    alone = trial_note(study, described, row, 1, found)
+    alone = trial_note(standing, described)
     assert "5 of 8 centres dead" in alone
     assert "too large" not in alone
     assert "did worse" not in alone
     described.number = 3
-    assert found[0].text in trial_note(study, described, row, 1, found)
-
-
-def _best(study: Any) -> Sequence[tuple[FrozenTrial, dict[str, Any]]]:
-    from storage.export import best_trials
-
-    return best_trials(study, 2)
+    assert found[0].text in trial_note(standing, described)

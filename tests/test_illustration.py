@@ -24,7 +24,6 @@ from search.training.results import EpochScore, best_epoch
 from storage.backend import Backend
 from storage.files import StudyFiles
 from storage.places import Places
-from storage.tables import PlaceState
 
 DIAGNOSTICS = Diagnostics(1.2, 0.3, 0.95, (3, 2) * 5, 4, 1.0, 2.0, 0.5)
 

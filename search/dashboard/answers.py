@@ -21,6 +21,11 @@ ALWAYS = {
 # draws an SVG all the same, and runs none of its script.
 SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "text/csv", "application/json"})
 WORTH_COMPRESSING = 2048  # bytes
+# Long values without a blank would make the page as wide as they are, and everything else on it.
+STYLE = b"""<style>
+body { overflow-wrap: anywhere }
+table:not([class]) :is(th, td) { padding: 2px 12px; text-align: left } /* those in notes */
+</style>"""
 # The page has no reading mode of its own: without this it offers buttons that can only fail. Should a later version
 # name them otherwise, they are seen again, and refused as before.
 READ_ONLY_STYLE = b"""<style>
@@ -29,7 +34,7 @@ button:has([data-testid=AddBoxIcon]), button:has([data-testid=EditIcon]), button
 { display: none !important }
 body::after { content: "read-only"; position: fixed; top: 20px; right: 24px; z-index: 9999; color: white;
 font: 14px sans-serif; border: 1px solid; border-radius: 12px; padding: 2px 10px; pointer-events: none }
-</style></head>"""
+</style>"""
 FAST = 1  # gzip's level: 20 MB of trials shrink to a tenth in 0.3 s
 
 
@@ -43,7 +48,7 @@ class Answers:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         environ.setdefault("HTTP_ACCEPT_ENCODING", "identity")  # without it optuna-dashboard fails on its own files
         request = Request(environ, populate_request=False)
-        page = self._read_only and request.path.startswith("/dashboard")
+        page = request.path.startswith("/dashboard")
         if page:
             environ.pop("HTTP_IF_MODIFIED_SINCE", None)  # of the unchanged file
         answer = Response.from_app(self._app, environ)
@@ -53,7 +58,7 @@ class Answers:
         if request.path.startswith("/artifacts/"):
             _disarm(answer)
         elif page and request.method == "GET":
-            _take_buttons_away(answer)
+            _restyle(answer, STYLE + READ_ONLY_STYLE * self._read_only)
         elif request.accept_encodings["gzip"] and request.method == "GET":
             _compress(answer)
         return answer(environ, start_response)
@@ -65,9 +70,9 @@ def _disarm(answer: Response) -> None:
         answer.headers["Content-Disposition"] = "attachment"
 
 
-def _take_buttons_away(answer: Response) -> None:
+def _restyle(answer: Response, style: bytes) -> None:
     if answer.status_code == 200 and answer.mimetype == "text/html":
-        answer.set_data(answer.get_data().replace(b"</head>", READ_ONLY_STYLE, 1))
+        answer.set_data(answer.get_data().replace(b"</head>", style + b"</head>", 1))
         answer.headers.remove("Last-Modified")
         answer.headers.remove("ETag")
 

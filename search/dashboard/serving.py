@@ -11,6 +11,7 @@ from search.dashboard.answers import Answers
 from search.dashboard.guard import LOOPBACK_NAMES, Guard, is_loopback
 from search.dashboard.login import Login
 from search.dashboard.password import Password
+from search.dashboard.readable import Readable
 from search.pictures import PictureStore
 from storage.errors import StorageError
 from storage.reading import ReadingStorage
@@ -47,7 +48,9 @@ def guarded(storage: ReadingStorage, files: Path, access: Access, say: Callable[
     """The dashboard of all studies in `storage`, with the artifacts under `files`."""
     from optuna_dashboard import wsgi
 
-    app: WSGIApplication = Answers(wsgi(storage, artifact_store=PictureStore(files)), read_only=not access.allow_edit)
+    bare = wsgi(storage, artifact_store=PictureStore(files))
+    bare.install(Readable(storage))
+    app: WSGIApplication = Answers(bare, read_only=not access.allow_edit)
     if access.password:
         app = Login(app, access.password, say)
     return Guard(app, access.names, allow_edit=access.allow_edit)

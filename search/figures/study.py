@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from search.figures.ticks import log_ticks
+from search.view import params_text
 from storage.attributes import SCORES, attributes
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 # A figure is stored in pieces of 2 kB and sent with the study: of more trials, an even choice and the best is shown.
-MOST_POINTS = 1000
+MOST_POINTS = 500
 STATES = {
     "complete": {"symbol": "circle", "size": 9},
     "pruned (best of its epochs)": {"symbol": "x-thin-open", "size": 6},
@@ -38,6 +39,9 @@ class Point:
     worker: str
     params: dict[str, float | int]
     spent_s: float  # training time of all trials up to its end
+
+
+Of = Callable[[Point], float]
 
 
 def points_of(trials: Sequence[FrozenTrial]) -> list[Point]:
@@ -94,11 +98,12 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
 
 
 def _hover(points: Sequence[Point]) -> list[str]:
-    def text(point: Point) -> str:
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in point.params.items())
-        return f"trial {point.trial}, {point.state}: macro F1 {point.macro_f1:.4f}" + (f"<br>{shown}" if shown else "")
+    """Kept short: it is stored and sent for every point of every figure."""
+    return [f"trial {p.trial}: {p.macro_f1:.4f}<br>{params_text(p.params)}" for p in points]
 
-    return [text(point) for point in points]
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
 
 
 def _best(points: Sequence[Point], protocol: str) -> Figure:
@@ -119,8 +124,8 @@ def _best(points: Sequence[Point], protocol: str) -> Figure:
         ("2", by_time, points[-1].spent_s, "training time spent, s"),
     ):
         figure.add_scatter(
-            x=[*x, last],
-            y=[*best, best[-1]],
+            x=_rounded([*x, last]),
+            y=_rounded([*best, best[-1]]),
             mode="lines+markers",
             line={"shape": "hv", "color": COLOURS[0]},
             text=_hover([*steps, steps[-1]]),
@@ -132,28 +137,20 @@ def _best(points: Sequence[Point], protocol: str) -> Figure:
     return figure
 
 
-def _scatter(
-    figure: Figure,
-    points: Sequence[Point],
-    x: Callable[[Point], float],
-    y: Callable[[Point], float],
-    colour: Callable[[Point], Any],
-    **marker: Any,
-) -> None:
+def _scatter(figure: Figure, points: Sequence[Point], x: Of, y: Of, colour: Of | None = None) -> None:
     """A trace for each state that occurs: complete trials lie above the pruned ones."""
     for state in (PRUNED, COMPLETE):
         mine = [point for point in points if point.state == state]
         if mine:
-            xs, ys, colours = ([of(point) for point in mine] for of in (x, y, colour))
-            drawn = {**STATES[state], "line": {"width": 1.5}, "color": colours, **marker}
-            figure.add_scatter(x=xs, y=ys, mode="markers", name=state, text=_hover(mine), marker=drawn, showlegend=True)
+            marker = STATES[state] | {"line": {"width": 1.5}, "color": COLOURS[0]}
+            marker |= {"color": _rounded(map(colour, mine)), "coloraxis": "coloraxis"} if colour else {}
+            places = {"x": _rounded(map(x, mine)), "y": _rounded(map(y, mine)), "text": _hover(mine)}
+            figure.add_scatter(**places, mode="markers", name=state, hoverinfo="text", marker=marker, showlegend=True)
 
 
-def _by_macro_f1(
-    figure: Figure, points: Sequence[Point], x: Callable[[Point], float], y: Callable[[Point], float]
-) -> None:
+def _by_macro_f1(figure: Figure, points: Sequence[Point], x: Of, y: Of) -> None:
     figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": {"title": "macro F1"}})
-    _scatter(figure, points, x, y, lambda point: point.macro_f1, coloraxis="coloraxis")
+    _scatter(figure, points, x, y, lambda point: point.macro_f1)
 
 
 def _lambda_sigma(points: Sequence[Point], protocol: str, log: Collection[str]) -> Figure:
@@ -172,7 +169,7 @@ def _log_axis(values: Sequence[float]) -> dict[str, Any]:
 
 def _by_centers(points: Sequence[Point], protocol: str) -> Figure:
     figure = _figure(f"Macro F1 by number of centres ({protocol})", "n_centers", "macro F1")
-    _scatter(figure, points, lambda p: p.params["n_centers"], lambda p: p.macro_f1, lambda p: COLOURS[0])
+    _scatter(figure, points, lambda p: p.params["n_centers"], lambda p: p.macro_f1)
     return figure
 
 
@@ -195,6 +192,7 @@ def _time_by_worker(points: Sequence[Point]) -> Figure:
         symbols, sizes = ([STATES[point.state][key] for point in mine] for key in ("symbol", "size"))
         colour = COLOURS[number % len(COLOURS)]
         marker = {"color": colour, "symbol": symbols, "size": sizes, "line": {"width": 1.5, "color": colour}}
-        x, y = [point.trial for point in mine], [point.duration_s for point in mine]
-        figure.add_scatter(x=x, y=y, mode="markers", name=worker, text=_hover(mine), marker=marker, showlegend=True)
+        places = {"x": [point.trial for point in mine], "y": _rounded(point.duration_s for point in mine)}
+        places["text"] = [f"trial {point.trial}: {point.duration_s:.1f} s" for point in mine]
+        figure.add_scatter(**places, mode="markers", name=worker, hoverinfo="text", marker=marker, showlegend=True)
     return figure

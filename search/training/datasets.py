@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from search.training import readers
 from search.training.errors import DataError
@@ -43,16 +42,23 @@ class DatasetFacts:
     """What does not vary within a set; `shift_px` and `flip` are its augmentation, `train_per_test` is k."""
 
     name: str
-    n_classes: int
+    class_names: tuple[str, ...]
     train_per_test: int
     shift_px: int
     flip: bool
 
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
 
+
+DIGITS = tuple("0123456789")
+# In the order of their labels.
+OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 FACTS: dict[str, DatasetFacts] = {
-    "digits": DatasetFacts("digits", n_classes=10, train_per_test=4, shift_px=1, flip=False),
-    "mnist": DatasetFacts("mnist", n_classes=10, train_per_test=6, shift_px=4, flip=False),
-    "cifar10": DatasetFacts("cifar10", n_classes=10, train_per_test=5, shift_px=4, flip=True),
+    "digits": DatasetFacts("digits", DIGITS, train_per_test=4, shift_px=1, flip=False),
+    "mnist": DatasetFacts("mnist", DIGITS, train_per_test=6, shift_px=4, flip=False),
+    "cifar10": DatasetFacts("cifar10", OBJECTS, train_per_test=5, shift_px=4, flip=True),
 }
 
 
@@ -112,6 +118,8 @@ def holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 
     Raises DataError if a class would be missing on either side.
     """
+    from sklearn.model_selection import train_test_split  # who only asks for the facts does not wait for it
+
     indices = np.arange(len(split))
     try:
         rest, held = train_test_split(indices, test_size=fraction, random_state=seed, stratify=split.labels)

@@ -58,7 +58,8 @@ class Server:
     def fresh_database(self, owner: str = "postgres", template: str = "template1") -> str:
         """Name of a new database, a copy of `template`; the usual one is empty."""
         name = f"test_{secrets.token_hex(6)}"
-        self.execute(f"CREATE DATABASE {name} OWNER {owner} TEMPLATE {template}")
+        # Writing the copy to the log instead, as is usual, takes ten times as long here.
+        self.execute(f"CREATE DATABASE {name} OWNER {owner} TEMPLATE {template} STRATEGY FILE_COPY")
         return name
 
 

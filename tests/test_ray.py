@@ -31,8 +31,6 @@ def head() -> Iterator[Cluster]:
     """A cluster whose head has no room for workers, so that every other node may die."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray starts a dozen Python programs of its own: which of their lines run is nothing to us.
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         began = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         yield began
         began.shutdown()

@@ -13,6 +13,7 @@ from storage.study import StoredStudy, find_study, study_names
 from studies import bundled
 from studies.errors import StudyFileError
 from studies.files import load, overridden
+from studies.names import is_file_name
 from studies.spec import StudySpec
 
 
@@ -33,7 +34,12 @@ class Asked:
     @property
     def renamed(self) -> list[str]:
         """The overrides with the new name, for a definition that is to be stored under it."""
-        return [*self.overrides, *([f"name={_quoted(self.name)}"] if self.name else [])]
+        return [*self.overrides, *([f"name={_quoted(self.name)}"] if self.name is not None else [])]
+
+    @property
+    def counts(self) -> bool:
+        """Whether the number of places was asked for: what only stands in a file changes no stored study's budget."""
+        return any(override.partition("=")[0].strip() == "trials" for override in self.overrides)
 
 
 def open_storage_for(url: str, asked: Asked) -> Backend:
@@ -42,14 +48,14 @@ def open_storage_for(url: str, asked: Asked) -> Backend:
     Raises:
         StudyFileError, StorageError: before anything is written: a mistake leaves no empty database behind.
     """
-    if _is_path(asked.source):
+    if is_file_name(asked.source):
         _checked(load(asked.source, asked.renamed), asked.source)
     try:
         return open_backend(url, create=False)
     except NoDatabaseError as error:
         if asked.source in bundled.names():
             _checked(load(asked.source, asked.renamed), asked.source)
-        elif not _is_path(asked.source):
+        elif not is_file_name(asked.source):
             raise StudyNotFoundError(f"{_unknown(asked.source)}; and {error}") from error
     return open_backend(url, create=True)
 
@@ -57,8 +63,9 @@ def open_storage_for(url: str, asked: Asked) -> Backend:
 def open_study(backend: Backend, asked: Asked) -> tuple[StoredStudy, list[str]]:
     """Create the study that is asked for, or continue the stored one.
 
-    A stored study goes before a bundled one of the same name: who launches `digits` again continues it as it was
-    created, with its overrides. A path always reads the file. Overrides are laid over either and checked alike.
+    A stored study goes before a bundled one of the same name: who launches `digits`, or `digits --name q`, again
+    continues it as it was created, with its overrides. A path always reads the file. Overrides are laid over either
+    and checked alike. The number of places of a stored study grows only where the overrides ask for it.
 
     Returns:
         The study, and one line for each thing created or changed.
@@ -71,12 +78,10 @@ def open_study(backend: Backend, asked: Asked) -> tuple[StoredStudy, list[str]]:
     # Under the lock, from reading the stored definition to writing it: a launcher that changes something at the same
     # moment must not be undone by an older copy.
     with backend.exclusive():
-        return create_or_continue(backend, _checked(_resolve(backend, asked), asked.source))
+        return create_or_continue(backend, _checked(_resolve(backend, asked), asked.source), resize=asked.counts)
 
 
 def _checked(spec: StudySpec, source: str) -> StudySpec:
-    if _is_path(spec.name):  # its workers, which are given the name, would look for a file
-        raise StudyFileError(source, [f"name: {spec.name} given; allowed: a name that does not end in .toml"])
     mistakes = option_mistakes(spec.sampler, spec.pruner, spec.training.epochs)
     if mistakes:
         raise StudyFileError(source, mistakes)
@@ -85,10 +90,10 @@ def _checked(spec: StudySpec, source: str) -> StudySpec:
 
 def _resolve(backend: Backend, asked: Asked) -> StudySpec:
     source = asked.source
-    if _is_path(source):
+    if is_file_name(source):
         return load(source, asked.renamed)
-    stored = find_study(backend, source) if asked.name in (None, source) else None
-    if stored is not None:
+    stored = find_study(backend, source if asked.name is None else asked.name)
+    if stored is not None and _is_of(stored.spec, source):
         return overridden(stored.spec, asked.overrides)
     if source in bundled.names():
         return load(source, asked.renamed)
@@ -99,8 +104,14 @@ def _resolve(backend: Backend, asked: Asked) -> StudySpec:
     raise StudyNotFoundError(f"{_unknown(source)}; stored in {backend}: {names}")
 
 
-def _is_path(source: str) -> bool:
-    return source.endswith(".toml")
+def _is_of(stored: StudySpec, source: str) -> bool:
+    """Whether the stored study may have come from the source: another one is not continued for its name alone."""
+    if stored.name == source:
+        return True
+    if source not in bundled.names():
+        return False
+    made_from = load(source)
+    return (stored.data.set, stored.protocol) == (made_from.data.set, made_from.protocol)
 
 
 def _quoted(name: str) -> str:

@@ -13,6 +13,7 @@ from search.accelerators import Slot, trouble
 from search.exits import Exit
 from search.reporting import ReportingThread
 from search.signals import StopSignals
+from search.stopping import StopListener
 from search.worker import sweep
 from search.worker_process import WorkerProcess, exit_text
 from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
@@ -90,7 +91,8 @@ class Launcher:
             # A database that is away must not end the search: the workers wait for it, and so does their launcher.
             patience = Patience(self._say, limit_s=self._outage_s, give_up=signals.should_stop)
             self._study = self._study.made_patient(patience)
-            recovery = RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE)
+            self._listener = StopListener(signals, self._say)
+            recovery = RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE, self._listener)
             with recovery, ReportingThread(self._study, self._say):
                 self._watch(signals)
         sweep(self._files, self._places)
@@ -123,7 +125,7 @@ class Launcher:
         if signals.draining:
             self._pass_on(signal.SIGTERM if signals.stopping else signal.SIGINT)
         else:
-            self._refill()
+            self._refill(signals)
         if any(worker.process for worker in self.workers):
             return True
         return not signals.draining and (self._a_device_may_recover() or self._others_hold_places())
@@ -145,10 +147,14 @@ class Launcher:
             self._waiting = True
         return running > 0
 
-    def _refill(self) -> None:
+    def _refill(self, signals: StopSignals) -> None:
         """Places can come back after a worker has left: one that died later, or one given back elsewhere."""
         idle = [worker for worker in self.workers if worker.process is None]
         free = self._places.counts().free if idle else 0
+        if free:
+            self._listener(self._study.refreshed())
+            if signals.draining:
+                return
         if free and idle[-1].retired:
             self._require_a_device(idle[-1].retired)
         for worker in idle:
@@ -188,7 +194,7 @@ class Launcher:
     def _start(self, worker: WorkerProcess) -> None:
         options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._files.root)]
         options += ["--data-dir", str(self._data_dir)] if self._data_dir else []
-        worker.start(self._study, options)
+        worker.start(self._study.under_its_name(), options)
         self._started.append(worker.worker_id)
 
     def _ended(self, worker: WorkerProcess, code: int, draining: bool) -> None:

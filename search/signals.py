@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -37,6 +38,12 @@ class StopSignals:
         self.draining = True
         if self._on_change:
             self._on_change(self)
+
+    def stop_from_elsewhere(self, *, now: bool) -> None:
+        """As a signal would; for a request that came by the database. `now` also reaches a main thread deep in C."""
+        if now and not self.stopping:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.draining = True
 
     def should_stop(self) -> bool:
         """For a trainer, which asks after every call of its compiled step."""

@@ -13,7 +13,7 @@ from storage.errors import NothingToExportError
 from storage.export import best_trials
 from storage.places import Places
 from storage.study import StoredStudy
-from storage.tables import PlaceState
+from storage.tables import PlaceState, Stop
 from storage.tallies import Counts
 
 
@@ -59,6 +59,8 @@ class Snapshot:
     attempts: int  # Optuna trials begun, whatever became of them
     left_s: float | None  # None before the first place is used
     failures: dict[str, int]  # why places were spent without a value, and how many
+    stopped: Stop | None  # since `stop`, until `launch`
+    foreign: int  # trials that another program put into the study, which nobody trains here
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -78,6 +80,8 @@ class Snapshot:
             "running": running,
             "left_s": self.left_s,
             "failures": self.failures,
+            "stopped": self.stopped,
+            "foreign": self.foreign,
         }
 
 
@@ -88,6 +92,7 @@ def take(study: StoredStudy) -> Snapshot:
     held = places.rows(PlaceState.HELD)
     counts = places.counts()
     trials = {t.number: t for t in study.optuna.get_trials(deepcopy=False)}
+    own = sum("place" in attributes(trial) for trial in trials.values())
     spec = study.spec
     return Snapshot(
         study=spec.name,
@@ -98,9 +103,11 @@ def take(study: StoredStudy) -> Snapshot:
         counts=counts,
         best=_best(study),
         running=tuple(_running(row, trials.get(row["trial"]), now) for row in held),
-        attempts=len(trials),
+        attempts=own,
         left_s=_left_s(places.mean_duration_s(), counts, [max(0.0, now - row["claimed_at"]) for row in held]),
         failures=places.failures() if counts.failed else {},
+        stopped=study.stopped,
+        foreign=len(trials) - own,
     )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
+
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from search.fitting import Column, Fitted
 from search.snapshot import Best, Running, Snapshot
 
 SYMBOLS = {"lambda": "λ", "sigma": "σ", "n_centers": "m"}
+CENTERS = "m: centres per class"
 
 
 def params_text(params: dict[str, float | int]) -> str:
@@ -30,20 +33,42 @@ def duration_text(seconds: float | None) -> str:
 
 
 def best_text(best: Best | None, protocol: str) -> str:
-    """The best value with the protocol's name beside it: under `article` it is chosen on the test split."""
+    """The best score with the images that it was chosen on: under `article` these are the test images."""
     if best is None:
         return "none finished yet"
-    return f"{best.value:.4f} = 1 − macro F1 {best.macro_f1:.4f} ({protocol}), trial {best.trial}: " + params_text(
-        best.params
-    )
+    images = "test" if protocol == "article" else "validation"
+    params = params_text(best.params) + (f" ({CENTERS})" if "n_centers" in best.params else "")
+    return f"macro F1 {best.macro_f1:.4f} on {images} images ({protocol}), trial {best.trial}: {params}"
 
 
 def counts_text(snapshot: Snapshot) -> str:
     counts = snapshot.counts
     return (
-        f"{counts.used} of {counts.total} used: {counts.complete} complete, {counts.pruned} pruned, "
+        f"{counts.used} of {counts.total} trials done: {counts.complete} complete, {counts.pruned} pruned, "
         f"{counts.failed} failed; {counts.running} running"
     )
+
+
+def left_text(snapshot: Snapshot) -> str:
+    """How long the rest takes, or why nobody can say."""
+    if not snapshot.running:
+        return "unknown: nobody is working on it"
+    return "known after the first trial" if snapshot.left_s is None else f"about {duration_text(snapshot.left_s)}"
+
+
+def notices(snapshot: Snapshot) -> list[str]:
+    """What a person should know beside the figures: that it is stopped, and what is in it that nobody trains."""
+    lines = []
+    if snapshot.stopped:
+        study = shlex.quote(snapshot.study)
+        lines.append(f"stopped: no new trials; to go on: affinity-search launch {study}")
+    if snapshot.foreign:
+        trials = "1 trial was" if snapshot.foreign == 1 else f"{snapshot.foreign} trials were"
+        lines.append(
+            f"{trials} put into this study by another program (as `study.enqueue_trial` does); no worker trains such "
+            "trials, and they do not count"
+        )
+    return lines
 
 
 def failure_lines(snapshot: Snapshot, most: int = 3) -> list[str]:
@@ -71,7 +96,6 @@ def panel(snapshot: Snapshot, hint: str = "") -> RenderableType:
     )
     bar = Table.grid()  # a bar of its own writes no end of line
     bar.add_row(ProgressBar(total=counts.total, completed=counts.used, width=60))
-    left = Text(f"time left  {duration_text(snapshot.left_s) if snapshot.left_s else '?'}")
     parts: list[RenderableType] = [
         head,
         bar,
@@ -79,28 +103,26 @@ def panel(snapshot: Snapshot, hint: str = "") -> RenderableType:
         Text(f"best  {best_text(snapshot.best, snapshot.protocol)}"),
     ]
     parts += [Text(line, style="red") for line in failure_lines(snapshot)]
+    parts += [Text(line, style="yellow") for line in notices(snapshot)]
     if snapshot.running:
         parts.append(_workers_table(snapshot))
     if counts.used < counts.total:
-        parts.append(left)
+        parts.append(Text(f"time left  {left_text(snapshot)}"))
     if hint:
         parts.append(Text(hint, style="dim"))
     return Group(*parts)
 
 
-def _workers_table(snapshot: Snapshot) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("worker", "device", "trial", "epoch", "best F1", "for"):
-        table.add_column(column, justify="left" if column in ("worker", "device") else "right")
-    for running in snapshot.running:
-        table.add_row(*_worker_row(running, snapshot.epochs))
-    return table
+def _workers_table(snapshot: Snapshot) -> Fitted:
+    columns = [Column("worker", rank=2), Column("device", rank=3), Column("trial", right=True)]
+    columns += [Column("epoch", right=True), Column("best F1", right=True), Column("for", right=True, rank=1)]
+    return Fitted(columns, [_worker_row(running, snapshot.epochs) for running in snapshot.running])
 
 
 def _worker_row(running: Running, epochs: int) -> tuple[str, ...]:
     return (
-        escape(running.worker),
-        escape(running.device),
+        running.worker,
+        running.device,
         "-" if running.trial is None else str(running.trial),
         f"{running.epoch}/{epochs}",
         "-" if running.score is None else f"{running.score:.4f}",

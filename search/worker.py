@@ -16,6 +16,7 @@ from search.objective import Objective
 from search.pictures import Album
 from search.reporting import ReportingThread
 from search.signals import StopSignals
+from search.stopping import StopListener
 from search.training.errors import told_as_unfit
 from search.trials import Current, Worker, say
 from storage.collecting import collector_resting
@@ -43,6 +44,7 @@ class WorkerOptions:
     files: Path | None = None
     outage_s: float = DEFAULT_LIMIT_S
     memory_mib: int | None = None
+    signals: StopSignals | None = None  # the caller's, who sees afterwards whether somebody has asked to stop
 
 
 def new_worker_id() -> str:
@@ -50,26 +52,30 @@ def new_worker_id() -> str:
     return f"{socket.gethostname()[:40]}-{secrets.token_hex(3)}"
 
 
-def work(study: StoredStudy, options: WorkerOptions, signals: StopSignals | None = None) -> int:
+def work(study: StoredStudy, options: WorkerOptions) -> int:
     """Use up places of the study until none is free or somebody asks to stop; returns how many it ended.
-
-    `signals` tell the caller afterwards whether somebody has asked.
 
     Raises:
         DeviceError, DataError: this machine cannot train the study; no place is claimed.
         OutOfMemoryError: the GPU has no room for a trial; its place was given up.
     """
-    with signals or StopSignals(announce) as signals:
+    with options.signals or StopSignals(announce) as signals:
         study = study.made_patient(Patience(say, limit_s=options.outage_s, give_up=signals.should_stop))
         current = Current()
-        recovery = RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE)
+        listener = StopListener(signals, say)
+        listener(study)
+        if signals.draining:
+            return 0
+        recovery = RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE, listener)
         # A launcher writes the notes for its workers; one that was started by itself has nobody else to do it.
         reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
         with Deadline(current.abandon), recovery, reporting:
-            return _use_up_places(study, options, signals, current)
+            return _use_up_places(study, options, signals, listener, current)
 
 
-def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSignals, current: Current) -> int:
+def _use_up_places(
+    study: StoredStudy, options: WorkerOptions, signals: StopSignals, listener: StopListener, current: Current
+) -> int:
     since = study.backend.time()
     with told_as_unfit(), collector_resting():  # it would go through all that is being imported half a dozen times
         worker = _prepare(study, options, current)
@@ -78,6 +84,7 @@ def _use_up_places(study: StoredStudy, options: WorkerOptions, signals: StopSign
         ended += worker.run(claim, signals.should_stop)
         if worker.last_failed:
             worker.places.refuse_repeated_failure([worker.holder.worker], since)
+    listener(study.refreshed())  # a stopped study gives nobody a place
     say(f"worker {worker.holder.worker}: {ended} trials ended" + (", stopped" if signals.draining else ""))
     return ended
 

@@ -11,31 +11,33 @@ from sqlalchemy import update
 
 from storage import tables
 from storage.backend import Backend
-from storage.errors import StudyMismatchError
-from storage.places import add_places
+from storage.errors import SmallerBudgetError, StudyMismatchError
+from storage.places import Places, add_places
 from storage.rdb import insert_study
 from storage.study import TOKEN_ATTRIBUTE, StoredStudy, find_study, load_study, log
 from studies.spec import StudySpec, fingerprint_differences, widening_differences
 
 
-def create_or_continue(backend: Backend, spec: StudySpec) -> tuple[StoredStudy, list[str]]:
+def create_or_continue(backend: Backend, spec: StudySpec, *, resize: bool) -> tuple[StoredStudy, list[str]]:
     """Store a new study with its places, or continue the one of that name with what may change of it.
 
-    Sampler, pruner, attempts at a place, a higher number of trials and a wider space may change; each change is logged
-    in the study. The caller holds `backend.exclusive()`, since before it read a stored definition to make `spec` of.
+    Sampler, pruner, attempts at a place and a wider space may change, and with `resize` a higher number of trials;
+    each change is logged in the study. The caller holds `backend.exclusive()`, since before it read a stored
+    definition to make `spec` of.
 
     Returns:
         The study, and one line for every change made or request without effect.
 
     Raises:
         StudyMismatchError: the stored scores would mean something else; every differing line is listed.
+        SmallerBudgetError: with `resize`, the study has more places than that.
     """
     stored = find_study(backend, spec.name)
     if stored is None:
         return _create(backend, spec), [
             f"created study {spec.name!r} with {spec.trials} place{'s' * (spec.trials > 1)}"
         ]
-    notes = _continue(stored, spec)
+    notes = _continue(stored, spec, resize)
     return stored.refreshed(), notes
 
 
@@ -60,13 +62,17 @@ def _create(backend: Backend, spec: StudySpec) -> StoredStudy:
     return load_study(backend, spec.name)
 
 
-def _continue(stored: StoredStudy, spec: StudySpec) -> list[str]:
+def _continue(stored: StoredStudy, spec: StudySpec, resize: bool) -> list[str]:
     _check_same_meaning(stored, spec)
     old = stored.spec
+    if resize and spec.trials < old.trials:
+        raise SmallerBudgetError(spec.name, spec.trials, Places.of(stored).counts())
+    kept = []
+    if not resize and spec.trials != old.trials:
+        kept = [f"the study keeps its {old.trials} places, the file says {spec.trials}; only --trials N adds places"]
+        spec = spec.model_copy(update={"trials": old.trials})
     changes = _changes(old, spec)
-    notes = list(changes)
-    if spec.trials < old.trials:
-        notes.append(f"the study keeps its {old.trials} places: {spec.trials} given, places are never taken away")
+    notes = [*kept, *changes]
     asked = spec.training.precision
     if stored.precision is None and asked != "auto":
         stored.settle_precision(asked)
@@ -119,15 +125,14 @@ def _label(part: Any) -> str:
 def _store_changes(stored: StoredStudy, spec: StudySpec, changes: list[str]) -> None:
     """Definition, places and log in one transaction; the caller holds the creation lock."""
     old = stored.spec
-    trials = max(old.trials, spec.trials)
-    changed = {part: getattr(spec, part) for part in ("space", "sampler", "pruner", "max_attempts")}
-    merged = old.model_copy(update=changed | {"trials": trials})
+    changed = {part: getattr(spec, part) for part in ("trials", "space", "sampler", "pruner", "max_attempts")}
+    merged = old.model_copy(update=changed)
     with stored.backend.engine.begin() as connection:
         connection.execute(
             update(tables.studies)
             .where(tables.studies.c.token == stored.token)
             .values(definition=json.dumps(merged.to_dict()))
         )
-        add_places(connection, stored.token, old.trials, trials)
+        add_places(connection, stored.token, old.trials, spec.trials)
         for change in changes:
             log(connection, stored.backend, stored.token, "changed", change)

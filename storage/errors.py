@@ -1,6 +1,15 @@
 """What can go wrong between a command and the database. Every message names the cause and the next step."""
 
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from studies.errors import AffinitySearchError
+
+if TYPE_CHECKING:
+    from storage.tallies import Counts
 
 
 class StorageError(AffinitySearchError):
@@ -17,6 +26,30 @@ class StudyNotFoundError(StorageError):
 
 class StudyMismatchError(StorageError):
     """The given definition would change what the stored scores mean: the command ends with the differing lines."""
+
+
+class SmallerBudgetError(StorageError):
+    """Fewer places were asked for than the study has: the command asks on a terminal, and else ends with this."""
+
+    def __init__(self, name: str, asked: int, counts: Counts) -> None:
+        study = shlex.quote(name)
+        self.free = counts.free
+        self.has = f"study {name!r} has {counts.total} places ({counts.used} used, {counts.free} free)"
+        super().__init__(
+            f"{self.has}, and places are never taken away: --trials {asked} has no effect. Leave --trials out to train "
+            f"the {counts.free} free ones, and end it when you like with: affinity-search stop {study}"
+        )
+
+
+class HeldPlacesError(StorageError):
+    """Somebody is at work on a study that is to be removed: the command ends with who it is."""
+
+    def __init__(self, name: str, holders: Sequence[str]) -> None:
+        shown = ", ".join(holders[:3]) + (f" and {len(holders) - 3} more" if len(holders) > 3 else "")
+        super().__init__(
+            f"study {name!r} is being trained: {shown}; stop them with "
+            f"`affinity-search stop {shlex.quote(name)} --now`, and try again when they have given their places back"
+        )
 
 
 class LostPlaceError(StorageError):

@@ -37,9 +37,14 @@ class StudyFiles:
     token: str
 
     @property
+    def folder(self) -> Path:
+        """All that is the study's alone."""
+        return self.root / self.token
+
+    @property
     def checkpoints(self) -> Path:
         """The folder of the checkpoints; `save` of a checkpoint makes it."""
-        return self.root / self.token / "checkpoints"
+        return self.folder / "checkpoints"
 
     def checkpoint(self, place: int) -> Path:
         """Where the place's last checkpoint is, if it has one."""

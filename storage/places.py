@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import Connection, case, insert, select, update
+from sqlalchemy import Connection, case, exists, insert, select, update
 
 from storage import tables
 from storage.backend import Backend
@@ -74,11 +74,15 @@ class Places(PlaceReader):
         return cls(study.backend, study.token, lease_s, study.spec.max_attempts)
 
     def claim(self, holder: Holder) -> Claim | None:
-        """Take the lowest free place, or None when none is free. No two callers ever get the same place."""
-        table = tables.places
+        """Take the lowest free place, or None when none is free or the study is stopped.
+
+        No two callers ever get the same place.
+        """
+        table, studies = tables.places, tables.studies
+        stopped = exists().where(studies.c.token == self._token, studies.c.stopped.is_not(None))
         lowest = (
             select(table.c.number)
-            .where(table.c.token == self._token, table.c.state == PlaceState.FREE)
+            .where(table.c.token == self._token, table.c.state == PlaceState.FREE, ~stopped)
             .order_by(table.c.number)
             .limit(1)
             .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time anyway

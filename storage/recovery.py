@@ -131,7 +131,8 @@ class Recovery:
 
     def look(self) -> list[str]:
         """Compare with the last look and mend what is certain; returns one line for each thing mended."""
-        places = Places.of(self.study.refreshed())  # the limit of attempts may have changed
+        self.study = self.study.refreshed()  # the limit of attempts may have changed, or it was stopped
+        places = Places.of(self.study)
         held = places.rows(PlaceState.HELD)
         if held:
             # A SQLite file locked by another program can still be read: its holders' silence proves nothing.
@@ -175,8 +176,16 @@ class Recovery:
 class RecoveryThread(Background):
     """Within its context a thread looks every `every_s`, whether or not anybody wants a trial just then."""
 
-    def __init__(self, study: StoredStudy, say: Callable[[str], None], every_s: float) -> None:
+    def __init__(
+        self,
+        study: StoredStudy,
+        say: Callable[[str], None],
+        every_s: float,
+        on_look: Callable[[StoredStudy], None] = lambda study: None,
+    ) -> None:
+        """`on_look` is given the study as each look found it."""
         super().__init__("recovery")
+        self._on_look = on_look
         self._recovery = Recovery(study, every_s=every_s)
         self._say = say
         self._every_s = every_s
@@ -186,6 +195,7 @@ class RecoveryThread(Background):
             try:
                 with at_once():
                     lines = self._recovery.look()
+                self._on_look(self._recovery.study)
             except Exception as error:
                 # While the storage is away there is nothing to mend; the gap makes the observer watch anew. Whatever
                 # else went wrong is told, and must not end the watch over everybody's places.

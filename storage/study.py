@@ -17,6 +17,7 @@ from storage.backend import Backend
 from storage.collecting import collector_resting, leave_what_is_here
 from storage.errors import StorageError, StudyNotFoundError
 from storage.patience import Patience
+from storage.tables import Stop
 from studies.spec import StudySpec, fingerprint
 
 # The one link from an Optuna study to our rows. It travels with the study, so a deleted study takes it along.
@@ -32,6 +33,7 @@ class StoredStudy:
     spec: StudySpec
     precision: str | None  # settled by the first worker
     optuna: optuna.Study
+    stopped: Stop | None = None  # since `stop`, until `launch`
 
     @property
     def name(self) -> str:
@@ -55,8 +57,17 @@ class StoredStudy:
 
     def refreshed(self) -> StoredStudy:
         """The same study with the definition that the database holds now: others may have widened it."""
-        spec, precision = _definition(self.backend, self.token)
-        return replace(self, spec=spec, precision=precision)
+        spec, precision, stopped = _definition(self.backend, self.token, self.name)
+        return replace(self, spec=spec, precision=precision, stopped=stopped)
+
+    def under_its_name(self) -> StoredStudy:
+        """The same study with the name that it has now: others may have renamed it.
+
+        Raises:
+            KeyError: it was deleted.
+        """
+        name = self.backend.optuna.get_study_name_from_id(self.optuna._study_id)
+        return replace(self, spec=_named(self.spec, name))
 
     def settle_precision(self, precision: str) -> StoredStudy:
         """Let the first worker decide the precision for every later one; returns the study with the settled one."""
@@ -82,13 +93,13 @@ class StoredStudy:
             self.backend.optuna.set_trial_user_attr(trial_id, key, value)
 
     def trial_id(self, number: int) -> int:
-        """The id in the storage of the trial that people call by this number.
+        """A trial's id in the storage. Not by the study's name, which may have changed.
 
         Raises:
             KeyError: there is no such trial, or the study was deleted.
         """
-        storage = self.backend.optuna
-        study_id = storage.get_study_id_from_name(self.name)
+        storage, study_id = self.backend.optuna, self.optuna._study_id
+        # SQLite uses the ids of deleted studies again.
         if storage.get_study_user_attrs(study_id).get(TOKEN_ATTRIBUTE) != self.token:
             raise KeyError(f"study {self.name!r} is another one now")
         return int(storage.get_trial_id_from_study_id_trial_number(study_id, number))
@@ -126,19 +137,28 @@ def find_study(backend: Backend, name: str) -> StoredStudy | None:
     Raises:
         StorageError: an Optuna study of that name exists that this program did not make.
     """
-    try:
-        study = optuna.load_study(study_name=name, storage=backend.optuna)
-    except KeyError:
+    study = optuna_study(backend, name)
+    if study is None:
         return None
-    token = study.user_attrs.get(TOKEN_ATTRIBUTE)
+    token = token_of(backend, study)
+    spec, precision, stopped = _definition(backend, token, name)
+    return StoredStudy(backend, token, spec, precision, study, stopped)
+
+
+def token_of(backend: Backend, study: optuna.Study) -> str:
+    """What our rows are found by.
+
+    Raises:
+        StorageError: this program did not make the study.
+    """
+    token: str | None = study.user_attrs.get(TOKEN_ATTRIBUTE)
     if token is None:
         empty = "" if study.get_trials(deepcopy=False) else "; it is empty: delete it if nobody needs it"
         raise StorageError(
-            f"{backend!s} holds a study {name!r} that affinity-search did not make; choose another name with --name"
-            f"{empty}"
+            f"{backend!s} holds a study {study.study_name!r} that affinity-search did not make; choose another name "
+            f"with --name{empty}"
         )
-    spec, precision = _definition(backend, token)
-    return StoredStudy(backend, token, spec, precision, study)
+    return token
 
 
 def load_study(backend: Backend, name: str) -> StoredStudy:
@@ -149,10 +169,15 @@ def load_study(backend: Backend, name: str) -> StoredStudy:
     """
     found = find_study(backend, name)
     if found is None:
-        names = study_names(backend)
-        there = "it holds " + ", ".join(names[:20]) if names else "it holds none"
-        raise StudyNotFoundError(f"no study {name!r} in {backend}; {there}")
+        raise no_such_study(backend, name)
     return found
+
+
+def no_such_study(backend: Backend, name: str) -> StudyNotFoundError:
+    """The error, with the names that are there."""
+    names = study_names(backend)
+    there = "it holds " + ", ".join(names[:20]) if names else "it holds none"
+    return StudyNotFoundError(f"no study {name!r} in {backend}; {there}")
 
 
 def history(study: StoredStudy) -> list[dict[str, Any]]:
@@ -163,13 +188,28 @@ def history(study: StoredStudy) -> list[dict[str, Any]]:
         return [dict(row._mapping) for row in connection.execute(query)]
 
 
-def _definition(backend: Backend, token: str) -> tuple[StudySpec, str | None]:
+def optuna_study(backend: Backend, name: str) -> optuna.Study | None:
+    """Optuna's study of that name, whoever made it."""
+    try:
+        return optuna.load_study(study_name=name, storage=backend.optuna)
+    except KeyError:
+        return None
+
+
+def _definition(backend: Backend, token: str, name: str) -> tuple[StudySpec, str | None, Stop | None]:
     table = tables.studies
-    query = select(table.c.definition, table.c.precision).where(table.c.token == token)
+    query = select(table.c.definition, table.c.precision, table.c.stopped).where(table.c.token == token)
     row = backend.transaction(lambda connection: connection.execute(query).one_or_none())
     if row is None:
-        raise StorageError(f"the definition of study {token} is missing from {backend}; was its table cleared by hand?")
-    return _read(row.definition), row.precision
+        raise StorageError(
+            f"the definition of study {token} is missing from {backend}; was the study deleted, or its table cleared?"
+        )
+    return _named(_read(row.definition), name), row.precision, Stop(row.stopped) if row.stopped else None
+
+
+def _named(spec: StudySpec, name: str) -> StudySpec:
+    """Optuna's name for the study is the one that counts: its dashboard can change it."""
+    return spec if spec.name == name else spec.model_copy(update={"name": name})
 
 
 @lru_cache(maxsize=16)

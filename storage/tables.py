@@ -8,8 +8,8 @@ from enum import StrEnum
 
 from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 
-# 2: places.cause
-SCHEMA_VERSION = 2
+# 2: places.cause; 3: studies.stopped
+SCHEMA_VERSION = 3
 
 metadata = MetaData()
 
@@ -25,6 +25,13 @@ class Cause(StrEnum):
     PREEMPTED = "preempted"  # on request: not a failure, and not counted
     LOST = "lost"  # its holder fell silent
     DIED = "worker died"  # its holder's process ended, as its launcher saw
+
+
+class Stop(StrEnum):
+    """How a study was stopped."""
+
+    DRAIN = "drain"  # no new trials, the running ones finish
+    NOW = "now"  # the running ones are given back too
 
 
 class PlaceState(StrEnum):
@@ -48,6 +55,7 @@ studies = Table(
     Column("token", String(32), primary_key=True),
     Column("definition", Text, nullable=False),  # StudySpec.to_dict() as JSON
     Column("precision", String(32)),  # settled by the first worker; null until then
+    Column("stopped", String(16)),  # a Stop, from `stop` until `launch`; null: trials may begin
     Column("created_at", Float, nullable=False),  # seconds since 1970 by the database's clock, as every *_at
 )
 

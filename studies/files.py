@@ -12,6 +12,7 @@ from typing import Any
 from studies import bundled
 from studies.errors import StudyFileError
 from studies.mistakes import show_text
+from studies.names import name_mistake
 from studies.overrides import lay_over
 from studies.spec import StudySpec
 
@@ -36,17 +37,22 @@ def overridden(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
 
     Raises StudyFileError: for all mistakes at once.
     """
-    return _laid_over(spec.to_dict(), overrides, spec.name)
+    return _laid_over(spec.to_dict(), overrides, spec.name, former=spec.name)
 
 
-def _laid_over(raw: dict[str, Any], overrides: Sequence[str], source: str) -> StudySpec:
-    malformed = lay_over(raw, overrides)
+def _laid_over(raw: dict[str, Any], overrides: Sequence[str], source: str, former: str | None = None) -> StudySpec:
+    """`former` is a name that the study has already: it is kept, whatever the rule for new ones says."""
+    mistakes = lay_over(raw, overrides)
+    name = raw.get("name")
+    wrong = name_mistake(name) if isinstance(name, str) and name != former else None
+    mistakes += [f"name: {wrong}"] if wrong else []
     try:
         spec = StudySpec.from_dict(raw, source)
     except StudyFileError as error:
-        raise StudyFileError(show_text(source), malformed + error.mistakes, error.left_out) from None
-    if malformed:
-        raise StudyFileError(show_text(source), malformed)
+        both = list(dict.fromkeys([*mistakes, *error.mistakes]))
+        raise StudyFileError(show_text(source), both, error.left_out) from None
+    if mistakes:
+        raise StudyFileError(show_text(source), mistakes)
     return spec
 
 

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from studies.errors import StudyFileError
 from studies.guard import fingerprint, fingerprint_differences, widening_differences
 from studies.mistakes import MOST, given, lines, raised, show_text
+from studies.names import LONGEST, RULE
 from studies.parameters import Choice, Constant, IntegerRange, Parameter, RealRange
 from studies.rules import broken_rules
 from studies.sections import DataSpec, NetworkSpec, PrunerSpec, SamplerSpec, Section, TrainingSpec
@@ -45,7 +46,7 @@ class StudySpec(Section):
     `from_dict` and `studies.files.load` raise StudyFileError instead, with lines for a person.
     """
 
-    name: str = Field(description="1 to 200 printable characters")
+    name: str = Field(description=RULE)
     protocol: Literal["holdout", "article"] = Field(default="holdout", description="holdout or article")
     trials: int = Field(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
     max_attempts: int = Field(default=3, ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
@@ -60,7 +61,7 @@ class StudySpec(Section):
     @field_validator("name")
     @classmethod
     def _printable(cls, name: str) -> str:
-        if not (1 <= len(name) <= 200 and name.isprintable()):
+        if not (1 <= len(name) <= LONGEST and name.isprintable()):
             raise ValueError("not printable, or too long")
         return name
 

@@ -20,11 +20,8 @@ from storage.study import load_study
 
 HOSTILE_NAMES = [
     """it's "quoted" \\ `backs` 🦉 ünï 研究""",
-    "../../etc/passwd",
-    "-rf",
-    "--help",
     "2024",
-    "[bold]red[/bold] :smile:",
+    "[bold]red[bold] :smile:",
     "{brace} %s %(x)s $HOME ;ls",
     " spaces around ",
     "mnist",
@@ -40,10 +37,10 @@ class TestNames:
     ) -> None:
         at = ("--storage", sqlite_url)
         launched = cli("launch", TINY, f"--name={name}", "--trials", "1", "--devices", "cpu", *at)
-        assert "1 of 1 used: 1 complete" in launched.err
-        assert name in cli("status", *at, "--", name).err
+        assert "1 of 1 trials done: 1 complete" in launched.err
+        assert name in cli("status", *at, "--", name).out
         everything = cli("status", *at)
-        assert name[:40] in everything.err, "long ones are folded"
+        assert name[:40] in everything.out, "long ones are folded"
         (found,) = json.loads(cli("status", "--json", *at).out)
         assert found["study"] == name
         assert json.loads(cli("export", *at, "--", name).out)["study"] == name
@@ -56,6 +53,14 @@ class TestNames:
             ("bell\x07", "1 to 200 printable characters"),
             ("\x1b[31mred", "1 to 200 printable characters"),
             ("like a file.toml", "a name that does not end in .toml"),
+            ("like a file.Toml", "a name that does not end in .toml"),
+            ("", "1 to 200 printable characters"),
+            ("  ", "a name that has more than blanks"),
+            ("-rf", "a name that does not begin with -"),
+            ("--help", "a name that does not begin with -"),
+            (".", "a name that is no path"),
+            ("..", "a name that is no path"),
+            ("../../etc/passwd", "a name that is no path"),
         ],
     )
     def test_names_that_are_refused(self, name: str, allowed: str, sqlite_url: str, cli: Cli) -> None:
@@ -75,8 +80,8 @@ class TestStatus:
 
     def test_all_studies(self, at: tuple[str, str], cli: Cli) -> None:
         ran = cli("status", *at)
-        assert ran.out == ""
-        lines = ran.err.splitlines()
+        assert ran.err == ""
+        lines = ran.out.splitlines()
         assert [line.split()[0] for line in lines] == ["study", "flattered", "tiny"]
         assert "article" in lines[1]
         assert "4/4" in lines[2]
@@ -89,10 +94,10 @@ class TestStatus:
 
     def test_one_study(self, at: tuple[str, str], cli: Cli) -> None:
         ran = cli("status", "tiny", *at)
-        assert ran.out == ""
-        assert "4 of 4 used" in ran.err
-        assert "created: 4 places, protocol holdout" in ran.err
-        assert "precision: settled as float32" in ran.err
+        assert ran.err == ""
+        assert "4 of 4 trials done" in ran.out
+        assert "created: 4 places, protocol holdout" in ran.out
+        assert "precision: settled as float32" in ran.out
 
     def test_one_study_as_json(self, at: tuple[str, str], cli: Cli) -> None:
         found = json.loads(cli("status", "tiny", "--json", *at).out)
@@ -104,21 +109,21 @@ class TestStatus:
 
     def test_the_storage_by_environment(self, at: tuple[str, str], cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AFFINITY_SEARCH_STORAGE", at[1])
-        assert "tiny" in cli("status").err
+        assert "tiny" in cli("status").out
 
     def test_watching_ends_when_the_places_are_used(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:
         study = make(sqlite)
         watch = start("status", "tiny", "--watch", "--storage", sqlite_url)
-        until(lambda: "0 of 4 used" in watch.said, "the first look")
+        until(lambda: "0 of 4 trials done" in watch.said, "the first look")
         assert watch.process.poll() is None
         train(study)
         assert watch.ended() == 0
-        assert "4 of 4 used" in watch.said
+        assert "4 of 4 trials done" in watch.said
 
     def test_watching_is_left_by_an_interrupt(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:
         make(sqlite)
         watch = start("status", "tiny", "--watch", "--storage", sqlite_url)
-        until(lambda: "0 of 4 used" in watch.said, "the first look")
+        until(lambda: "0 of 4 trials done" in watch.said, "the first look")
         watch.interrupt()
         assert watch.ended() == 130
         assert "Traceback" not in watch.said

@@ -59,15 +59,15 @@ def found(ran: Ran) -> dict[str, dict[str, Any]]:
 
 def line(ran: Ran, name: str) -> str:
     """The line that a person reads about one check."""
-    (one,) = [one for one in ran.err.splitlines() if one.partition("  ")[2].strip().startswith(f"{name}: ")]
+    (one,) = [one for one in ran.out.splitlines() if one.partition("  ")[2].strip().startswith(f"{name}: ")]
     return one
 
 
 class TestCommand:
     def test_a_fresh_machine_is_well_and_stays_untouched(self, cli: Cli, sqlite_url: str, tmp_path: Path) -> None:
         ran = cli("doctor", "--storage", sqlite_url)
-        assert ran.out == ""
-        assert {one.split()[0] for one in ran.err.splitlines()} == {"ok", "warning"}
+        assert ran.err == ""
+        assert {one.split()[0] for one in ran.out.splitlines()} == {"ok", "warning"}
         assert "`affinity-search launch STUDY` creates it" in line(ran, "storage")
         assert "Keras will download it" in line(ran, "data mnist")
         assert list(tmp_path.iterdir()) == []

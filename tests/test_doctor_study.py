@@ -124,7 +124,7 @@ class TestLooking:
             "device": "a card", "renewed_s": 0, "lease_s": 120.0, "state": "alive", "gone": False, "recovery": None,
         }  # fmt: skip
         assert found["statuses"]["places"] == "ok"
-        shown = doctor().err
+        shown = doctor().out
         assert "0 of 4 used, 3 free, 1 held, 1 of them by living workers" in shown
         assert "recovery" not in shown
 
@@ -132,12 +132,12 @@ class TestLooking:
         self, study: StoredStudy, places: Places, doctor: Doctor, files: StudyFiles
     ) -> None:
         _, trial = lost(study, places)
-        shown = doctor(code=3).err
+        shown = doctor(code=3).out
         assert "its lease is over; recovery would free the place for attempt 2 of 3\n" in shown
         assert "start workers: affinity-search launch tiny" in shown
         assert doctor.found(code=3)["held"][0]["state"] == "lost"
         files.checkpoint(0).touch()
-        assert "for attempt 2 of 3, which goes on from its checkpoint\n" in doctor(code=3).err
+        assert "for attempt 2 of 3, which goes on from its checkpoint\n" in doctor(code=3).out
         assert places.rows()[0]["state"] == PlaceState.HELD
         assert state(study, trial) == TrialState.RUNNING
 
@@ -147,7 +147,7 @@ class TestLooking:
             places.fail_attempt(claim, Cause.LOST, "gone")
         lost(study, places)
         files.checkpoint(0).touch()
-        assert "recovery would spend the place: 3 of 3 attempts used\n" in doctor(code=3).err
+        assert "recovery would spend the place: 3 of 3 attempts used\n" in doctor(code=3).out
 
     def test_a_process_of_this_host_that_is_gone(self, study: StoredStudy, places: Places, doctor: Doctor) -> None:
         """Its lease decides all the same: the number may mean another process in another container."""
@@ -155,7 +155,7 @@ class TestLooking:
         begun(study, Places.of(study), Holder("a-worker", socket.gethostname(), pid, "cpu"))
         (held,) = doctor.found()["held"]
         assert (held["state"], held["gone"]) == ("alive", True)
-        shown = doctor().err
+        shown = doctor().out
         assert f"place 0: process {pid} is gone, its lease ends in " in shown
         assert "none of them by a living worker" in shown
         assert places.rows()[0]["state"] == PlaceState.HELD
@@ -167,12 +167,12 @@ class TestLooking:
 
     def test_every_place_used(self, backend: Backend, doctor: Doctor) -> None:
         trained(backend, "it's [bold]done[/bold] :smile:")
-        shown = doctor(study="it's [bold]done[/bold] :smile:").err
+        shown = doctor(study="it's [bold]done[/bold] :smile:").out
         assert "4 of 4 used, 0 free, 0 held: the search is over" in shown
         assert """launch 'it'"'"'s [bold]done[/bold] :smile:' --trials N""" in shown
 
     def test_nobody_works(self, study: StoredStudy, doctor: Doctor) -> None:
-        assert "4 free, 0 held: nobody works on it; start workers: affinity-search launch tiny" in doctor().err
+        assert "4 free, 0 held: nobody works on it; start workers: affinity-search launch tiny" in doctor().out
 
 
 class TestHalves:
@@ -181,7 +181,7 @@ class TestHalves:
     def half(self, doctor: Doctor, trial: int) -> str:
         (half,) = doctor.found(code=3)["halves"]
         assert half["trial"] == trial
-        assert half["recovery"] in doctor(code=3).err
+        assert half["recovery"] in doctor(code=3).out
         return str(half["recovery"])
 
     def test_complete(self, study: StoredStudy, doctor: Doctor) -> None:
@@ -259,7 +259,7 @@ class TestFailures:
             }
             for number in range(3)
         ]
-        shown = doctor().err
+        shown = doctor().out
         assert all(f"worker-{n}" in shown and f"card {n} fell off the bus" in shown for n in range(3))
 
     def test_many_are_not_all_shown(self, backend: Backend, doctor: Doctor) -> None:
@@ -268,7 +268,7 @@ class TestFailures:
         for _ in range(12):
             claim, _ = begun(study, places)
             places.finish(claim, PlaceState.SPENT, reason="diverged")
-        assert "and 2 more places; --json lists all" in doctor(code=3).err
+        assert "and 2 more places; --json lists all" in doctor(code=3).out
         assert len(doctor.found(code=3)["spent"]) == 12
 
     def test_leftover_checkpoints(self, study: StoredStudy, doctor: Doctor, files: StudyFiles) -> None:
@@ -280,7 +280,7 @@ class TestFailures:
         for name in names:
             (files.checkpoints / name).touch()
         assert doctor.found()["leftovers"] == [str(files.checkpoints / name) for name in names[:2]]
-        assert "2 checkpoint files of used places left behind" in doctor().err
+        assert "2 checkpoint files of used places left behind" in doctor().out
         assert doctor.found("--repair")["repaired"] == ["removed 2 checkpoint files of used places"]
         assert sorted(path.name for path in files.checkpoints.iterdir()) == names[2:]
 
@@ -291,7 +291,7 @@ class TestRepair:
 
     def test_a_lost_place(self, study: StoredStudy, places: Places, doctor: Doctor) -> None:
         _, trial = lost(study, places)
-        shown = doctor("--repair").err
+        shown = doctor("--repair").out
         assert "watching for up to 0 s" in shown
         assert "place 0: lease ended: here-" in shown
         before, _, after = shown.partition("after the repair:")

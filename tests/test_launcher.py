@@ -66,18 +66,18 @@ class TestToTheEnd:
         assert launch.ended() == 0
         assert [row["state"] for row in rows(study)] == [PlaceState.COMPLETE] * 4
         assert len(study.optuna.trials) == 4
-        assert "4 of 4 used: 4 complete, 0 pruned, 0 failed; 0 running; 4 attempts" in launch.said
+        assert "4 of 4 trials done: 4 complete, 0 pruned, 0 failed; 0 running; 4 attempts" in launch.said
         assert "next: affinity-search evaluate tiny" in launch.said
         assert len(list(logs(launch).iterdir())) == 2
 
-    def test_a_second_launch_of_a_finished_study_changes_nothing(
+    def test_fewer_trials_of_a_finished_study_change_nothing(
         self, sqlite: Backend, sqlite_url: str, start: Start
     ) -> None:
         study = trained(sqlite)
         before = rows(study)
         again = start("launch", "tiny", "--workers", "2", "--trials", "2", "--storage", sqlite_url)
-        assert again.ended() == 0
-        assert "the study keeps its 4 places: 2 given" in again.said
+        assert again.ended() == Exit.FAILED
+        assert "has 4 places (4 used, 0 free), and places are never taken away: --trials 2 has no effect" in again.said
         assert rows(study) == before
 
     def test_more_trials_continue_a_finished_study(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:
@@ -180,7 +180,7 @@ class TestInterrupts:
         ends = [PlaceState.COMPLETE] * 2 + [PlaceState.FREE] * 2
         assert [row["state"] for row in rows(study)] == ends
         assert len(study.optuna.trials) == 2
-        assert "2 of 4 used" in launch.said
+        assert "2 of 4 trials done" in launch.said
         assert "stopped with 2 places free; to go on: affinity-search launch tiny" in launch.said
         assert "next: affinity-search evaluate" not in launch.said
 

@@ -96,7 +96,7 @@ def test_a_node_dies_and_every_place_is_used_once(
     assert [row["state"] for row in rows(study)] == [PlaceState.COMPLETE] * 6
     states = sorted(trial.state.name for trial in study.optuna.trials)
     assert states == [TrialState.COMPLETE.name] * 6 + [TrialState.FAIL.name]
-    assert "6 of 6 used: 6 complete, 0 pruned, 0 failed; 0 running; 7 attempts" in launch.said
+    assert "6 of 6 trials done: 6 complete, 0 pruned, 0 failed; 0 running; 7 attempts" in launch.said
     logs = Path(re.search(r"logs in (\S+)", launch.said)[1])
     assert "2 workers on ray-cpu, ray-cpu" in launch.said
     assert any("trials ended" in log.read_text() for log in logs.iterdir())

@@ -65,7 +65,12 @@ def test_time_left_at_both_ends(sqlite: Backend) -> None:
 
 def test_the_panel(half_done: StoredStudy) -> None:
     text = shown(take(half_done))
-    for part in ("tiny", "digits, n = 30, 2 epochs, protocol holdout", "2 of 4 used: 2 complete", "busy [bold]worker"):
+    for part in (
+        "tiny",
+        "digits, n = 30, 2 epochs, protocol holdout",
+        "2 of 4 trials done: 2 complete",
+        "busy [bold]worker",
+    ):
         assert part in text
     assert "0.7500" in text
     assert "1/2" in text
@@ -76,7 +81,7 @@ def test_the_panel(half_done: StoredStudy) -> None:
 def test_the_panel_of_an_empty_study(sqlite: Backend) -> None:
     text = shown(take(make(sqlite)))
     assert "best  none finished yet" in text
-    assert "time left  ?" in text
+    assert "time left  unknown: nobody is working on it" in text
 
 
 def test_a_score_under_the_article_s_protocol_says_so_everywhere(sqlite: Backend) -> None:
@@ -88,7 +93,7 @@ def test_a_score_under_the_article_s_protocol_says_so_everywhere(sqlite: Backend
 
 def test_a_line_for_a_log(half_done: StoredStudy) -> None:
     line = plain_line(take(half_done))
-    assert line.startswith("2 of 4 used: 2 complete, 0 pruned, 0 failed; 1 running")
+    assert line.startswith("2 of 4 trials done: 2 complete, 0 pruned, 0 failed; 1 running")
     assert "\n" not in line
 
 
@@ -124,7 +129,7 @@ class TestProgress:
         assert len(out.getvalue().splitlines()) == 1, "not within a second"
         lines._looked = -math.inf
         lines.show(study)
-        assert "1 of 4 used" in out.getvalue()
+        assert "1 of 4 trials done" in out.getvalue()
 
     def test_a_terminal_has_a_live_panel(self, sqlite: Backend) -> None:
         study = make(sqlite)
@@ -136,9 +141,9 @@ class TestProgress:
             live_panel.say("a [line] of its own")
             train(study)
             live_panel.show(study)
-        assert "0 of 4 used" in out.getvalue()
+        assert "0 of 4 trials done" in out.getvalue()
         assert "a [line] of its own" in out.getvalue()
-        assert "4 of 4 used" not in out.getvalue(), "not within a second"
+        assert "4 of 4 trials done" not in out.getvalue(), "not within a second"
 
     def test_the_terminal_decides(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         study = make(sqlite)

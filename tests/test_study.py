@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from storage import tables
 from storage.backend import Backend
-from storage.errors import StorageError, StudyMismatchError, StudyNotFoundError
+from storage.errors import SmallerBudgetError, StorageError, StudyMismatchError, StudyNotFoundError
 from storage.places import Places
 from storage.rdb import insert_study
 from storage.study import find_study, history, load_study, study_names, study_tokens
@@ -141,9 +141,10 @@ class TestContinuing:
         assert (study.spec.trials, counts.complete, counts.free) == (6, 4, 2)
         assert texts(backend)[-1] == "places raised from 4 to 6"
 
-    def test_fewer_places_change_nothing_and_say_so(self, backend: Backend) -> None:
+    def test_fewer_places_are_refused(self, backend: Backend) -> None:
         make(backend)
-        assert change(backend, trials=2) == ["the study keeps its 4 places: 2 given, places are never taken away"]
+        with pytest.raises(SmallerBudgetError, match=r"has 4 places \(0 used, 4 free\), and places are never"):
+            change(backend, trials=2)
         assert load_study(backend, "tiny").spec.trials == 4
 
     @pytest.mark.parametrize(

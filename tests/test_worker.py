@@ -232,7 +232,7 @@ class TestWithKeras:
         sets = [part for override in self.SMALL for part in ("--set", override)]
         launch = start("launch", TINY, "--workers", "2", "--trials", "4", *sets, *at, fake=False)
         assert launch.ended(120) == 0, launch.said
-        assert "4 of 4 used: 4 complete" in launch.said
+        assert "4 of 4 trials done: 4 complete" in launch.said
         assert "1 − macro F1" in launch.said
         assert "(holdout)" in launch.said
         found = json.loads(cli("export", "tiny", *at).out)

@@ -6,10 +6,27 @@ from typing import Annotated
 
 import typer
 
-from search.cli import create, dashboard, doctor, embed, evaluate, export, launch, status, studies, worker
+from search.cli import (
+    create,
+    dashboard,
+    delete,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    launch,
+    rename,
+    status,
+    stop,
+    studies,
+    trials,
+    worker,
+)
+from search.cli.plain import PlainCommand, PlainGroup
 from search.exits import Exit
 
 app = typer.Typer(
+    cls=PlainGroup,
     name="affinity-search",
     help="Search lambda, sigma and n_centers of the affinity loss on imbalanced image classes.",
     no_args_is_help=True,
@@ -17,16 +34,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes. " + " ".join(f"{int(one)}: {one.meaning}" for one in Exit),
 )
-app.add_typer(studies.app, name="studies")
-app.command()(create.create)
-app.command()(launch.launch)
-app.command()(worker.worker)
-app.command()(status.status)
-app.command()(evaluate.evaluate)
-app.command()(export.export)
-app.command()(embed.embed)
-app.command()(dashboard.dashboard)
-app.command()(doctor.doctor)
+app.add_typer(studies.app, name="studies", cls=PlainGroup)
+for command in (
+    create.create,
+    launch.launch,
+    worker.worker,
+    status.status,
+    trials.trials,
+    stop.stop,
+    rename.rename,
+    delete.delete,
+    evaluate.evaluate,
+    export.export,
+    embed.embed,
+    dashboard.dashboard,
+    doctor.doctor,
+):
+    app.command(cls=PlainCommand)(command)
 
 
 def _print_version(asked: bool) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, Files, Storage, opened, say
+from search.cli.options import DEFAULT_STORAGE, Files, Storage, home_path, opened, say
 
 if TYPE_CHECKING:
     from search.dashboard.serving import Access
@@ -26,6 +26,7 @@ def dashboard(
         typer.Option(
             "--password-file",
             metavar="FILE",
+            parser=home_path,
             envvar="AFFINITY_SEARCH_PASSWORD_FILE",
             help="USER:PASSWORD or a password alone, mode 600: ask for it.",
         ),

@@ -53,7 +53,7 @@ def doctor(
     for check in _checks(storage, opening, backend, stored, data_dir, root, probe):
         checks.append(check)
         if not as_json:
-            show(console(), check)
+            show(console(data=True), check)
     diagnosis, repaired = _treated(stored, kept, repair, as_json) if stored else (None, [])
     _end(checks, diagnosis, repaired, as_json)
 
@@ -105,7 +105,7 @@ def _show_study(diagnosis: Diagnosis, as_json: bool) -> None:
     from search.doctor.view import show, study_checks, study_parts
 
     for part in () if as_json else (*study_checks(diagnosis), *study_parts(diagnosis)):
-        show(console(), part)
+        show(console(data=True), part)
 
 
 def _end(checks: list[Check], diagnosis: Diagnosis | None, repaired: list[str], as_json: bool) -> None:

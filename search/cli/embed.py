@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, DataDir, Storage, StudyName, opened, say
+from search.cli.options import DEFAULT_STORAGE, DataDir, Storage, StudyName, home_path, opened, say
 
 if TYPE_CHECKING:
     from search.embedding import Embedded
@@ -27,7 +27,7 @@ def embed(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for the pictures.", file_okay=False)
+        Path | None, typer.Option("--output", "-o", metavar="DIR", parser=home_path, help="Folder for the pictures.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default all.")] = None,

@@ -41,16 +41,16 @@ def evaluate(
 
 
 def _show(stored: StoredStudy, results: list[dict[str, Any]]) -> None:
-    from rich.table import Table
-
+    from search.fitting import Column, Fitted
     from search.view import params_text
 
-    table = Table(box=None, header_style="dim", title=f"test macro F1 ({stored.spec.protocol})", title_justify="left")
-    for column in ("trial", "parameters", "search", "mean", "least", "greatest", "seeds"):
-        table.add_column(column)
+    columns = [Column("trial", right=True), Column("parameters", rank=3), Column("search", right=True, rank=2)]
+    columns += [Column(name, right=True, rank=rank) for name, rank in (("mean", 0), ("least", 1), ("greatest", 1))]
+    columns.append(Column("seeds", right=True))
+    rows = []
     for result in results:
         test = result["test"]
         scores = [test[f"macro_f1_{which}"] for which in ("mean", "least", "greatest")]
         shown = [f"{score:.4f}" for score in (result["macro_f1"], *scores)]
-        table.add_row(str(result["trial"]), params_text(result["params"]), *shown, str(len(test["seeds"])))
-    console().print(table)
+        rows.append([str(result["trial"]), params_text(result["params"]), *shown, str(len(test["seeds"]))])
+    console(data=True).print(Fitted(columns, rows, f"test macro F1 ({stored.spec.protocol})"))

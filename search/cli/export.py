@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, Storage, opened, say
+from search.cli.options import DEFAULT_STORAGE, Storage, home_path, opened, say
 
 
 def export(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a stored study.")] = None,
     top: Annotated[int | None, typer.Option("--top", metavar="K", min=1, help="Add a list of the K best.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE", help="Instead of stdout.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", parser=home_path, help="Instead of stdout.")
+    ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the export instead.")] = False,
     as_json: Annotated[bool, typer.Option("--json", hidden=True, help="It is JSON anyway.")] = True,
     storage: Storage = DEFAULT_STORAGE,
@@ -53,16 +55,19 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
+    """The new file has the mode of the old one; without one, what the umask leaves."""
     import os
-    import tempfile
+    import secrets
 
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, delete=False) as file:
-        try:
+    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
+    try:
+        with draft.open("x", encoding="utf-8") as file:
+            if path.exists():
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o644)
-            Path(file.name).replace(path)
-        except BaseException:
-            Path(file.name).unlink()
-            raise
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

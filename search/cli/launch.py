@@ -49,6 +49,12 @@ def launch(
         str | None,
         typer.Option("--on", metavar="ray|ray://HOST:PORT", help="Workers on a Ray cluster instead of this machine."),
     ] = None,
+    unless_stopped: Annotated[
+        bool,
+        typer.Option(
+            "--unless-stopped", help="Leave a study alone that `stop` ended; for what starts this again by itself."
+        ),
+    ] = False,
     trials: Trials = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
@@ -66,7 +72,7 @@ def launch(
     if on and (tpu or per_device != 1):
         raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
     slots = [] if on else plan(devices, workers, per_device=per_device, tpus=tpu or [], say=say)
-    stored = asked_study(storage, study, name, overrides, trials)
+    stored = _resumed(asked_study(storage, study, name, overrides, trials), unless_stopped)
     new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
     if on:
         slots, new_worker = _on_ray(on, stored, devices, workers)
@@ -75,6 +81,21 @@ def launch(
         Launcher, stored, slots, data_dir, lease_s=lease_s, files=files, outage_s=outage_s, new_worker=new_worker
     )
     _run(stored, slots, launcher)
+
+
+def _resumed(stored: StoredStudy, unless_stopped: bool) -> StoredStudy:
+    """A stopped study goes on when somebody launches it."""
+    from search.stopping import stopped_text
+    from storage.evaluations import opened_by
+    from storage.stopping import resume
+
+    if stored.stopped is None:
+        return stored
+    if unless_stopped:
+        say(stopped_text(stored))
+        raise typer.Exit(Exit.STOPPED)
+    say(f"study {stored.name!r} was stopped; it goes on")
+    return resume(stored, opened_by())
 
 
 def _run(stored: StoredStudy, slots: list[Slot], launcher: Callable[..., Launcher]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +13,25 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from storage.backend import Backend
+    from storage.errors import SmallerBudgetError
     from storage.study import StoredStudy
+
+
+def home_path(text: str) -> Path:
+    """A path as people write it: a shell leaves the ~ of `--files=~/x` alone."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise typer.BadParameter(f"{text!r}: there is no such user, or no home folder") from None
+
+
+def data_folder(text: str) -> Path:
+    """One that is there."""
+    path = home_path(text)
+    if not path.is_dir():
+        raise typer.BadParameter(f"{text!r} is no folder; name the one that holds the data set's files")
+    return path
+
 
 Storage = Annotated[
     str,
@@ -32,8 +52,7 @@ DataDir = Annotated[
         "--data-dir",
         metavar="DIR",
         help="Folder with cifar-10-batches-py or mnist.npz; without it Keras downloads them.",
-        exists=True,
-        file_okay=False,
+        parser=data_folder,
     ),
 ]
 Files = Annotated[
@@ -43,7 +62,7 @@ Files = Annotated[
         metavar="DIR",
         envvar="AFFINITY_SEARCH_FILES",
         help="Folder for checkpoints; let machines share it. [default: beside the SQLite file, else user data]",
-        file_okay=False,
+        parser=home_path,
     ),
 ]
 Overrides = Annotated[
@@ -62,21 +81,21 @@ LeaseS = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
+WIDE = 1000
 DEFAULT_STORAGE = "sqlite:///affinity-search.db"
 
 
-def console() -> Console:
-    """For human text: stderr."""
+def console(*, data: bool = False) -> Console:
+    """For messages, on stderr; for `data`, such as the table that was asked for, on stdout.
+
+    Elsewhere than in a terminal a table is as wide as it is, unless COLUMNS says otherwise.
+    """
     from rich.console import Console
 
+    stream = sys.stdout if data else sys.stderr
+    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
     # Without emoji, or a study named `a:smile:` would be shown as another.
-    return Console(stderr=True, highlight=False, emoji=False, soft_wrap=not _is_terminal())
-
-
-def _is_terminal() -> bool:
-    import sys
-
-    return sys.stderr.isatty()
+    return Console(stderr=not data, highlight=False, emoji=False, soft_wrap=not stream.isatty(), width=width)
 
 
 def say(message: str) -> None:
@@ -89,12 +108,26 @@ def asked_study(
 ) -> StoredStudy:
     """Create or continue the study that the options describe, and tell the person what changed."""
     from search.definition import Asked, open_storage_for, open_study
+    from storage.errors import SmallerBudgetError
 
     asked = Asked.of(source, name, overrides, trials)
-    stored, notes = open_study(open_storage_for(url, asked), asked)
+    backend = open_storage_for(url, asked)
+    try:
+        stored, notes = open_study(backend, asked)
+    except SmallerBudgetError as error:
+        if trials is None or not _agrees_to_all(error):
+            raise
+        stored, notes = open_study(backend, Asked.of(source, name, overrides, None))
     for note in notes:
         say(note)
     return stored
+
+
+def _agrees_to_all(error: SmallerBudgetError) -> bool:
+    """Whether somebody at a terminal wants to train on all the same."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm(f"{error.has}; places are never taken away. Train the {error.free} free ones?", err=True)
 
 
 def opened(url: str, *, read_only: bool = False) -> Backend:

@@ -11,6 +11,7 @@ import typer
 from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, console, opened
 
 if TYPE_CHECKING:
+    from search.fitting import Fitted
     from search.snapshot import Snapshot
     from storage.backend import Backend
     from storage.study import StoredStudy
@@ -45,27 +46,32 @@ def _show_all(backend: Backend, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([snapshot.to_dict() for snapshot in snapshots], indent=2))
     else:
-        console().print(_table(snapshots))
+        console(data=True).print(_table(snapshots))
 
 
-def _table(snapshots: list[Snapshot]) -> object:
-    from rich.markup import escape
-    from rich.table import Table
+def _table(snapshots: list[Snapshot]) -> Fitted:
+    from search.fitting import Column, Fitted
 
-    table = Table(box=None, header_style="dim", title_justify="left")
-    for column in ("study", "data", "protocol", "used", "running", "best macro F1"):
-        table.add_column(column, overflow="fold")
-    for one in snapshots:
-        best = f"{one.best.macro_f1:.4f}" if one.best else "-"
-        table.add_row(
-            escape(one.study),
+    columns = [
+        Column("study"),
+        Column("data", rank=3),
+        Column("protocol", rank=4),
+        Column("trials done", right=True),
+        Column("running", right=True, rank=2),
+        Column("best macro F1", right=True, rank=1),
+    ]
+    rows = [
+        [
+            one.study,
             f"{one.dataset}, n = {one.minority}",
             one.protocol,
             f"{one.counts.used}/{one.counts.total}",
-            str(one.counts.running),
-            best,
-        )
-    return table
+            "stopped" if one.stopped and not one.counts.running else str(one.counts.running),
+            f"{one.best.macro_f1:.4f}" if one.best else "-",
+        ]
+        for one in snapshots
+    ]
+    return Fitted(columns, rows)
 
 
 def _show_one(stored: StoredStudy, as_json: bool) -> None:
@@ -86,7 +92,7 @@ def _show_one(stored: StoredStudy, as_json: bool) -> None:
         }
         typer.echo(json.dumps(snapshot.to_dict() | extra, indent=2))
         return
-    out = console()
+    out = console(data=True)
     out.print(panel(snapshot))
     for line in bounds:
         out.print(line, markup=False)

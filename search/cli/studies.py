@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from search.cli.options import AsJson, DataDir, Overrides, console
+from search.cli.plain import PlainCommand
 
 if TYPE_CHECKING:
     from studies.spec import StudySpec
@@ -32,7 +33,7 @@ def list_studies(context: typer.Context, as_json: AsJson = False) -> None:
         typer.echo(f"{name:<{width}}  {summary}")
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A bundled study or a study file.")],
     data_dir: DataDir = None,
@@ -74,17 +75,16 @@ def _counts(spec: StudySpec, data_dir: DataDir) -> dict[str, list[int]]:
 
 
 def _print_counts(spec: StudySpec, counts: dict[str, list[int]]) -> None:
-    from rich.table import Table
+    from search.fitting import Column, Fitted
 
-    table = Table(box=None, header_style="dim", title=f"images per class (protocol {spec.protocol})")
-    table.add_column("class")
     classes = range(len(counts["training"]))
-    for number in classes:
-        table.add_column(f"{number}{'*' if number % 2 == 0 else ''}", justify="right")
-    for part, row in counts.items():
-        table.add_row(part, *map(str, row))
+    columns = [Column("class"), *(Column(part, right=True) for part in counts)]
+    rows = [
+        [f"{number}{'*' if number % 2 == 0 else ''}", *(str(row[number]) for row in counts.values())]
+        for number in classes
+    ]
     out = console()
-    out.print(table)
+    out.print(Fitted(columns, rows, f"images per class (protocol {spec.protocol})"))
     out.print("* minority class", style="dim")
     few = [number for number in classes if counts.get("validation", [FEW_IMAGES] * len(classes))[number] < FEW_IMAGES]
     if few:

@@ -56,6 +56,6 @@ def worker(
         os.environ.update(slot.environment if device != "cpu" else {})
     stored = asked_study(storage, study, name, overrides, trials)
     signals = StopSignals(announce)
-    work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib), signals)
+    work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals))
     if signals.draining and Places.of(stored).counts().free:
         raise typer.Exit(Exit.STOPPED)

@@ -6,12 +6,12 @@ import shlex
 from collections.abc import Iterator
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from search.doctor.check import Check
 from search.doctor.study import Diagnosis, Held, Spent
+from search.fitting import Column, Fitted
 from search.view import duration_text, plural
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
@@ -104,36 +104,35 @@ def _why(one: Held) -> str:
     return f"{gone}, {silent}" if one.gone else silent
 
 
-def _held_table(held: tuple[Held, ...]) -> Table:
-    table = _table("place", "attempt", "trial", "worker", "host", "pid", "device", "renewed", "state")
-    for one in held:
-        table.add_row(
+def _held_table(held: tuple[Held, ...]) -> Fitted:
+    columns = [Column("place", right=True), Column("attempt", right=True, rank=5), Column("trial", right=True, rank=2)]
+    columns += [Column("worker", rank=1), Column("host", rank=4), Column("pid", right=True, rank=3)]
+    columns += [Column("device", rank=6), Column("renewed", right=True, rank=1), Column("state")]
+    rows = [
+        (
             str(one.place),
             str(one.attempt),
             "-" if one.trial is None else str(one.trial),
-            escape(one.worker),
-            escape(one.host),
+            one.worker,
+            one.host,
             str(one.pid),
-            escape(one.device),
+            one.device,
             f"{duration_text(one.renewed_s)} ago",
             Text(one.state, style="green" if one.state == "alive" else "bold red"),
         )
-    return table
+        for one in held
+    ]
+    return Fitted(columns, rows)
 
 
-def _spent_table(spent: tuple[Spent, ...]) -> Table:
-    table = _table("place", "attempt", "trial", "ended", "worker", "reason")
+def _spent_table(spent: tuple[Spent, ...]) -> Fitted:
+    columns = [Column("place", right=True), Column("attempt", right=True, rank=2), Column("trial", right=True, rank=1)]
+    columns += [Column("ended", rank=3), Column("worker", rank=4), Column("reason")]
+    rows = []
     for place in spent:
         for one in place.attempts:
             attempt = "-" if one.attempt is None else str(one.attempt)
-            table.add_row(str(place.place), attempt, str(one.trial), one.ended, escape(one.worker), escape(one.reason))
+            rows.append((str(place.place), attempt, str(one.trial), one.ended, one.worker, one.reason))
         if not place.attempts:
-            table.add_row(str(place.place), "-", "-", "-", "-", escape(place.reason))
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+            rows.append((str(place.place), "-", "-", "-", "-", place.reason))
+    return Fitted(columns, rows)

@@ -88,5 +88,5 @@ def test_four_are_too_few(sqlite: Backend) -> None:
 
 def test_status_says_so(sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
     study = study_with(sqlite, [{"sigma": 99.0}] * 5)
-    assert texts(study)[0] in cli("status", "tiny", "--storage", sqlite_url).err
+    assert texts(study)[0] in cli("status", "tiny", "--storage", sqlite_url).out
     assert json.loads(cli("status", "tiny", "--storage", sqlite_url, "--json").out)["bounds"] == texts(study)

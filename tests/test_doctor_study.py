@@ -166,10 +166,10 @@ class TestLooking:
         assert [held["gone"] for held in doctor.found()["held"]] == [False, False]
 
     def test_every_place_used(self, backend: Backend, doctor: Doctor) -> None:
-        trained(backend, "it's [bold]done[/bold] :smile:")
-        shown = doctor(study="it's [bold]done[/bold] :smile:").out
+        trained(backend, "it's [bold]done[bold] :smile:")
+        shown = doctor(study="it's [bold]done[bold] :smile:").out
         assert "4 of 4 used, 0 free, 0 held: the search is over" in shown
-        assert """launch 'it'"'"'s [bold]done[/bold] :smile:' --trials N""" in shown
+        assert """launch 'it'"'"'s [bold]done[bold] :smile:' --trials N""" in shown
 
     def test_nobody_works(self, study: StoredStudy, doctor: Doctor) -> None:
         assert "4 free, 0 held: nobody works on it; start workers: affinity-search launch tiny" in doctor().out
@@ -291,12 +291,10 @@ class TestRepair:
 
     def test_a_lost_place(self, study: StoredStudy, places: Places, doctor: Doctor) -> None:
         _, trial = lost(study, places)
-        shown = doctor("--repair").out
-        assert "watching for up to 0 s" in shown
-        assert "place 0: lease ended: here-" in shown
-        before, _, after = shown.partition("after the repair:")
-        assert "recovery would free" in before
-        assert "4 free, 0 held" in after
+        ran = doctor("--repair")
+        for said in ("watching for up to 0 s", "place 0: lease ended: here-", "after the repair:"):
+            assert said in ran.err
+        assert ran.out.index("recovery would free") < ran.out.index("4 free, 0 held")
         assert (places.rows()[0]["state"], places.rows()[0]["attempt"]) == (PlaceState.FREE, 1)
         assert state(study, trial) == TrialState.FAIL
         assert "nothing to repair" in doctor("--repair").err

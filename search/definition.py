@@ -42,7 +42,7 @@ class Asked:
         return any(override.partition("=")[0].strip() == "trials" for override in self.overrides)
 
 
-def open_storage_for(url: str, asked: Asked) -> Backend:
+def open_storage_for(url: str, asked: Asked, *, into_existing: bool = False) -> Backend:
     """Open the storage for `open_study`, creating its tables only for a source that can make a study.
 
     Raises:
@@ -57,7 +57,7 @@ def open_storage_for(url: str, asked: Asked) -> Backend:
             _checked(load(asked.source, asked.renamed), asked.source)
         elif not is_file_name(asked.source):
             raise StudyNotFoundError(f"{_unknown(asked.source)}; and {error}") from error
-    return open_backend(url, create=True)
+    return open_backend(url, create=True, into_existing=into_existing)
 
 
 def open_study(backend: Backend, asked: Asked) -> tuple[StoredStudy, list[str]]:

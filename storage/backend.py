@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import filelock
@@ -34,7 +33,7 @@ from storage.failures import explain
 from storage.patience import LOCK_WAIT_S, Patience
 from storage.patient import patient_storage, with_cache
 from storage.rdb import BatchingRDBStorage
-from storage.sqlite import ReadingConnection, WaitingConnection, settle_busy_timeout
+from storage.sqlite import ReadingConnection, WaitingConnection, settle
 from storage.urls import is_sqlite, parse_url, prepare_threshold, redact, sqlite_path
 
 T = TypeVar("T")
@@ -108,10 +107,11 @@ class Backend:
         self.rdb.engine.dispose()
 
 
-def open_backend(url: str, *, create: bool, read_only: bool = False) -> Backend:
+def open_backend(url: str, *, create: bool, read_only: bool = False, into_existing: bool = False) -> Backend:
     """Open the database at `url`, creating and migrating its tables under a lock when `create` is true.
 
-    With `read_only` the database itself refuses every change that comes over this backend's connections.
+    With `read_only` the database itself refuses every change that comes over this backend's connections. Tables of
+    other programs keep it from creating, unless `into_existing` is true. What is refused leaves everything as it was.
 
     Raises:
         StorageError: the URL is no URL, its driver is missing, the server refuses, the database does not exist (and
@@ -122,11 +122,14 @@ def open_backend(url: str, *, create: bool, read_only: bool = False) -> Backend:
     try:
         engine = create_engine(parsed, **_engine_options(parsed, read_only))
         if is_sqlite(parsed):
-            listen(engine, "checkout", settle_busy_timeout)
+            listen(engine, "checkout", settle)
+        with _looking(parsed, engine, read_only) as looking:
+            if not create:
+                _require_tables(parsed, looking)
+            elif looking:
+                schema.refuse_others(looking, redact(parsed), into_existing=into_existing)
         if create:
             _create(parsed, engine)
-        else:
-            _require_tables(parsed, engine)
         storage = _optuna_storage(parsed, skip_table_creation=True, read_only=read_only)
         storage.require_fitting_tables()
         return Backend(parsed, engine, storage)
@@ -136,14 +139,34 @@ def open_backend(url: str, *, create: bool, read_only: bool = False) -> Backend:
         raise explain(parsed, error) from error
 
 
+@contextmanager
+def _looking(url: URL, engine: Engine, read_only: bool) -> Iterator[Engine | None]:
+    """For a look before anything is written; None where no SQLite file is.
+
+    Whoever opens a SQLite file to write changes it at once, so there another engine looks.
+    """
+    if not is_sqlite(url):
+        yield engine
+        return
+    _check_sqlite_folder(url)
+    if not sqlite_path(url).exists():
+        yield None
+        return
+    looking = create_engine(url, **_engine_options(url, read_only=True))
+    try:
+        yield engine if read_only else looking
+    finally:
+        looking.dispose()
+
+
 def _create(url: URL, engine: Engine) -> None:
-    if is_sqlite(url):
-        _check_sqlite_folder(url)
     if schema.is_current(engine):
         return
     with _exclusive(url, engine):
         if schema.is_current(engine):
             return
+        schema.require_unicode(engine, redact(url))
+        schema.mark(engine)
         storage = _optuna_storage(url, skip_table_creation=False)
         if storage.get_current_version() != storage.get_head_version():
             storage.upgrade()
@@ -179,7 +202,7 @@ def _optuna_storage(url: URL, *, skip_table_creation: bool, read_only: bool = Fa
         skip_compatibility_check=True,
     )
     if is_sqlite(url):
-        listen(storage.engine, "checkout", settle_busy_timeout)
+        listen(storage.engine, "checkout", settle)
     return storage
 
 
@@ -208,13 +231,11 @@ def _check_sqlite_folder(url: URL) -> None:
         raise StorageError(f"the folder {folder} of {redact(url)} does not exist; create it with: {command}")
 
 
-def _require_tables(url: URL, engine: Engine) -> None:
+def _require_tables(url: URL, looking: Engine | None) -> None:
     """Refuse to read where nothing is, instead of leaving an empty SQLite file behind."""
-    if is_sqlite(url):
-        _check_sqlite_folder(url)
-        if not Path(str(url.database)).is_file():
-            raise NoDatabaseError(
-                f"no database at {redact(url)}; `affinity-search launch STUDY` creates it, "
-                "and --storage or AFFINITY_SEARCH_STORAGE names another"
-            )
-    schema.require(engine, redact(url))
+    if looking is None:
+        raise NoDatabaseError(
+            f"no database at {redact(url)}; `affinity-search launch STUDY` creates it, "
+            "and --storage or AFFINITY_SEARCH_STORAGE names another"
+        )
+    schema.require(looking, redact(url))

@@ -136,6 +136,8 @@ def explain_late(error: BaseException) -> str | None:
         return f"the storage refused a request: {_missing_right(error, line, None)}"
     if "malformed" in line:
         return f"the storage failed: {damaged('FILE', line)} (FILE: the file of the storage URL)"
+    if "has no equivalent in encoding" in line:
+        return f"the storage failed: {line}; use a database that was made with createdb --encoding=UTF8"
     if "prepared statement" in line:
         return f"the storage failed: {line}; behind a pooler of connections add ?prepare_threshold=none to its URL"
     return f"the storage failed: {line}; is the database still running and writable?"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, func, inspect, select
+from optuna.storages._rdb.models import BaseModel
+from sqlalchemy import Engine, func, inspect, select, text
 from sqlalchemy.schema import CreateColumn
 
 from storage import tables
 from storage.errors import NoDatabaseError, StorageError
+
+OPTUNAS_TABLES = frozenset(BaseModel.metadata.tables)
+SHOWN_TABLES = 3
 
 
 def is_current(engine: Engine) -> bool:
@@ -22,6 +26,55 @@ def is_current(engine: Engine) -> bool:
             "update affinity-search on this machine"
         )
     return version == tables.SCHEMA_VERSION
+
+
+def refuse_others(engine: Engine, shown: str, *, into_existing: bool) -> None:
+    """For commands that create: write only into an empty database or one of ours, unless the person asks for it.
+
+    `tables.schema` is the first table that is made: with it a database is ours, however far its maker came.
+
+    Raises:
+        StorageError: other programs' tables are there.
+    """
+    there = sorted(inspect(engine).get_table_names())
+    if not there or tables.schema.name in there:
+        return
+    optunas = "alembic_version" in there and "trials" in there
+    if not optunas and (taken := [name for name in there if name in OPTUNAS_TABLES]):
+        raise StorageError(f"{shown} has a table {taken[0]!r} of another program; use another database")
+    if into_existing:
+        return
+    what = "studies of Optuna" if optunas else f"another program's tables ({_some(there)})"
+    raise StorageError(
+        f"{shown} holds {what} and none of affinity-search; name a new database with --storage, or add "
+        f"--into-existing to put affinity-search's tables beside them"
+    )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN_TABLES]) + (", …" if len(names) > SHOWN_TABLES else "")
+
+
+def require_unicode(engine: Engine, shown: str) -> None:
+    """Refuse to create in a PostgreSQL database that cannot store every name.
+
+    Raises:
+        StorageError: its encoding is not UTF-8.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+    with engine.connect() as connection:
+        encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise StorageError(
+            f"{shown} stores text as {encoding}, which lacks letters such as λ; make a database with: createdb "
+            "--encoding=UTF8 --template=template0 NAME"
+        )
+
+
+def mark(engine: Engine) -> None:
+    """Make the first table, by which a database is known as ours."""
+    tables.schema.create(engine, checkfirst=True)
 
 
 def require(engine: Engine, shown: str) -> None:

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import DisconnectionError
 from tenacity import retry, retry_if_exception_message, stop_after_delay, wait_random
 
 from storage.patience import LOCK_WAIT_S, lock_wait_s
 
 
-class WaitingConnection(sqlite3.Connection):
+class SharedConnection(sqlite3.Connection):
     """A SQLite connection that waits for others instead of failing.
 
     As a connection factory it reaches Optuna's engine and ours alike, which an event listener would not: Optuna
     opens its first connections inside its constructor.
     """
+
+    outdated = False  # whether the file may have changed without the connection noticing it
+
+    def wait_for_locks(self, seconds: float) -> None:
+        """How long a statement waits for another connection's lock before it fails."""
+        self.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+
+class WaitingConnection(SharedConnection):
+    """One that reads and writes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -35,19 +48,49 @@ class WaitingConnection(sqlite3.Connection):
         # SQLite does not wait, whatever it is told, when two connections give a new file its mode at the same moment.
         self.execute("PRAGMA journal_mode = WAL")
 
-    def wait_for_locks(self, seconds: float) -> None:
-        """How long a statement waits for another connection's lock before it fails."""
-        self.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+class ReadingConnection(SharedConnection):
+    """One that changes nothing: not the file, and no file beside it. The file and its folder may be closed to us.
+
+    SQLite reads a file with a write-ahead log by means of two files beside it. Where no process has them open they are
+    not there, and even a connection that may only read would make them and leave them behind. Such a file changes only
+    after somebody opens it to write, so it is read as it is (`immutable`) until one of those files appears.
+    """
+
+    def __init__(self, database: str, *args: Any, **kwargs: Any) -> None:
+        self._path = Path(database)
+        self._seen = _state(self._path) if _has_a_log(self._path) else None
+        still = self._seen is not None and not self._seen.in_use
+        super().__init__(f"{self._path.as_uri()}?mode=ro{'&immutable=1' * still}", *args, **kwargs | {"uri": True})
+        self._still = still
+        self.wait_for_locks(LOCK_WAIT_S)
+
+    @property
+    def outdated(self) -> bool:  # type: ignore[override]
+        return self._still and _state(self._path) != self._seen
 
 
-class ReadingConnection(WaitingConnection):
-    """One that changes nothing, whatever it is asked to."""
+@dataclass(frozen=True)
+class _State:
+    in_use: bool
+    size: int
+    changed_ns: int
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.execute("PRAGMA query_only = ON")
+
+def _state(path: Path) -> _State:
+    found = path.stat()
+    # SQLite puts its files beside the file that a symbolic link names.
+    return _State(Path(f"{path.resolve()}-wal").exists(), found.st_size, found.st_mtime_ns)
 
 
-def settle_busy_timeout(connection: Any, record: Any, proxy: Any) -> None:
+def _has_a_log(path: Path) -> bool:
+    """Whether the file's header asks for a write-ahead log."""
+    with path.open("rb") as file:
+        return file.read(20)[18:] == b"\x02\x02"
+
+
+def settle(connection: Any, record: Any, proxy: Any) -> None:
     """Whenever a pool hands a connection out: who is in a hurry (a report, a renewal) does not wait out a lock."""
+    if connection.outdated:
+        raise DisconnectionError("the file has changed")  # the pool opens another
     connection.wait_for_locks(lock_wait_s())

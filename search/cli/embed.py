@@ -41,7 +41,7 @@ def embed(
     from search.worker import WorkerOptions
     from storage.study import load_study
 
-    stored = load_study(opened(storage), study)
+    stored = load_study(opened(storage, read_only=True), study)
     spec = stored.spec
     options = WorkerOptions(one_device(device), threads, data_dir)
     found = retrain(

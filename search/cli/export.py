@@ -38,7 +38,7 @@ def _exported(storage: str, study: str, top: int | None) -> str:
     from storage.export import to_json
     from storage.study import load_study
 
-    return to_json(export_best(load_study(opened(storage), study), top)) + "\n"
+    return to_json(export_best(load_study(opened(storage, read_only=True), study), top)) + "\n"
 
 
 def write_atomically(path: Path, text: str) -> None:

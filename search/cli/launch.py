@@ -14,6 +14,7 @@ from search.cli.options import (
     DEFAULT_STORAGE,
     DataDir,
     Files,
+    IntoExisting,
     LeaseS,
     OutageS,
     Overrides,
@@ -60,6 +61,7 @@ def launch(
     storage: Storage = DEFAULT_STORAGE,
     name: Rename = None,
     overrides: Overrides = None,
+    into_existing: IntoExisting = False,
     files: Files = None,
     outage_s: OutageS = DEFAULT_LIMIT_S,
     lease_s: LeaseS = DEFAULT_LEASE_S,
@@ -72,7 +74,8 @@ def launch(
     if on and (tpu or per_device != 1):
         raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
     slots = [] if on else plan(devices, workers, per_device=per_device, tpus=tpu or [], say=say)
-    stored = _resumed(asked_study(storage, study, name, overrides, trials), unless_stopped)
+    asked = asked_study(storage, study, name, overrides, trials, into_existing=into_existing)
+    stored = _resumed(asked, unless_stopped)
     new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
     if on:
         slots, new_worker = _on_ray(on, stored, devices, workers)

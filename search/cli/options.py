@@ -79,6 +79,10 @@ LeaseS = Annotated[
     float,
     typer.Option("--lease-s", min=1.0, hidden=True, help="Seconds until a silent worker's place is taken from it."),
 ]
+IntoExisting = Annotated[
+    bool,
+    typer.Option("--into-existing", help="Create the study in a database that holds another program's tables."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 WIDE = 1000
@@ -104,14 +108,20 @@ def say(message: str) -> None:
 
 
 def asked_study(
-    url: str, source: str, name: str | None, overrides: list[str] | None, trials: int | None
+    url: str,
+    source: str,
+    name: str | None,
+    overrides: list[str] | None,
+    trials: int | None,
+    *,
+    into_existing: bool = False,
 ) -> StoredStudy:
     """Create or continue the study that the options describe, and tell the person what changed."""
     from search.definition import Asked, open_storage_for, open_study
     from storage.errors import SmallerBudgetError
 
     asked = Asked.of(source, name, overrides, trials)
-    backend = open_storage_for(url, asked)
+    backend = open_storage_for(url, asked, into_existing=into_existing)
     try:
         stored, notes = open_study(backend, asked)
     except SmallerBudgetError as error:

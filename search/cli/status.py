@@ -26,7 +26,7 @@ def status(
     """Show the stored studies, or one of them: budget, best trial, workers, history."""
     if watch and (study is None or as_json):
         raise typer.BadParameter("--watch shows one study to a person: name it, and leave --json out")
-    backend = opened(storage)
+    backend = opened(storage, read_only=True)
     if study is None:
         _show_all(backend, as_json)
         return

@@ -11,6 +11,7 @@ from search.cli.options import (
     DEFAULT_STORAGE,
     DataDir,
     Files,
+    IntoExisting,
     LeaseS,
     OutageS,
     Overrides,
@@ -33,6 +34,7 @@ def worker(
     storage: Storage = DEFAULT_STORAGE,
     name: Rename = None,
     overrides: Overrides = None,
+    into_existing: IntoExisting = False,
     files: Files = None,
     outage_s: OutageS = DEFAULT_LIMIT_S,
     lease_s: LeaseS = DEFAULT_LEASE_S,
@@ -54,7 +56,7 @@ def worker(
         device = slot.device
         # The GPU that was chosen may be another than CUDA's first, which could be lost.
         os.environ.update(slot.environment if device != "cpu" else {})
-    stored = asked_study(storage, study, name, overrides, trials)
+    stored = asked_study(storage, study, name, overrides, trials, into_existing=into_existing)
     signals = StopSignals(announce)
     work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals))
     if signals.draining and Places.of(stored).counts().free:

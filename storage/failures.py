@@ -134,6 +134,8 @@ def explain_late(error: BaseException) -> str | None:
     line = first_line(error)
     if "permission denied for" in line:
         return f"the storage refused a request: {_missing_right(error, line, None)}"
+    if "readonly" in line:
+        return f"the database cannot be written ({line}); check the permissions of its file and folder"
     if "malformed" in line:
         return f"the storage failed: {damaged('FILE', line)} (FILE: the file of the storage URL)"
     if "has no equivalent in encoding" in line:

@@ -66,8 +66,14 @@ def without_matplotlib() -> Iterator[None]:
 
 
 def keras_home() -> Path:
-    """Keras' own folder: its configuration, and its cache of data sets in `datasets`."""
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    """Keras' own folder, as Keras itself finds it: its configuration, and its cache of data sets in `datasets`."""
+    if given := os.environ.get("KERAS_HOME"):
+        return Path(given)
+    try:
+        home = Path.home()
+    except RuntimeError:  # a container's user id may have neither a name nor a home
+        home = Path("/tmp")
+    return (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras"
 
 
 def versions() -> dict[str, str]:

@@ -101,9 +101,16 @@ def plan(
     return slots
 
 
-def one_device(asked: str) -> str:
-    """What a command that trains in its own process takes: the first of this machine's best for auto, else `asked`."""
-    return plan("auto", None)[0].device if asked == "auto" else asked
+def own_device(asked: str, tpus: Sequence[str] = ()) -> str:
+    """The device of a command that trains in this process: for auto the first that answers of this machine's best.
+
+    This process then sees that one alone: CUDA's first GPU may be lost, or another's.
+    """
+    if asked != "auto" and not tpus:
+        return asked
+    slot = plan(asked, None, tpus=tpus)[0]
+    os.environ.update(slot.environment if slot.device != "cpu" else {})
+    return slot.device
 
 
 def _cpu_slots(workers: int) -> list[Slot]:

@@ -33,11 +33,11 @@ class Embedded:
 def embed(
     study: StoredStudy,
     options: WorkerOptions,
-    number: int | None,
+    number: int,
     width: int | None,
     on_epoch: Callable[[EpochScore], None],
 ) -> Embedded:
-    """Retrain a trial (None: the best) with its own seed; `width` puts a Dense layer of that width before the head.
+    """Retrain a trial with its own seed; `width` puts a Dense layer of that width before the head.
 
     The features are those of the images that score the epochs: under `holdout` no test image is read.
 
@@ -45,7 +45,7 @@ def embed(
         NothingToExportError: there is no such trial, or none has finished.
         DataError, DeviceError: this machine cannot train the study.
     """
-    number, params, seed = _chosen(study, number)
+    params, seed = _described(study, number)
     from search import devices
 
     devices.configure(options.device, options.threads)
@@ -60,10 +60,20 @@ def embed(
     return Embedded(number, params, kept, [epoch.scores.macro_f1 for epoch in result.epochs])
 
 
-def _chosen(study: StoredStudy, number: int | None) -> tuple[int, Params, int]:
+def chosen(study: StoredStudy, number: int | None) -> int:
+    """The trial of that number; None: the best.
+
+    Raises:
+        NothingToExportError: there is no such trial, or none has finished.
+    """
     if number is None:
-        trial, row = best_trials(study)[0]
-        return trial.number, row["params"] or {}, attributes(trial)["seed"]
+        return best_trials(study)[0][0].number
+    _described(study, number)
+    return number
+
+
+def _described(study: StoredStudy, number: int) -> tuple[Params, int]:
+    """Its parameters and its seed."""
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     trials = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False, states=ended)}
     if number not in trials or "seed" not in attributes(trials[number]):
@@ -71,4 +81,4 @@ def _chosen(study: StoredStudy, number: int | None) -> tuple[int, Params, int]:
             f"study {study.name!r} has no finished trial {number}; `affinity-search status {study.name}` shows it, and "
             "without --trial the best one is taken"
         )
-    return number, trials[number].params, attributes(trials[number])["seed"]
+    return trials[number].params, attributes(trials[number])["seed"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from search.objective import Objective
@@ -11,7 +13,7 @@ from search.seeds import evaluation_seed
 from search.trials import epoch_text, say
 from search.worker import WorkerOptions
 from storage.attributes import attributes
-from storage.evaluations import latest_test, record_opening, record_scores
+from storage.evaluations import latest_test, record_opening, record_scores, stored_scores
 from storage.export import best_trials
 from storage.study import StoredStudy
 
@@ -21,52 +23,96 @@ if TYPE_CHECKING:
     from search.training.fit import EpochScore
 
 
-def evaluate_best(study: StoredStudy, options: WorkerOptions, *, top: int, seeds: int) -> list[dict[str, Any]]:
-    """Retrain each of the `top` best trials with `seeds` fresh seeds; store and return their test scores.
+@dataclass(frozen=True)
+class Plan:
+    """Which trials are scored with which seeds, and what of it is still to be trained."""
+
+    chosen: list[tuple[FrozenTrial, dict[str, Any]]]  # with their places' rows, the best first
+    seeds: list[int]
+    missing: dict[int, list[int]]  # the trial's number: its seeds without a stored score
+
+    @property
+    def trainings(self) -> int:
+        """What is still to be done."""
+        return sum(map(len, self.missing.values()))
+
+
+def plan(study: StoredStudy, *, top: int, seeds: int) -> Plan:
+    """The `top` best trials, each with the same `seeds` seeds; what was scored earlier is not trained again.
+
+    Raises:
+        NothingToExportError: no trial has finished.
+    """
+    chosen = best_trials(study, top)
+    numbers = [evaluation_seed(study.spec.seed, number) for number in range(seeds)]
+    missing = {}
+    for trial, _ in chosen:
+        scored = stored_scores(study, trial.number)
+        missing[trial.number] = [seed for seed in numbers if seed not in scored]
+    return Plan(chosen, numbers, missing)
+
+
+def evaluate_best(study: StoredStudy, options: WorkerOptions, planned: Plan) -> list[dict[str, Any]]:
+    """Retrain what is missing; store and return the test scores.
 
     Under `holdout` the validation images choose the epoch and the test set is scored once a seed. Under `article` the
     epoch is chosen on the test set as the reference does, which flatters.
 
     Returns:
-        For each trial: `trial`, `protocol`, `params`, `macro_f1` (of the search) and `test` as in the export.
+        For each trial: `trial`, `protocol`, `params`, `macro_f1` (of the search) and `test` as in the export, over the
+        planned seeds.
 
     Raises:
-        NothingToExportError: no trial has finished.
         DataError, DeviceError: this machine cannot train the study.
     """
-    chosen = best_trials(study, top)
+    if planned.trainings:
+        _train_missing(study, options, planned)
+    return [
+        {
+            "trial": trial.number,
+            "protocol": study.spec.protocol,
+            "params": row["params"],
+            "macro_f1": attributes(trial)["macro_f1"],
+            "test": latest_test(study, trial.number, planned.seeds),
+        }
+        for trial, row in planned.chosen
+    ]
+
+
+def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) -> None:
     from search import devices
 
     devices.configure(options.device, options.threads)
     # Without the training images nothing can be evaluated, and then nothing is opened.
     objective = Objective(study.spec, study.settled_precision, options.data_dir)
-    numbers = [evaluation_seed(study.spec.seed, number) for number in range(seeds)]
-    return [_evaluate(study, objective, trial, row, numbers) for trial, row in chosen]
+    count = itertools.count(1)
+    for trial, row in planned.chosen:
+        if seeds := planned.missing[trial.number]:
+            _evaluate(
+                study, objective, trial.number, row["params"], seeds, lambda: f"{next(count)}/{planned.trainings}"
+            )
 
 
 def _evaluate(
-    study: StoredStudy, objective: Objective, trial: FrozenTrial, row: dict[str, Any], seeds: list[int]
-) -> dict[str, Any]:
-    record = record_opening(study, trial.number, seeds)
+    study: StoredStudy,
+    objective: Objective,
+    trial: int,
+    params: dict[str, float | int],
+    seeds: list[int],
+    number: Callable[[], str],
+) -> None:
+    record = record_opening(study, trial, seeds)
     objective.open_test()
     scores: list[dict[str, Any]] = []
     for seed in seeds:
-        scores.append(_score(study, objective, row["params"], trial.number, seed))
-        record_scores(study, record, scores)  # after each: Ctrl-C keeps what has been scored
-    return {
-        "trial": trial.number,
-        "protocol": study.spec.protocol,
-        "params": row["params"],
-        "macro_f1": attributes(trial)["macro_f1"],
-        "test": latest_test(study, trial.number),
-    }
+        scores.append(_score(study, objective, params, seed, f"{number()}: trial {trial}, seed {seed}"))
+        record_scores(study, record, scores)  # after each: the next call goes on where this one is interrupted
 
 
 def _score(
-    study: StoredStudy, objective: Objective, params: dict[str, float | int], trial: int, seed: int
+    study: StoredStudy, objective: Objective, params: dict[str, float | int], seed: int, what: str
 ) -> dict[str, Any]:
     protocol = study.spec.protocol
-    what = f"trial {trial}, seed {seed}"
     result = objective.run(
         params,
         seed,

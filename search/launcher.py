@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from search.accelerators import Slot, trouble
 from search.exits import Exit
+from search.logs import new_folder
 from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.stopping import StopListener
@@ -72,7 +72,7 @@ class Launcher:
         self._waiting = False
         self._told: int | None = None  # the last signal that was announced
         self._unfit = Exit.FAILED  # what ails the device that was given up last
-        self.logs = logs or Path(tempfile.mkdtemp(prefix="affinity-search-"))
+        self.logs = logs or new_folder(self._files, say)
         self.workers = [new_worker(slot, self.logs) for slot in slots]
 
     @property

@@ -126,10 +126,14 @@ class RemoteProcess:
         try:
             code, said = ray.get(self._done)
         except ray.exceptions.RayError as error:
-            self._log.write_text(f"lost with its Ray node or actor ({type(error).__name__})\n")
+            self._keep(f"lost with its Ray node or actor ({type(error).__name__})\n".encode())
             return LOST
-        self._log.write_bytes(said)
+        self._keep(said)
         return int(code)
+
+    def _keep(self, said: bytes) -> None:
+        with contextlib.suppress(OSError):  # a log only informs
+            self._log.write_bytes(said)
 
 
 def _is_ready(reference: Any, timeout: float | None) -> bool:
@@ -147,7 +151,6 @@ class RayWorker(WorkerProcess):
         """Ask Ray for an actor; it starts when the cluster has room, and then its worker does."""
         assert isinstance(self.slot, RaySlot)
         command = self.new_command()
-        self.log.touch()
         call = ([*command, *options, "--", study.name], self.environment(study), self.python)
         self.process = RemoteProcess(self.slot, study, self.log, call)
         self.told = None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 from search.accelerators import Slot
 from search.children import COMMAND, surroundings
@@ -48,15 +49,17 @@ class WorkerProcess:
 
     def last_line(self) -> str:
         """The last words of the worker, for the person who wonders why it died."""
-        lines = [
-            line.removeprefix("error: ") for line in self.log.read_text(errors="replace").splitlines() if line.strip()
-        ]
+        try:
+            said = self.log.read_text(errors="replace")
+        except OSError:  # somebody cleaned up
+            return f"(its log {self.log} is gone)"
+        lines = [line.removeprefix("error: ") for line in said.splitlines() if line.strip()]
         return lines[-1] if lines else "(its log is empty)"
 
     def start(self, study: StoredStudy, options: Sequence[str]) -> None:
         """Start a worker of `study` here, with an id of its own."""
         command = self.new_command()
-        with self.log.open("wb") as log:
+        with self._open_log() as log:
             self.process = subprocess.Popen(
                 [sys.executable, *command, *options, "--", study.name],
                 env=surroundings() | self.environment(study),
@@ -67,6 +70,14 @@ class WorkerProcess:
                 start_new_session=True,
             )
         self.told = None
+
+    def _open_log(self) -> IO[bytes]:
+        """A log only informs: where it cannot be written, the worker's words go nowhere."""
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)  # cleaners remove old folders
+            return self.log.open("wb")
+        except OSError:
+            return Path(os.devnull).open("wb")
 
     def new_command(self) -> list[str]:
         """The arguments for Python that begin a new worker here; what the launcher decides comes after them."""

@@ -38,36 +38,49 @@ def record_scores(study: StoredStudy, record: int, scores: Sequence[dict[str, An
         connection.execute(statement)
 
 
-def latest_test(study: StoredStudy, trial: int) -> dict[str, Any] | None:
+def stored_scores(study: StoredStudy, trial: int) -> dict[int, dict[str, Any]]:
+    """A trial's score objects of every evaluation so far, by seed: none needs to be trained again."""
+    found: dict[int, dict[str, Any]] = {}
+    for row in _scored(study, trial):
+        found |= dict(zip(json.loads(row["seeds"]), json.loads(row["scores"]), strict=False))  # it may be unfinished
+    return found
+
+
+def latest_test(study: StoredStudy, trial: int, seeds: Sequence[int] | None = None) -> dict[str, Any] | None:
     """A trial's mean, least and greatest macro F1 on the test set; None without an evaluation.
 
-    The evaluation with most seeds counts, and of several the last.
+    Over these `seeds`, as far as they are scored, or over all that ever were.
     """
+    scores = stored_scores(study, trial)
+    chosen = {seed: scores[seed] for seed in (scores if seeds is None else seeds) if seed in scores}
+    if not chosen:
+        return None
+    return summarise(chosen, study.spec.protocol) | {
+        key: _scored(study, trial)[-1][key] for key in ("opened_at", "opened_by")
+    }
+
+
+def _scored(study: StoredStudy, trial: int) -> list[dict[str, Any]]:
+    """The evaluations of the trial that have scores, oldest first."""
     scored = (evaluations.c.token == study.token, evaluations.c.trial == trial, evaluations.c.scores.is_not(None))
     query = select(evaluations).where(*scored).order_by(evaluations.c.id)
     with study.backend.engine.connect() as connection:
-        rows = [row._asdict() for row in connection.execute(query)]
-    if not rows:
-        return None
-    return summarise(max(rows, key=lambda row: (len(json.loads(row["scores"])), row["id"])), study.spec.protocol)
+        return [row._asdict() for row in connection.execute(query)]
 
 
-def summarise(row: dict[str, Any], protocol: str) -> dict[str, Any]:
-    """The export's `test` object from a row of the table."""
-    scores = json.loads(row["scores"])
-    macro = [score["macro_f1"] for score in scores]
+def summarise(scores: dict[int, dict[str, Any]], protocol: str) -> dict[str, Any]:
+    """The export's `test` object, but for who opened the test set and when."""
+    macro = [score["macro_f1"] for score in scores.values()]
     return {
         "protocol": protocol,
         "macro_f1_mean": sum(macro) / len(macro),
         "macro_f1_least": min(macro),
         "macro_f1_greatest": max(macro),
         "macro_f1": macro,
-        "micro_f1": [score["micro_f1"] for score in scores],
-        "per_class_f1": [score["per_class_f1"] for score in scores],
-        "epochs": [_best_epoch(score) for score in scores],
-        "seeds": json.loads(row["seeds"])[: len(scores)],
-        "opened_at": row["opened_at"],
-        "opened_by": row["opened_by"],
+        "micro_f1": [score["micro_f1"] for score in scores.values()],
+        "per_class_f1": [score["per_class_f1"] for score in scores.values()],
+        "epochs": [_best_epoch(score) for score in scores.values()],
+        "seeds": list(scores),
     }
 
 

@@ -29,6 +29,18 @@ def default_root(url: URL) -> Path:
         return Path(tempfile.gettempdir()) / f"affinity-search-{os.getuid()}"
 
 
+def why_not_writable(folder: Path) -> str | None:
+    """Tries it, and makes the folder if it is not there: the reason, or None if all is well."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(4096))  # a full disk takes an empty file
+            file.flush()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
 @dataclass(frozen=True)
 class StudyFiles:
     """The files of the study with that token under `root` (--files)."""
@@ -53,6 +65,11 @@ class StudyFiles:
     def history(self, key: str) -> Path:
         """What the pictures of the attempt with that random key are drawn from."""
         return self.root / self.token / "histories" / f"{key}.json.gz"
+
+    @property
+    def logs(self) -> Path:
+        """A folder for each launch."""
+        return self.root / self.token / "logs"
 
     def drop_checkpoint(self, place: int) -> None:
         """The place is used: nobody will take it up again. A folder that cannot be written keeps it."""

@@ -10,6 +10,7 @@ from conftest import Cli
 from making import TINY, make
 
 from search.accelerators import Slot, plan
+from search.exits import Exit
 from search.launcher import Launcher
 from search.nvidia import VISIBLE, Gpu
 from search.worker_process import WorkerProcess
@@ -88,9 +89,9 @@ class TestLaunch:
         """Those of the launcher, which starts nothing."""
         found: list[Slot] = []
 
-        def run(self: Launcher) -> bool:
+        def run(self: Launcher) -> Exit:
             found.extend(worker.slot for worker in self.workers)
-            return True
+            return Exit.DONE
 
         monkeypatch.setattr(Launcher, "run", run)
         return found
@@ -105,7 +106,7 @@ class TestLaunch:
 
     def test_a_tpu_named_twice_is_refused(self, cli: Cli, sqlite_url: str, slots: list[Slot]) -> None:
         ran = cli("launch", TINY, "--tpu", "A", "--tpu", "A", "--storage", sqlite_url, fails=True)
-        assert ran.refused() == "--tpu A given twice; a TPU has one worker, so name each once"
+        assert ran.refused(Exit.UNFIT_DEVICE) == "--tpu A given twice; a TPU has one worker, so name each once"
 
     def test_gpus_are_shared(self, cli: Cli, sqlite_url: str, slots: list[Slot]) -> None:
         cli("launch", TINY, "--devices", "gpu:1", "--workers-per-device", "2", "--storage", sqlite_url)
@@ -124,5 +125,5 @@ class TestLaunch:
         monkeypatch.setenv(VISIBLE, "2")
         cli("launch", TINY, "--storage", sqlite_url)
         assert self.labels(slots) == ["gpu:2"]
-        line = cli("launch", TINY, "--devices", "gpu:1", "--storage", sqlite_url, fails=True).refused()
+        line = cli("launch", TINY, "--devices", "gpu:1", "--storage", sqlite_url, fails=True).refused(Exit.UNFIT_DEVICE)
         assert line.startswith("gpu:1 given, but CUDA_VISIBLE_DEVICES is '2' and hides gpu:1; unset it")

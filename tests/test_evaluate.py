@@ -11,7 +11,7 @@ import pytest
 from conftest import Cli
 from making import ARTICLE, make, trained
 
-from search.evaluation import evaluate_best
+from search.evaluation import evaluate_best, plan
 from search.seeds import trial_seed
 from search.training.errors import DataError
 from search.worker import WorkerOptions
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("fake_training")
 
 
 def evaluate(study: StoredStudy, top: int = 1, seeds: int = 3) -> list[dict[str, Any]]:
-    return evaluate_best(study, WorkerOptions("cpu", 1), top=top, seeds=seeds)
+    return evaluate_best(study, WorkerOptions("cpu", 1), plan(study, top=top, seeds=seeds))
 
 
 def test_mean_least_and_greatest_over_the_seeds(backend: Backend) -> None:
@@ -65,12 +65,64 @@ def test_the_test_scores_are_exported_and_no_other_trial_s(backend: Backend) -> 
     assert [one["test"] for one in text["top"]] == [found["test"], None]
 
 
-def test_a_later_evaluation_is_the_one_that_counts(sqlite: Backend) -> None:
-    study = trained(sqlite)
-    evaluate(study, seeds=1)
-    (later,) = evaluate(study, seeds=2)
-    assert latest_test(study, later["trial"]) == later["test"]
-    assert len(openings(study)) == 2, "but both are on record"
+@pytest.fixture
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The seeds that were trained for an evaluation."""
+    seeds: list[int] = []
+    real = fake_objective.FakeObjective.run
+
+    def run(self: Any, params: dict[str, float | int], seed: int, *rest: Any, **options: Any) -> Any:
+        if options.get("restore_best"):
+            seeds.append(seed)
+        return real(self, params, seed, *rest, **options)
+
+    monkeypatch.setattr("search.evaluation.Objective.run", run)
+    return seeds
+
+
+class TestStoredScores:
+    def test_they_are_not_trained_again(self, backend: Backend, trainings: list[int]) -> None:
+        study = trained(backend)
+        evaluate(study, seeds=2)
+        (more,) = evaluate(study, seeds=3)
+        assert trainings == more["test"]["seeds"]
+        assert len(set(trainings)) == 3
+        assert latest_test(study, more["trial"]) == more["test"]
+        assert len(openings(study)) == 2
+
+    def test_fewer_seeds_train_nothing_and_open_nothing(self, sqlite: Backend, trainings: list[int]) -> None:
+        study = trained(sqlite)
+        (three,) = evaluate(study, seeds=3)
+        (one,) = evaluate(study, seeds=1)
+        assert len(trainings) == 3
+        assert len(openings(study)) == 1
+        assert one["test"]["macro_f1"] == three["test"]["macro_f1"][:1]
+        assert latest_test(study, one["trial"]) == three["test"], "the export keeps all"
+
+    def test_every_mean_of_a_table_is_of_the_same_seeds(self, sqlite: Backend) -> None:
+        study = trained(sqlite)
+        evaluate(study, seeds=3)
+        both = evaluate(study, top=2, seeds=2)
+        assert both[0]["test"]["seeds"] == both[1]["test"]["seeds"]
+
+    def test_an_interrupted_evaluation_goes_on(
+        self, sqlite: Backend, trainings: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = trained(sqlite)
+        scored = fake_objective.FakeObjective.score_test
+
+        def interrupted(self: Any) -> dict[str, Any]:
+            if len(trainings) == 2:
+                raise KeyboardInterrupt
+            return scored(self)
+
+        monkeypatch.setattr("search.evaluation.Objective.score_test", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(study, seeds=3)
+        monkeypatch.setattr("search.evaluation.Objective.score_test", scored)
+        (found,) = evaluate(study, seeds=3)
+        assert len(found["test"]["macro_f1"]) == 3
+        assert trainings == [*found["test"]["seeds"][:2], *found["test"]["seeds"][1:]], "the first seed once"
 
 
 class TestOpenings:
@@ -164,3 +216,23 @@ class TestTheCommand:
         with pytest.raises(NothingToExportError):
             evaluate(study)
         assert openings(study) == []
+
+    def test_the_size_is_told_before_the_work(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
+        trained(sqlite)
+        first = cli("evaluate", "tiny", "--top", "2", "--seeds", "2", "--storage", sqlite_url).err
+        assert "2 trials × 2 seeds: 4 to train" in first
+        assert "warning: the test set is opened for 2 trials" in first
+        assert "4/4: trial" in first
+        again = cli("evaluate", "tiny", "--top", "9", "--seeds", "2", "--storage", sqlite_url).err
+        assert "the study has 4 finished trials, fewer than --top 9" in again
+        assert "4 trials × 2 seeds: 4 to train" in again
+        assert "4 scores of earlier evaluations stay" in again
+
+    def test_very_many_trainings_are_asked_about(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
+        study = trained(sqlite)
+        ran = cli("evaluate", "tiny", "--seeds", "101", "--storage", sqlite_url, fails=True)
+        assert ran.code == 2
+        assert "101 trainings are more than 100" in ran.err
+        assert openings(study) == []
+        assert "101 to train" in cli("evaluate", "tiny", "--seeds", "101", "--yes", "--storage", sqlite_url).err
+        assert cli("evaluate", "tiny", "--seeds", "100000000", "--storage", sqlite_url, fails=True).code == 2

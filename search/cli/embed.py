@@ -35,7 +35,8 @@ def embed(
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Retrain a trial and write the scatter of its features after each epoch, with the centres: PNGs and a GIF."""
-    from search.accelerators import one_device
+    from search.accelerators import own_device
+    from search.embedding import chosen
     from search.embedding import embed as retrain
     from search.trials import epoch_text
     from search.worker import WorkerOptions
@@ -43,13 +44,24 @@ def embed(
 
     stored = load_study(opened(storage, read_only=True), study)
     spec = stored.spec
-    options = WorkerOptions(one_device(device), threads, data_dir)
+    options = WorkerOptions(own_device(device), threads, data_dir)
+    number = chosen(stored, trial)
+    folder = output or Path(f"trial-{number}-features")
+    _require_writable(folder)
     found = retrain(
-        stored, options, trial, width, lambda score: say(epoch_text(score, spec.training.epochs, spec.protocol))
+        stored, options, number, width, lambda score: say(epoch_text(score, spec.training.epochs, spec.protocol))
     )
-    folder = output or Path(f"trial-{found.trial}-features")
     _write(found, f"{spec.data.set}, n = {spec.data.minority}", folder)
     say(f"wrote {len(found.features)} pictures and features.gif to {folder}")
+
+
+def _require_writable(folder: Path) -> None:
+    """Before the training, which takes minutes."""
+    from storage.errors import StorageError
+    from storage.files import why_not_writable
+
+    if reason := why_not_writable(folder):
+        raise StorageError(f"{folder} cannot be written: {reason}; name another folder with -o")
 
 
 def _write(found: Embedded, what: str, folder: Path) -> None:

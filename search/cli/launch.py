@@ -24,6 +24,7 @@ from search.cli.options import (
     Trials,
     asked_study,
     say,
+    tried_files,
 )
 from search.exits import Exit
 from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
@@ -76,6 +77,7 @@ def launch(
     slots = [] if on else plan(devices, workers, per_device=per_device, tpus=tpu or [], say=say)
     asked = asked_study(storage, study, name, overrides, trials, into_existing=into_existing)
     stored = _resumed(asked, unless_stopped)
+    tried_files(stored, files)
     new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
     if on:
         slots, new_worker = _on_ray(on, stored, devices, workers)

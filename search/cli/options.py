@@ -140,6 +140,23 @@ def _agrees_to_all(error: SmallerBudgetError) -> bool:
     return typer.confirm(f"{error.has}; places are never taken away. Train the {error.free} free ones?", err=True)
 
 
+def tried_files(stored: StoredStudy, files: Path | None) -> None:
+    """Try the study's folder before the work: one that was asked for must be writable, the default one is done without.
+
+    Raises:
+        StorageError: --files cannot be written.
+    """
+    from storage.errors import StorageError
+    from storage.files import default_root, why_not_writable
+
+    root = files or default_root(stored.backend.url)
+    reason = why_not_writable(root / stored.token)
+    if reason and files:
+        raise StorageError(f"--files {files} cannot be written: {reason}; name another folder")
+    if reason:
+        say(f"{root} cannot be written ({reason}): no checkpoints and pictures are kept; name a folder with --files")
+
+
 def opened(url: str, *, read_only: bool = False) -> Backend:
     """Open the storage of a command that creates no study: it must be there."""
     from storage.backend import open_backend

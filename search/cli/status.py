@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, AsJson, Storage, console, opened
+from search.cli.options import DEFAULT_STORAGE, AsJson, Files, Storage, console, opened
 
 if TYPE_CHECKING:
     from search.fitting import Fitted
@@ -22,6 +23,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until the places are used.")] = False,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
 ) -> None:
     """Show the stored studies, or one of them: budget, best trial, workers, history."""
     if watch and (study is None or as_json):
@@ -35,7 +37,7 @@ def status(
     stored = load_study(backend, study)
     if watch:
         _watch(stored)
-    _show_one(stored, as_json)
+    _show_one(stored, as_json, files)
 
 
 def _show_all(backend: Backend, as_json: bool) -> None:
@@ -74,18 +76,22 @@ def _table(snapshots: list[Snapshot]) -> Fitted:
     return Fitted(columns, rows)
 
 
-def _show_one(stored: StoredStudy, as_json: bool) -> None:
+def _show_one(stored: StoredStudy, as_json: bool, root: Path | None) -> None:
+    from search.logs import folders
     from search.snapshot import take
     from search.view import panel
     from storage.bounds import crowded_bounds
     from storage.evaluations import openings
+    from storage.files import StudyFiles, default_root
     from storage.study import history
 
     snapshot = take(stored)
+    logs = folders(StudyFiles(root or default_root(stored.backend.url), stored.token))
     bounds = [crowded.text for crowded in crowded_bounds(stored)]
     if as_json:
         extra = {
             "bounds": bounds,
+            "logs": [str(folder) for folder in logs],
             "history": history(stored),
             "test_openings": openings(stored),
             "definition": stored.spec.to_dict(),
@@ -102,6 +108,8 @@ def _show_one(stored: StoredStudy, as_json: bool) -> None:
         what = f"test set opened for trial {opening['trial']} by {opening['opened_by']}"
         end = "" if opening["finished"] else " (not finished)"
         out.print(f"{_when(opening['opened_at'])}  {what}{end}", markup=False)
+    if logs:
+        out.print(f"logs of the last launch on this machine: {logs[0]}", markup=False, soft_wrap=True)
 
 
 def _when(seconds: float) -> str:

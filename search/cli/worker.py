@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -20,6 +19,7 @@ from search.cli.options import (
     StudySource,
     Trials,
     asked_study,
+    tried_files,
 )
 from search.exits import Exit
 from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
@@ -46,17 +46,15 @@ def worker(
 
     Ctrl-C once finishes the running trial, twice gives it back and stops now.
     """
-    from search.accelerators import plan
+    from search.accelerators import own_device
     from search.signals import StopSignals
     from search.worker import WorkerOptions, announce, work
     from storage.places import Places
 
-    if device == "auto" or tpu:
-        slot = plan(device, None, tpus=[tpu] if tpu else [])[0]
-        device = slot.device
-        # The GPU that was chosen may be another than CUDA's first, which could be lost.
-        os.environ.update(slot.environment if device != "cpu" else {})
+    device = own_device(device, [tpu] if tpu else [])
     stored = asked_study(storage, study, name, overrides, trials, into_existing=into_existing)
+    if worker_id is None:  # a launcher has tried them
+        tried_files(stored, files)
     signals = StopSignals(announce)
     work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals))
     if signals.draining and Places.of(stored).counts().free:

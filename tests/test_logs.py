@@ -88,7 +88,7 @@ def test_a_launch_outlives_its_logs(sqlite: Backend, sqlite_url: str, start: Sta
     gate.touch()
     assert launch.ended() == 0, launch.said
     assert f"died (killed by SIGKILL): (its log {found[1]}" in launch.said
-    assert "4 of 4 used" in launch.said
+    assert "4 of 4 trials done" in launch.said
 
 
 class TestBeforeTheWork:

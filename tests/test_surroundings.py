@@ -144,7 +144,7 @@ class TestIgnoredSignals:
             os.kill(pid, signal.SIGHUP)
         gate.touch()
         assert launch.ended() == 0, launch.said
-        assert "4 of 4 used" in launch.said
+        assert "4 of 4 trials done" in launch.said
 
 
 def shell(line: str, **environment: str) -> tuple[int, str]:

@@ -78,7 +78,9 @@ def _begins_as_sqlite(path: Path) -> bool:
 def damaged(path: Path | str, line: str) -> str:
     """What is left to do about a SQLite file that lost a part."""
     rescued = str(Path(path).with_suffix(".rescued.db"))
-    command = f"sqlite3 {shlex.quote(str(path))} .recover | sqlite3 {shlex.quote(rescued)}"
+    # `.recover` finds more, but many builds of sqlite3 lack it; a dump that met damage ends by taking itself back.
+    dump = f"sqlite3 -cmd 'PRAGMA writable_schema=ON' {shlex.quote(str(path))} .dump"
+    command = f"{dump} | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 {shlex.quote(rescued)}"
     return (
         f"{path} is a SQLite database that is damaged or cut short ({line}); take a backup in its place, or save what "
         f"can still be read with: {command}"

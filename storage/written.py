@@ -40,8 +40,3 @@ def expanded(path: str) -> str:
             return path  # a file whose name begins so
         home = path.split("/")[0]
         raise StorageError(f"{home} of {path!r} is no known home folder; write the whole path") from None
-
-
-def folder_given(text: str) -> Path:
-    """The folder that an option or the environment names."""
-    return Path(expanded(cleaned(text, "the folder's name")))

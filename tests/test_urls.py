@@ -1,13 +1,16 @@
 """Storage URLs: every mistake and failure is one line with the next step, and no password is ever in it."""
 
 import contextlib
+import shutil
 import sqlite3
+import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import optuna
 import pytest
+import typer
 from conftest import Cli, Ran
 from making import make
 from postgres_server import PASSWORD, SECRETIVE, Server, _free_port
@@ -15,10 +18,12 @@ from sqlalchemy import text, update
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import OperationalError
 
+from search.cli.options import home_path
 from storage import tables
 from storage.backend import Backend, open_backend
 from storage.errors import StorageError
 from storage.failures import explain, explain_late
+from storage.study import study_names
 from storage.urls import parse_url, prepare_threshold, redact
 
 SECRET = "hunter2%zz"
@@ -98,6 +103,12 @@ def test_other_ways_to_write_the_same_file(url: str) -> None:
     assert parse_url(url) == make_url("sqlite:///a b.db")
 
 
+def test_folders_of_the_environment_are_cleaned_alike() -> None:
+    assert home_path(" '/a b'\n") == Path("/a b")
+    with pytest.raises(typer.BadParameter, match="control character"):
+        home_path("/a\nb")
+
+
 def test_file_uris_with_a_whole_path() -> None:
     for url in ("sqlite:////a/b.db", "sqlite:///file:/a/b.db", "sqlite:///file:///a/b.db?uri=true"):
         assert parse_url(url).database == "/a/b.db"
@@ -173,8 +184,25 @@ class TestSqliteFiles:
             for command in (("status",), ("export", "tiny"), ("launch", "digits")):
                 said = cli(*command, "--storage", f"sqlite:///{path}", fails=True).refused()
                 assert f"{path} is a SQLite database that is damaged or cut short" in said
-                assert f"sqlite3 {path} .recover | sqlite3 {path.with_suffix('.rescued.db')}" in said
+                assert (
+                    f"{path} .dump | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 {path.with_suffix('.rescued.db')}" in said
+                )
             assert path.stat().st_size == length
+
+    @pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the command of the message needs sqlite3")
+    def test_the_command_that_is_named_saves_what_can_be_read(self, sqlite: Backend, tmp_path: Path) -> None:
+        path = Path(str(sqlite.url.database))
+        make(sqlite)
+        sqlite.close()
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size - 4096)
+        with pytest.raises(StorageError) as refused:
+            open_backend(f"sqlite:///{path}", create=False)
+        command = str(refused.value).partition("can still be read with: ")[2]
+        subprocess.run(command, shell=True, check=True, capture_output=True)
+        rescued = open_backend(f"sqlite:///{path.with_suffix('.rescued.db')}", create=True)
+        assert study_names(rescued) == ["tiny"]
+        rescued.close()
 
     @pytest.mark.parametrize(
         "name", ["with space.db", "q'uo\"te.db", "per%25cent.db", "ünï.db", "{brace}.db", "a#b.db"]

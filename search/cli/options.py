@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 
 
 def home_path(text: str) -> Path:
-    """A path as people write it: a shell leaves the ~ of `--files=~/x` alone."""
+    """A path as people write it: a shell leaves the ~ of `--files=~/x` alone, a .env file its quotes and line break."""
+    from storage.errors import StorageError
+    from storage.written import cleaned, expanded
+
     try:
-        return Path(text).expanduser()
-    except RuntimeError:
-        raise typer.BadParameter(f"{text!r}: there is no such user, or no home folder") from None
+        return Path(expanded(cleaned(text, "the path")))
+    except StorageError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def data_folder(text: str) -> Path:

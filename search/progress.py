@@ -64,8 +64,8 @@ class PlainLines:
             self._last = _key(snapshot)
             self.say(plain_line(snapshot))
         if self._best != snapshot.best:
+            self.say(f"{word} {best_text(snapshot.best, snapshot.protocol, explain=self._best is None)}")
             self._best = snapshot.best
-            self.say(f"{word} {best_text(snapshot.best, snapshot.protocol)}")
 
     def say(self, message: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)

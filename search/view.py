@@ -32,12 +32,15 @@ def duration_text(seconds: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def best_text(best: Best | None, protocol: str) -> str:
-    """The best score with the images that it was chosen on: under `article` these are the test images."""
+def best_text(best: Best | None, protocol: str, *, explain: bool = True) -> str:
+    """The best score with the images that it was chosen on: under `article` these are the test images.
+
+    `explain` says what m is; lines that come again and again need it once.
+    """
     if best is None:
         return "none finished yet"
     images = "test" if protocol == "article" else "validation"
-    params = params_text(best.params) + (f" ({CENTERS})" if "n_centers" in best.params else "")
+    params = params_text(best.params) + (f" ({CENTERS})" if explain and "n_centers" in best.params else "")
     return f"macro F1 {best.macro_f1:.4f} on {images} images ({protocol}), trial {best.trial}: {params}"
 
 
@@ -57,11 +60,17 @@ def left_text(snapshot: Snapshot) -> str:
 
 
 def notices(snapshot: Snapshot) -> list[str]:
-    """What a person should know beside the figures: that it is stopped, and what is in it that nobody trains."""
+    """What a person should know beside the figures."""
     lines = []
     if snapshot.stopped:
         study = shlex.quote(snapshot.study)
         lines.append(f"stopped: no new trials; to go on: affinity-search launch {study}")
+    return lines + foreign_lines(snapshot)
+
+
+def foreign_lines(snapshot: Snapshot) -> list[str]:
+    """What is in the study that nobody trains."""
+    lines = []
     if snapshot.foreign:
         trials = "1 trial was" if snapshot.foreign == 1 else f"{snapshot.foreign} trials were"
         lines.append(

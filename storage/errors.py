@@ -35,10 +35,10 @@ class SmallerBudgetError(StorageError):
         study = shlex.quote(name)
         self.free = counts.free
         self.has = f"study {name!r} has {counts.total} places ({counts.used} used, {counts.free} free)"
-        super().__init__(
-            f"{self.has}, and places are never taken away: --trials {asked} has no effect. Leave --trials out to train "
-            f"the {counts.free} free ones, and end it when you like with: affinity-search stop {study}"
-        )
+        advice = f"--trials N with N above {counts.total} adds places"
+        if counts.free:
+            advice = f"leave --trials out to train the {counts.free} free ones; affinity-search stop {study} ends it"
+        super().__init__(f"{self.has}, and places are never taken away: --trials {asked} has no effect; {advice}")
 
 
 class HeldPlacesError(StorageError):

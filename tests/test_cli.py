@@ -1,6 +1,8 @@
 """The commands: data on stdout, people's text on stderr, one line for every mistake, any name for a study."""
 
+import io
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -249,3 +251,55 @@ def test_main_is_the_installed_entry_point(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(SystemExit) as left:
         main()
     assert left.value.code == 0
+
+
+def test_flags_have_no_type_in_the_help(cli: Cli) -> None:
+    for command in (["--help"], *([name, "--help"] for name in ("launch", "status", "trials", "studies"))):
+        assert "<bool>" not in cli(*command).out
+    assert "<bool>" not in cli("studies", "show", "--help").out
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o077, 0o600), (0o022, 0o644), (0o007, 0o660)])
+def test_new_files_follow_the_umask_and_old_ones_keep_their_mode(
+    mask: int, mode: int, sqlite: Backend, sqlite_url: str, cli: Cli, tmp_path: Path
+) -> None:
+    trained(sqlite)
+    before = os.umask(mask)
+    try:
+        for name in ("best.json", "old.json"):
+            if name == "old.json":
+                (tmp_path / name).touch()
+                (tmp_path / name).chmod(0o640)
+            cli("export", "tiny", "-o", str(tmp_path / name), "--storage", sqlite_url)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "best.json").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "old.json").stat().st_mode & 0o777 == 0o640
+    assert not list(tmp_path.glob(".*")), "no draft stays behind"
+
+
+def test_a_home_folder_is_meant_where_a_shell_leaves_it(
+    sqlite: Backend, sqlite_url: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    study = trained(sqlite)
+    cli("export", "tiny", "--output=~/best.json", "--storage", sqlite_url)
+    assert (tmp_path / "best.json").exists()
+    folder = tmp_path / "files" / study.token
+    folder.mkdir(parents=True)
+    cli("delete", "tiny", "--yes", "--files=~/files", "--storage", sqlite_url)
+    assert not folder.exists()
+    assert "'~/none' is no folder" in cli("doctor", "--data-dir=~/none", "--storage", sqlite_url, fails=True).err
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y", 0), ("n", 1)])
+def test_fewer_trials_ask_on_a_terminal(
+    answer: str, code: int, sqlite: Backend, sqlite_url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(sqlite)
+    monkeypatch.setattr("search.cli.options.is_at_a_terminal", lambda: True)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{answer}\n"))
+    ran = cli("create", "tiny", "--trials", "2", "--storage", sqlite_url, fails=True)
+    assert "places are never taken away. Train the 4 free ones? [y/N]" in ran.err
+    assert ran.code == code
+    assert load_study(sqlite, "tiny").spec.trials == 4

@@ -1,6 +1,7 @@
 """A stored study: created once, continued by whoever comes, refused where its scores would change their meaning."""
 
 import re
+from pathlib import Path
 
 import optuna
 import pytest
@@ -146,6 +147,43 @@ class TestContinuing:
         with pytest.raises(SmallerBudgetError, match=r"has 4 places \(0 used, 4 free\), and places are never"):
             change(backend, trials=2)
         assert load_study(backend, "tiny").spec.trials == 4
+
+    @pytest.mark.parametrize("source", [TINY, "digits"])
+    def test_a_budget_grows_only_on_request(self, source: str, backend: Backend) -> None:
+        open_study(backend, source, name="q", trials=3)
+        open_study(backend, source, name="q", overrides=["sampler.kind=random"])
+        assert load_study(backend, "q").spec.trials == 3
+        assert open_study(backend, source, name="q", overrides=["trials = 5"])[0].spec.trials == 5
+        assert open_study(backend, source, name="q", trials=6)[0].spec.trials == 6
+
+    def test_a_file_with_another_number_is_told(self, sqlite: Backend) -> None:
+        open_study(sqlite, TINY, trials=3)
+        _, notes = open_study(sqlite, TINY)
+        assert [note for note in notes if "only --trials N adds places" in note] == notes[:1] != []
+
+    def test_a_bundled_name_continues_the_study_as_it_was_stored(self, sqlite: Backend) -> None:
+        first, _ = open_study(
+            sqlite, "digits", name="q", trials=3, overrides=["training.epochs=2", "sampler.kind=random"]
+        )
+        again, notes = open_study(sqlite, "digits", name="q")
+        assert (again.spec, notes) == (first.spec, [])
+
+    def test_but_not_one_of_other_data(self, sqlite: Backend) -> None:
+        open_study(sqlite, "digits", name="q", trials=3)
+        with pytest.raises(StudyMismatchError, match=r"data\.set: stored digits, given mnist"):
+            open_study(sqlite, "mnist", name="q")
+
+    def test_a_suffix_in_capitals_is_a_study_file(self, sqlite: Backend, tmp_path: Path) -> None:
+        path = tmp_path / "Mine.TOML"
+        path.write_text(Path(TINY).read_text().replace('name = "tiny"', ""))
+        assert open_study(sqlite, str(path))[0].name in ("Mine", "tiny")
+
+    def test_a_name_of_an_older_version_goes_on(self, sqlite: Backend) -> None:
+        study = make(sqlite)
+        with sqlite.engine.begin() as connection:
+            connection.exec_driver_sql("UPDATE studies SET study_name = '-lead'")
+        again, _ = open_study(sqlite, "-lead", trials=5)
+        assert (again.token, again.name, again.spec.trials) == (study.token, "-lead", 5)
 
     @pytest.mark.parametrize(
         ("override", "note"),

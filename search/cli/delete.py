@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, Files, Storage, StudyName, opened, say
+from search.cli.options import DEFAULT_STORAGE, Files, Storage, StudyName, is_at_a_terminal, opened, say
+from search.exits import Exit
 
 
 def delete(
@@ -25,7 +25,7 @@ def delete(
     root = files or default_root(backend.url)
     if not (yes or _agreed(f"delete study {study!r} of {backend}, with its trials and its files in {root}?")):
         say("nothing was deleted")
-        raise typer.Exit(1)
+        raise typer.Exit(Exit.FAILED)
     delete_study(backend, study, root)
     say(f"study {study!r} is deleted")
 
@@ -33,6 +33,6 @@ def delete(
 def _agreed(question: str) -> bool:
     from storage.errors import StorageError
 
-    if not sys.stdin.isatty():
+    if not is_at_a_terminal():
         raise StorageError("nobody can be asked here whether the study may be deleted; add --yes")
     return typer.confirm(question, err=True)

@@ -129,7 +129,7 @@ def _on_ray(
 
 def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
     from search.snapshot import take
-    from search.view import best_text, counts_text, duration_text, failure_lines, plural
+    from search.view import best_text, counts_text, duration_text, failure_lines, foreign_lines, plural
     from storage.bounds import crowded_bounds
 
     snapshot = take(stored.refreshed())
@@ -137,8 +137,8 @@ def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
     for line in failure_lines(snapshot):
         say(line)
     say(f"best {best_text(snapshot.best, snapshot.protocol)}")
-    for crowded in crowded_bounds(stored):
-        say(crowded.text)
+    for line in [crowded.text for crowded in crowded_bounds(stored)] + foreign_lines(snapshot):
+        say(line)
     if snapshot.counts.running:
         say(f"{snapshot.counts.running} places are held by workers elsewhere; see: affinity-search status")
     study = shlex.quote(stored.name) + _storage_option(stored)

@@ -136,9 +136,14 @@ def asked_study(
     return stored
 
 
+def is_at_a_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
 def _agrees_to_all(error: SmallerBudgetError) -> bool:
     """Whether somebody at a terminal wants to train on all the same."""
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not is_at_a_terminal():
         return False
     return typer.confirm(f"{error.has}; places are never taken away. Train the {error.free} free ones?", err=True)
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from search.data import examine as look_at
+from search.data import folder_for, settle
 from storage.backend import Backend, open_backend
 from storage.creation import create_or_continue
-from storage.errors import NoDatabaseError, StudyNotFoundError
+from storage.errors import NoDatabaseError, OutdatedError, StudyNotFoundError
 from storage.sampling import option_mistakes
 from storage.study import StoredStudy, find_study, study_names
 from studies import bundled
@@ -24,12 +27,20 @@ class Asked:
     source: str
     name: str | None = None
     overrides: tuple[str, ...] = ()
+    data_dir: Path | None = None
 
     @classmethod
-    def of(cls, source: str, name: str | None, overrides: Sequence[str] | None, trials: int | None) -> Asked:
+    def of(
+        cls,
+        source: str,
+        name: str | None,
+        overrides: Sequence[str] | None,
+        trials: int | None,
+        data_dir: Path | None = None,
+    ) -> Asked:
         """From the options of a command; `--trials N` is `--set trials=N`."""
         more = [] if trials is None else [f"trials={trials}"]
-        return cls(source, name, (*(overrides or ()), *more))
+        return cls(source, name, (*(overrides or ()), *more), data_dir)
 
     @property
     def renamed(self) -> list[str]:
@@ -46,39 +57,56 @@ def open_storage_for(url: str, asked: Asked, *, into_existing: bool = False) -> 
     """Open the storage for `open_study`, creating its tables only for a source that can make a study.
 
     Raises:
-        StudyFileError, StorageError: before anything is written: a mistake leaves no empty database behind.
+        StudyFileError, DataError, StorageError: before anything is written: a mistake leaves no empty database behind.
     """
     if is_file_name(asked.source):
         _checked(load(asked.source, asked.renamed), asked.source)
     try:
         return open_backend(url, create=False)
+    except OutdatedError:
+        pass
     except NoDatabaseError as error:
-        if asked.source in bundled.names():
-            _checked(load(asked.source, asked.renamed), asked.source)
-        elif not is_file_name(asked.source):
+        if not is_file_name(asked.source) and asked.source not in bundled.names():
             raise StudyNotFoundError(f"{_unknown(asked.source)}; and {error}") from error
+        spec = _checked(load(asked.source, asked.renamed), asked.source)
+        look_at(spec, folder_for(spec, asked.data_dir, None, lambda _: None), None)
     return open_backend(url, create=True, into_existing=into_existing)
 
 
-def open_study(backend: Backend, asked: Asked) -> tuple[StoredStudy, list[str]]:
+def open_study(backend: Backend, asked: Asked, *, examine: bool = True) -> tuple[StoredStudy, list[str]]:
     """Create the study that is asked for, or continue the stored one.
 
     A stored study goes before a bundled one of the same name: who launches `digits`, or `digits --name q`, again
     continues it as it was created, with its overrides. A path always reads the file. Overrides are laid over either
     and checked alike. The number of places of a stored study grows only where the overrides ask for it.
 
+    A new study's images are looked at before it is stored, a stored one's if their folder is given; not with `examine`
+    false, for workers, which look at what they read anyway.
+
     Returns:
         The study, and one line for each thing created or changed.
 
     Raises:
-        StudyFileError: mistakes in the file or the overrides.
+        StudyFileError: mistakes in the file or the overrides, or a data folder that the study would not read.
+        DataError: the folder has not what the study needs, or not the images that it was trained on.
         StudyNotFoundError: the source is no file, no bundled study and no stored one.
         StudyMismatchError: a stored study of that name means something else.
     """
     # Under the lock, from reading the stored definition to writing it: a launcher that changes something at the same
     # moment must not be undone by an older copy.
     with backend.exclusive():
-        return create_or_continue(backend, _checked(_resolve(backend, asked), asked.source), resize=asked.counts)
+        spec = _checked(_resolve(backend, asked), asked.source)
+        stored = find_study(backend, spec.name)
+        notes: list[str] = []
+        folder = folder_for(spec, asked.data_dir, stored, notes.append)
+        looks = stored is None or (examine and asked.data_dir is not None)
+        found = look_at(spec, folder, stored) if looks else {}
+        study, more = create_or_continue(backend, spec, resize=asked.counts)
+        if looks and folder:
+            study = study.settle("data_dir", str(folder), f"images in {folder}")
+        for part, content in found.items():
+            study = settle(study, part, content)
+        return study, [*more, *(notes if examine else ())]
 
 
 def _checked(spec: StudySpec, source: str) -> StudySpec:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from optuna.trial import TrialState
 
+from search.data import StudyImages
 from search.objective import Objective, Params
+from search.trials import say
 from search.worker import WorkerOptions
 from storage.attributes import attributes
 from storage.errors import NothingToExportError
@@ -49,7 +51,8 @@ def embed(
     from search import devices
 
     devices.configure(options.device, options.threads)
-    objective = Objective(study.spec, study.settled_precision, options.data_dir, embedding=width)
+    images = StudyImages(study, options.data_dir, say)
+    objective = Objective(study.spec, study.settled_precision, images.folder, embedding=width, seen=images)
     kept: list[Features] = []
 
     def after_epoch(score: EpochScore) -> None:

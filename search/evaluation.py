@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from search.data import StudyImages
 from search.objective import Objective
 from search.seeds import evaluation_seed
 from search.trials import epoch_text, say
@@ -84,7 +85,8 @@ def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) ->
 
     devices.configure(options.device, options.threads)
     # Without the training images nothing can be evaluated, and then nothing is opened.
-    objective = Objective(study.spec, study.settled_precision, options.data_dir)
+    images = StudyImages(study, options.data_dir, say)
+    objective = Objective(study.spec, study.settled_precision, images.folder, seen=images)
     count = itertools.count(1)
     for trial, row in planned.chosen:
         if seeds := planned.missing[trial.number]:

@@ -10,7 +10,7 @@ from studies.spec import StudySpec
 
 if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everything that names an objective
     from search.training.checkpoints import TrainingState
-    from search.training.datasets import Split
+    from search.training.datasets import Seen, Split
     from search.training.features import Features
     from search.training.fit import EpochScore, Trainer, TrainingResult
     from search.training.results import Precision
@@ -21,8 +21,18 @@ Params = dict[str, float | int]
 class Objective:
     """Trains trials of one study, one after the other, with one compiled trainer."""
 
-    def __init__(self, spec: StudySpec, precision: str, data_dir: Path | None, *, embedding: int | None = None) -> None:
+    def __init__(
+        self,
+        spec: StudySpec,
+        precision: str,
+        data_dir: Path | None,
+        *,
+        embedding: int | None = None,
+        seen: Seen | None = None,
+    ) -> None:
         """Load the training images and those that score the epochs; `embedding` as in `NetworkConfig`.
+
+        `seen` is told of each part of the data as it is read, the test set's later, and may refuse it.
 
         Raises:
             DataError: the data set is not there, cannot be read, or has too few images.
@@ -35,9 +45,10 @@ class Objective:
         self._embedding = embedding
         self._precision = precision
         self._train, self._evaluation = datasets.search_splits(
-            data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir
+            data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir, seen=seen
         )
         self._data_dir = data_dir
+        self._seen = seen
         self._test: Split | None = None
         self._trainer: Trainer | None = None
         self._max_centers = 0
@@ -91,7 +102,9 @@ class Objective:
         from search.training import datasets
 
         if self._test is None:
-            self._test = datasets.test_split(self._spec.data.set, self._spec.data.minority, self._data_dir)
+            self._test = datasets.test_split(
+                self._spec.data.set, self._spec.data.minority, self._data_dir, seen=self._seen
+            )
             self._trainer = None
 
     def score_test(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from search.data import StudyImages
 from search.deadline import Deadline
 from search.nvidia import card
 from search.objective import Objective
@@ -110,7 +111,8 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Wo
         device=devices.describe(),
     )
     say(f"worker {holder.worker} on {holder.device}, {study.precision}, study {study.name}")
-    objective = Objective(study.spec, study.settled_precision, options.data_dir)
+    images = StudyImages(study, options.data_dir, say)
+    objective = Objective(study.spec, study.settled_precision, images.folder, seen=images)
     places = Places.of(study, options.lease_s)
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)

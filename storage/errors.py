@@ -20,6 +20,10 @@ class NoDatabaseError(StorageError):
     """A command that only reads found no database, or one without our tables: it creates neither."""
 
 
+class OutdatedError(StorageError):
+    """The tables are of an older version: commands that write bring them up to date, the others end with this."""
+
+
 class StudyNotFoundError(StorageError):
     """No study of that name is stored: the command ends with the names that are."""
 

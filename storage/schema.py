@@ -7,7 +7,7 @@ from sqlalchemy import Engine, func, inspect, select, text
 from sqlalchemy.schema import CreateColumn
 
 from storage import tables
-from storage.errors import NoDatabaseError, StorageError
+from storage.errors import NoDatabaseError, OutdatedError, StorageError
 
 OPTUNAS_TABLES = frozenset(BaseModel.metadata.tables)
 SHOWN_TABLES = 3
@@ -88,7 +88,7 @@ def require(engine: Engine, shown: str) -> None:
     version = _version(engine)
     if version is None:
         raise NoDatabaseError(f"{shown} holds no studies of affinity-search; start one with `affinity-search launch`")
-    raise StorageError(
+    raise OutdatedError(
         f"{shown} has schema version {version} of an older affinity-search, this program knows "
         f"{tables.SCHEMA_VERSION}: `affinity-search launch STUDY` brings it up to date"
     )

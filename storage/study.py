@@ -22,6 +22,8 @@ from studies.spec import StudySpec, fingerprint
 
 # The one link from an Optuna study to our rows. It travels with the study, so a deleted study takes it along.
 TOKEN_ATTRIBUTE = "affinity_search_token"
+# Columns that are null until somebody settles them, and attributes of StoredStudy.
+SETTLED = ("precision", "data_dir", "train_data", "test_data")
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class StoredStudy:
     precision: str | None  # settled by the first worker
     optuna: optuna.Study
     stopped: Stop | None = None  # since `stop`, until `launch`
+    data_dir: str | None = None  # where its creator had the images
+    train_data: str | None = None  # JSON, what the images are known by; settled by whoever reads them first
+    test_data: str | None = None
 
     @property
     def name(self) -> str:
@@ -57,8 +62,8 @@ class StoredStudy:
 
     def refreshed(self) -> StoredStudy:
         """The same study with the definition that the database holds now: others may have widened it."""
-        spec, precision, stopped = _definition(self.backend, self.token, self.name)
-        return replace(self, spec=spec, precision=precision, stopped=stopped)
+        spec, kept = _definition(self.backend, self.token, self.name)
+        return replace(self, spec=spec, **kept)
 
     def under_its_name(self) -> StoredStudy:
         """The same study with the name that it has now: others may have renamed it.
@@ -71,14 +76,23 @@ class StoredStudy:
 
     def settle_precision(self, precision: str) -> StoredStudy:
         """Let the first worker decide the precision for every later one; returns the study with the settled one."""
-        table = tables.studies
-        unsettled = update(table).where(table.c.token == self.token, table.c.precision.is_(None))
+        return self.settle("precision", precision, f"settled as {precision}")
 
-        def settle(connection: Connection) -> None:
-            if connection.execute(unsettled.values(precision=precision)).rowcount:
-                log(connection, self.backend, self.token, "precision", f"settled as {precision}")
+    def settle(self, what: str, value: str, text: str) -> StoredStudy:
+        """Let the first process that comes decide one of SETTLED for every later one, with `text` in the history.
 
-        self.backend.transaction(settle)
+        Returns:
+            The study with what is settled now, which may be somebody else's.
+        """
+        column = tables.studies.c[what]
+        unsettled = update(tables.studies).where(tables.studies.c.token == self.token, column.is_(None))
+
+        def decide(connection: Connection) -> None:
+            if connection.execute(unsettled.values({what: value})).rowcount:
+                log(connection, self.backend, self.token, what, text)
+
+        if getattr(self, what) is None:
+            self.backend.transaction(decide)
         return self.refreshed()
 
     def describe_trial(self, number: int, **attributes: Any) -> None:
@@ -141,8 +155,8 @@ def find_study(backend: Backend, name: str) -> StoredStudy | None:
     if study is None:
         return None
     token = token_of(backend, study)
-    spec, precision, stopped = _definition(backend, token, name)
-    return StoredStudy(backend, token, spec, precision, study, stopped)
+    spec, kept = _definition(backend, token, name)
+    return StoredStudy(backend, token, spec, optuna=study, **kept)
 
 
 def token_of(backend: Backend, study: optuna.Study) -> str:
@@ -196,15 +210,18 @@ def optuna_study(backend: Backend, name: str) -> optuna.Study | None:
         return None
 
 
-def _definition(backend: Backend, token: str, name: str) -> tuple[StudySpec, str | None, Stop | None]:
-    table = tables.studies
-    query = select(table.c.definition, table.c.precision, table.c.stopped).where(table.c.token == token)
+def _definition(backend: Backend, token: str, name: str) -> tuple[StudySpec, dict[str, Any]]:
+    """The definition, and the attributes of StoredStudy that may be null."""
+    columns = tables.studies.c
+    kept = [columns[what] for what in (*SETTLED, "stopped")]
+    query = select(columns.definition, *kept).where(columns.token == token)
     row = backend.transaction(lambda connection: connection.execute(query).one_or_none())
     if row is None:
         raise StorageError(
             f"the definition of study {token} is missing from {backend}; was the study deleted, or its table cleared?"
         )
-    return _named(_read(row.definition), name), row.precision, Stop(row.stopped) if row.stopped else None
+    found = {column.name: getattr(row, column.name) for column in kept}
+    return _named(_read(row.definition), name), found | {"stopped": Stop(row.stopped) if row.stopped else None}
 
 
 def _named(spec: StudySpec, name: str) -> StudySpec:

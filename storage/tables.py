@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 
-# 2: places.cause; 3: studies.stopped
+# 2: places.cause; 3: studies.stopped, data_dir, train_data, test_data
 SCHEMA_VERSION = 3
 
 metadata = MetaData()
@@ -56,6 +56,9 @@ studies = Table(
     Column("definition", Text, nullable=False),  # StudySpec.to_dict() as JSON
     Column("precision", String(32)),  # settled by the first worker; null until then
     Column("stopped", String(16)),  # a Stop, from `stop` until `launch`; null: trials may begin
+    Column("data_dir", Text),  # the folder of the images, as its creator named it; null: none was named
+    Column("train_data", Text),  # JSON, what the images are known by; settled by whoever reads them first
+    Column("test_data", Text),
     Column("created_at", Float, nullable=False),  # seconds since 1970 by the database's clock, as every *_at
 )
 

@@ -49,7 +49,7 @@ def fake_macro_f1(params: dict[str, float | int], seed: int, epoch: int) -> floa
 class FakeObjective:
     """In place of search.objective.Objective."""
 
-    def __init__(self, spec: Any, precision: str, data_dir: Path | None) -> None:
+    def __init__(self, spec: Any, precision: str, data_dir: Path | None, *, seen: Any = None) -> None:
         self.epochs = spec.training.epochs
         self.class_sizes = (1,) * N_CLASSES
         self.test_is_open = False

@@ -1,10 +1,12 @@
 import contextlib
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -274,16 +276,46 @@ def test_versions_come_without_imports():
     assert devices.versions()["numpy"] == importlib.metadata.version("numpy")
 
 
-def test_the_backend_is_found_as_keras_finds_it(monkeypatch, tmp_path):
+def test_the_backend_is_chosen_by_the_environment_alone(monkeypatch, tmp_path):
     monkeypatch.delenv("KERAS_BACKEND", raising=False)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    assert devices.backend() == "tensorflow"
     (tmp_path / "keras.json").write_text('{"backend": "jax"}')
-    assert devices.backend() == "jax"
-    (tmp_path / "keras.json").write_text("broken")
+    assert devices.backend() == "tensorflow"
+    monkeypatch.setenv("KERAS_BACKEND", "")
     assert devices.backend() == "tensorflow"
     monkeypatch.setenv("KERAS_BACKEND", "torch")
     assert devices.backend() == "torch"
+
+
+TRAIN = """
+from pathlib import Path
+from search import devices
+devices.configure("cpu", 1)
+from search.objective import Objective
+from studies.files import load
+spec = load({study!r}, ["training.epochs=1"])
+result = Objective(spec, "float32", None).run({{"lambda": 0.5, "sigma": 10.0, "n_centers": 2}}, 0)
+print(repr(result.epochs[0].loss), result.value)
+"""
+
+
+def test_a_keras_json_changes_no_score(tmp_path):
+    code = TRAIN.format(study=str(Path(__file__).parent / "tiny.toml"))
+    theirs = {"backend": "torch", "floatx": "float16", "epsilon": 0.25, "image_data_format": "channels_first"}
+    for folder, settings in (("plain", {}), ("theirs", theirs)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "keras.json").write_text(json.dumps(settings))
+    plain, changed = (in_new_process(code, KERAS_HOME=str(tmp_path / folder)) for folder in ("plain", "theirs"))
+    assert plain.stdout.strip()
+    assert changed.stdout == plain.stdout
+
+
+def test_a_keras_json_that_keras_refuses_is_named(tmp_path):
+    (tmp_path / "keras.json").write_text('{"floatx": "float8"}')
+    code = "from search import devices\ntry: devices.import_keras()\nexcept Exception as e: print(type(e).__name__, e)"
+    said = in_new_process(code, KERAS_HOME=str(tmp_path)).stdout
+    assert said.startswith(f"UnfitMachineError Keras does not accept {tmp_path / 'keras.json'} (Invalid `floatx`")
+    assert said.endswith("mend or remove that file\n")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from conftest import Cli, Ran
 from making import TINY, make, open_study
@@ -16,16 +17,19 @@ from postgres_server import PASSWORD, SECRETIVE, Server, _free_port
 from rich.console import Console
 from sqlalchemy import update
 from sqlalchemy.engine import make_url
-from test_datasets import write_mnist
+from test_datasets import write_cifar, write_mnist
 from test_imports import RUN, TRAINING, loaded_after
 
 from search import devices, nvidia
+from search.data import StudyImages
 from search.doctor import machine
 from search.doctor import storage as database
 from search.doctor.check import Check
 from search.doctor.view import show
+from search.training.datasets import load_train
 from storage import tables
 from storage.backend import Backend, open_backend
+from storage.study import load_study
 
 SECRET = "hunter2%zz"
 ON_MNIST = ("data={set='mnist',minority=4}",)
@@ -246,11 +250,31 @@ class TestData:
         at = ("--storage", sqlite_url, "--data-dir", str(tmp_path))
         ran = cli("doctor", *at, fails=True)
         assert ran.code == 1
-        assert f"failed   data mnist: {tmp_path / 'mnist.npz'} is not there; " in line(ran, "data mnist")
+        assert f"failed   data mnist: not in {tmp_path}; put it there, " in line(ran, "data mnist")
         assert line(ran, "data cifar10").startswith("failed")
         assert line(ran, "data digits").startswith("ok"), "it is part of scikit-learn"
         write_mnist(tmp_path)
-        assert line(cli("doctor", *at, fails=True), "data mnist").startswith("ok")
+        ran = cli("doctor", *at)
+        assert line(ran, "data mnist").startswith("ok       data mnist: 40 training and 40 test images, read from ")
+        assert line(ran, "data cifar10").startswith("warning"), "a folder need not hold every set"
+        whole = (tmp_path / "mnist.npz").read_bytes()
+        (tmp_path / "mnist.npz").write_bytes(whole[: len(whole) // 2])
+        assert "failed   data mnist: " in line(cli("doctor", *at, fails=True), "data mnist")
+
+    def test_the_parts_that_a_study_needs_are_enough(self, sqlite: Backend, tmp_path: Path) -> None:
+        write_cifar(tmp_path, n=400)  # without test_batch
+        study, _ = open_study(sqlite, TINY, overrides=["data.set=cifar10", "data.minority=20"])
+        (check,) = machine.check_data(study.spec, tmp_path, study)
+        assert (check.status, "validation images" in check.found) == ("ok", True), check
+
+    def test_other_images_than_the_study_s(self, sqlite: Backend, tmp_path: Path) -> None:
+        write_mnist(tmp_path, n=400)
+        study = make(sqlite, overrides=ON_MNIST)
+        StudyImages(study, tmp_path, print)("train", load_train("mnist", tmp_path))
+        labels = np.arange(400) % 9
+        write_mnist(tmp_path, n=400, y_train=labels.astype(np.uint8))
+        (check,) = machine.check_data(study.spec, tmp_path, load_study(sqlite, "tiny"))
+        assert (check.status, "images of class 0 instead of" in check.found) == ("failed", True)
 
     def test_a_data_dir_that_is_not_there(self, cli: Cli, sqlite_url: str) -> None:
         assert cli("doctor", "--data-dir", "/no/such/folder", "--storage", sqlite_url, fails=True).code == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from search.cli.options import (
     DEFAULT_STORAGE,
+    DataDir,
     IntoExisting,
     Overrides,
     Rename,
@@ -18,11 +19,12 @@ from search.cli.options import (
 def create(
     study: StudySource,
     trials: Trials = None,
+    data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
     name: Rename = None,
     overrides: Overrides = None,
     into_existing: IntoExisting = False,
 ) -> None:
     """Create or continue a study and run nothing; workers that are started later need only its name."""
-    stored = asked_study(storage, study, name, overrides, trials, into_existing=into_existing)
+    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
     say(f"study {stored.name!r} is in {stored.backend}")

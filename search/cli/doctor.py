@@ -71,7 +71,7 @@ def _checks(
     from search.doctor import machine
     from search.doctor import storage as database
 
-    yield from machine.check_machine(stored.spec if stored else None, data_dir, database.driver_package(url))
+    yield from machine.check_machine(stored, data_dir, database.driver_package(url))
     if probe:
         yield machine.probe()
     yield opening

@@ -75,7 +75,7 @@ def launch(
     if on and (tpu or per_device != 1):
         raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
     slots = [] if on else plan(devices, workers, per_device=per_device, tpus=tpu or [], say=say)
-    asked = asked_study(storage, study, name, overrides, trials, into_existing=into_existing)
+    asked = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
     stored = _resumed(asked, unless_stopped)
     tried_files(stored, files)
     new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess

@@ -54,7 +54,7 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
-        help="Folder with cifar-10-batches-py or mnist.npz; without it Keras downloads them.",
+        help="Folder with cifar-10-batches-py or mnist.npz. [default: the study's, else Keras downloads them]",
         parser=data_folder,
     ),
 ]
@@ -116,21 +116,23 @@ def asked_study(
     name: str | None,
     overrides: list[str] | None,
     trials: int | None,
+    data_dir: Path | None,
     *,
     into_existing: bool = False,
+    examine: bool = True,
 ) -> StoredStudy:
     """Create or continue the study that the options describe, and tell the person what changed."""
     from search.definition import Asked, open_storage_for, open_study
     from storage.errors import SmallerBudgetError
 
-    asked = Asked.of(source, name, overrides, trials)
+    asked = Asked.of(source, name, overrides, trials, data_dir)
     backend = open_storage_for(url, asked, into_existing=into_existing)
     try:
-        stored, notes = open_study(backend, asked)
+        stored, notes = open_study(backend, asked, examine=examine)
     except SmallerBudgetError as error:
         if trials is None or not _agrees_to_all(error):
             raise
-        stored, notes = open_study(backend, Asked.of(source, name, overrides, None))
+        stored, notes = open_study(backend, Asked.of(source, name, overrides, None, data_dir), examine=examine)
     for note in notes:
         say(note)
     return stored

@@ -52,7 +52,7 @@ def worker(
     from storage.places import Places
 
     device = own_device(device, [tpu] if tpu else [])
-    stored = asked_study(storage, study, name, overrides, trials, into_existing=into_existing)
+    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing, examine=False)
     if worker_id is None:  # a launcher has tried them
         tried_files(stored, files)
     signals = StopSignals(announce)

@@ -1,6 +1,6 @@
 """Devices, precision and compilation policy: nothing else imports TensorFlow, and this only inside functions.
 
-Keras reads its backend when it is first imported (KERAS_BACKEND, else its configuration), and TensorFlow fixes its
+Keras reads its backend when it is first imported, and TensorFlow fixes its
 threads when it first computes: call `configure` before anything imports keras.
 """
 
@@ -18,6 +18,7 @@ from search.devices.errors import DeviceError
 from search.devices.packages import (
     TRAINING_BACKENDS,
     backend,
+    import_keras,
     keras_home,
     require_backend,
     versions,
@@ -26,7 +27,7 @@ from search.devices.packages import (
 from search.devices.wanted import Wanted
 from search.training.results import PRECISIONS
 
-__all__ = ["TRAINING_BACKENDS", "DeviceError", "Predictor", "backend", "keras_home", "versions"]
+__all__ = ["TRAINING_BACKENDS", "DeviceError", "Predictor", "backend", "import_keras", "keras_home", "versions"]
 
 Predictor = Callable[[NDArray[np.int32]], NDArray[Any]]
 
@@ -60,12 +61,12 @@ def configure(device: str, threads: int | None = None, memory_mib: int | None = 
         raise DeviceError(f"threads is {threads}; it must be at least 1.")
     require_backend()
     wanted = Wanted(kind, index, threads, memory_mib)
-    with without_matplotlib():
+    with without_matplotlib():  # TensorFlow imports Keras too
         if backend() == "jax":
             on_jax.configure(wanted)
         elif backend() == "tensorflow":
             wanted.strategy = on_tensorflow.configure(wanted, _configured.strategy)
-        import keras  # noqa: F401
+        import_keras()
     _configured = wanted
 
 

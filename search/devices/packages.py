@@ -1,8 +1,7 @@
-"""Which backend Keras uses and which versions are installed, without importing any of them."""
+"""Which backend Keras uses and which versions are installed, and Keras imported as training needs it."""
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
 import sys
@@ -22,13 +21,30 @@ _BACKEND_PACKAGES = {
 
 
 def backend() -> str:
-    """The Keras backend this process uses or will use: as Keras itself finds it."""
-    if chosen := os.environ.get("KERAS_BACKEND"):
-        return chosen
+    """The Keras backend that this process uses or will use: KERAS_BACKEND, or else TensorFlow.
+
+    Not what ~/.keras/keras.json says: a file outside the study would decide over its scores.
+    """
+    return os.environ.get("KERAS_BACKEND") or "tensorflow"
+
+
+def import_keras() -> None:
+    """Import Keras with settings of our own, whatever the user's keras.json has. Call it before anything else does.
+
+    Raises UnfitMachineError for a keras.json that Keras itself refuses.
+    """
+    os.environ["KERAS_BACKEND"] = backend()
     try:
-        return str(json.loads((keras_home() / "keras.json").read_text()).get("backend", "tensorflow"))
-    except (OSError, ValueError, AttributeError):
-        return "tensorflow"
+        with without_matplotlib():
+            import keras
+    except ValueError as error:
+        raise UnfitMachineError(
+            f"Keras does not accept {keras_home() / 'keras.json'} ({error}); mend or remove that file"
+        ) from error
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    keras.config.set_dtype_policy("float32")
 
 
 def require_backend() -> None:

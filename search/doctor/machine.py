@@ -8,20 +8,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search import accelerators, devices, nvidia
 from search.children import SAFE, surroundings
+from search.data import folder_for, refuse_others
 from search.doctor.check import Check
 from search.view import plural
+from studies.errors import StudyFileError
 
 if TYPE_CHECKING:
+    from search.training.datasets import Part, Split
+    from storage.study import StoredStudy
     from studies.spec import StudySpec
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that pyproject.toml admits
 MEND_DRIVER = "restart the driver or the machine; or launch with --devices cpu"
 SETS = ("digits", "mnist", "cifar10")
+ABSENT_ADVICE = "put it there, name another --data-dir, or leave that out: Keras downloads what it needs"
 PROBE_LIMIT_S = 300.0
 # Keras compiles and runs one product on the device, as a worker's first step would.
 PROBE = """
@@ -34,12 +40,12 @@ print(devices.describe())
 """
 
 
-def check_machine(spec: StudySpec | None, data_dir: Path | None, driver: str | None) -> Iterator[Check]:
-    """Each check as it is done. `spec` limits the data to the study's; `driver` is the package of the storage's."""
+def check_machine(stored: StoredStudy | None, data_dir: Path | None, driver: str | None) -> Iterator[Check]:
+    """Each check as it is done. A study limits the data to its own; `driver` is the package of the storage's."""
     yield check_python()
     yield check_packages(driver)
     yield check_devices()
-    yield from check_data(spec, data_dir)
+    yield from check_data(stored.spec if stored else None, data_dir, stored)
 
 
 def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
@@ -60,7 +66,7 @@ def check_packages(driver: str | None) -> Check:
             "packages",
             "failed",
             f"Keras is set to the backend {backend!r}, which trains nothing here",
-            f"set KERAS_BACKEND, or `backend` in {devices.keras_home() / 'keras.json'}, to tensorflow",
+            "set KERAS_BACKEND to tensorflow, or leave it out",
         )
     own = {name: found[name] for name in ("affinity-search", "optuna", "numpy", "scikit-learn")}
     own |= {name: _version(name) for name in ("sqlalchemy", *([driver] if driver else []))}
@@ -170,55 +176,87 @@ def probe() -> Check:
     return Check("probe", "failed", f"{devices.backend()} on {slot.label}: {last}", extra)
 
 
-def check_data(spec: StudySpec | None, data_dir: Path | None) -> Iterator[Check]:
-    """The study's own set as a worker reads it; without a study whether the files of every set are there."""
-    for name in (spec.data.set,) if spec else SETS:
-        folder = None if name == "digits" else data_dir or _keras_folder(name)
-        missing = next((path for path in _files(name, folder) if not path.is_file()), None)
-        if missing is not None:
-            yield _missing(name, missing, data_dir)
-        else:
-            yield _loaded(spec, folder) if spec else Check(f"data {name}", "ok", _where(folder))
+def check_data(spec: StudySpec | None, data_dir: Path | None, stored: StoredStudy | None = None) -> Iterator[Check]:
+    """Read as a worker reads: the study's own parts of its set, or without a study all of every set that is there."""
+    if spec is None:
+        yield from _all_sets(data_dir)
+        return
+    try:
+        given = folder_for(spec, data_dir, stored, lambda _: None)
+    except StudyFileError as error:
+        yield Check(f"data {spec.data.set}", "failed", error.mistakes[0])
+        return
+    yield _of_study(spec, given, stored)
 
 
-def _keras_folder(name: str) -> Path:
-    """Where Keras' cache holds the same files as a --data-dir."""
+def _of_study(spec: StudySpec, given: Path | None, stored: StoredStudy | None) -> Check:
+    from search.training.datasets import contents_of, search_splits
+    from search.training.errors import DataError
+
+    data, name = spec.data, f"data {spec.data.set}"
+    folder = _folder(data.set, given)
+    if given is None and folder is not None and not folder.is_dir():
+        return _not_downloaded(data.set)
+
+    def seen(part: Part, split: Split) -> None:
+        if stored:
+            refuse_others(stored, part, contents_of(split))
+
+    try:
+        train, scored = search_splits(
+            data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, folder, seen=seen
+        )
+    except DataError as error:
+        return _not_downloaded(data.set) if given is None and _is_absent(error) else Check(name, "failed", str(error))
+    purpose = "test" if spec.protocol == "article" else "validation"
+    return Check(name, "ok", f"{len(train)} training and {len(scored)} {purpose} images, {_where(folder)}")
+
+
+def _all_sets(data_dir: Path | None) -> Iterator[Check]:
+    checks = [_any(name, None if name == "digits" else data_dir) for name in SETS]
+    there = any(check.status == "ok" for check in checks[1:])  # then the folder need not hold the other sets too
+    yield from (
+        replace(check, status="warning") if there and check.next == ABSENT_ADVICE else check for check in checks
+    )
+
+
+def _any(name: str, given: Path | None) -> Check:
+    from search.training.datasets import load_test, load_train
+    from search.training.errors import DataError
+
+    folder = _folder(name, given)
+    if given is None and folder is not None and not folder.is_dir():
+        return _not_downloaded(name)
+    try:
+        images = f"{len(load_train(name, folder))} training and {len(load_test(name, folder))} test images"
+    except DataError as error:
+        if not _is_absent(error):
+            return Check(f"data {name}", "failed", str(error))
+        return _not_downloaded(name) if given is None else _not_in(name, given)
+    return Check(f"data {name}", "ok", f"{images}, {_where(folder)}")
+
+
+def _not_in(name: str, given: Path) -> Check:
+    return Check(f"data {name}", "failed", f"not in {given}", ABSENT_ADVICE)
+
+
+def _is_absent(error: Exception) -> bool:
+    from search.training.errors import MissingDataError
+
+    return isinstance(error, MissingDataError)
+
+
+def _folder(name: str, given: Path | None) -> Path | None:
+    """Where a set's files are: the given folder, or where Keras' cache holds the same files."""
+    if name == "digits" or given is not None:
+        return given
     cache = devices.keras_home() / "datasets"
     return cache / "cifar-10-batches-py-target" if name == "cifar10" else cache
 
 
-def _files(name: str, folder: Path | None) -> list[Path]:
-    from search.training import readers
-
-    if folder is None:
-        return []
-    if name == "mnist":
-        return [folder / "mnist.npz"]
-    inside = folder / readers.CIFAR_FOLDER
-    batches = inside if inside.is_dir() else folder
-    return [batches / file for part in readers.CIFAR_FILES.values() for file in part]
-
-
-def _missing(name: str, path: Path, data_dir: Path | None) -> Check:
-    if data_dir is None:
-        found = f"not in Keras' cache {devices.keras_home() / 'datasets'}"
-        return Check(f"data {name}", "warning", found, "Keras will download it; without a network name a --data-dir")
-    advice = "put it there, name another --data-dir, or leave that out: Keras downloads what it needs"
-    return Check(f"data {name}", "failed", f"{path} is not there", advice)
-
-
-def _loaded(spec: StudySpec, folder: Path | None) -> Check:
-    from search.training.datasets import search_splits
-    from search.training.errors import DataError
-
-    data = spec.data
-    try:
-        train, scored = search_splits(data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, folder)
-    except DataError as error:
-        return Check(f"data {data.set}", "failed", str(error))
-    purpose = "test" if spec.protocol == "article" else "validation"
-    found = f"{len(train)} training and {len(scored)} {purpose} images, {_where(folder)}"
-    return Check(f"data {data.set}", "ok", found)
+def _not_downloaded(name: str) -> Check:
+    found = f"not in Keras' cache {devices.keras_home() / 'datasets'}"
+    return Check(f"data {name}", "warning", found, "Keras will download it; without a network name a --data-dir")
 
 
 def _where(folder: Path | None) -> str:

@@ -43,6 +43,10 @@ class DataError(UnfitMachineError):
     """Data not found, unreadable, or too small for the imbalance asked for."""
 
 
+class MissingDataError(DataError):
+    """Data not found at all."""
+
+
 class DivergedError(TrainingError):
     """The epoch's loss is NaN or infinite: these parameters failed, a retry would give the same."""
 

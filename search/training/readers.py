@@ -8,6 +8,7 @@ import contextlib
 import io
 import pickle
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search import devices
-from search.training.errors import DataError
+from search.training.errors import DataError, MissingDataError
 
 Part = Literal["train", "test"]
 Arrays = tuple[NDArray[np.uint8], NDArray[np.int32]]
@@ -51,13 +52,26 @@ def read_mnist(data_dir: Path, part: Part) -> Arrays:
     """`mnist.npz` in `data_dir`, without pickles. Raises DataError if it is absent, unreadable or of another shape."""
     path = data_dir / "mnist.npz"
     if not path.is_file():
-        raise DataError(f"MNIST was looked for at {path} and is not there; --data-dir must hold mnist.npz.")
+        raise MissingDataError(f"MNIST was looked for at {path} and is not there; --data-dir must hold mnist.npz.")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is not a readable mnist.npz: no whole zip file; fetch the file again.")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
-    except Exception as error:  # zip, key, value and OS errors all mean the same to the reader
+            images, labels = _array(arrays, f"x_{part}"), _array(arrays, f"y_{part}")
+    except Exception as error:  # a damaged file raises errors of zip, zlib, NumPy and the system
         raise DataError(f"{path} is not a readable mnist.npz: {error}; fetch the file again.") from error
     return _checked(path, images[..., None] if images.ndim == 3 else images, labels, (28, 28, 1))
+
+
+def _array(arrays: Any, name: str) -> NDArray[Any]:
+    if name not in arrays:
+        raise ValueError(f"it holds no array {name}, but {', '.join(arrays) or 'nothing'}")
+    try:
+        found: NDArray[Any] = arrays[name]
+    except ValueError as error:
+        # NumPy's own advice here is to load pickles, which would run whatever code the file holds.
+        raise ValueError(f"its {name} is no plain array of numbers") from error
+    return found
 
 
 def read_cifar10(data_dir: Path, part: Part) -> Arrays:
@@ -70,7 +84,9 @@ def read_cifar10(data_dir: Path, part: Part) -> Arrays:
 
 def _read_batch(path: Path) -> Arrays:
     if not path.is_file():
-        raise DataError(f"CIFAR-10 was looked for at {path} and is not there; --data-dir must hold {CIFAR_FOLDER}.")
+        raise MissingDataError(
+            f"CIFAR-10 was looked for at {path} and is not there; --data-dir must hold {CIFAR_FOLDER}."
+        )
     batch = unpickle_arrays(path)
     try:
         rows, labels = batch[b"data"], np.asarray(batch[b"labels"])
@@ -135,6 +151,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 def read_keras_cache(name: str, part: Part) -> Arrays:
     """What `keras.datasets` downloads or has in its cache. Raises DataError if there is neither network nor cache."""
+    devices.import_keras()
     import keras
 
     loader = {"mnist": keras.datasets.mnist, "cifar10": keras.datasets.cifar10}[name]

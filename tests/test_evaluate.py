@@ -154,7 +154,7 @@ class TestOpenings:
     ) -> None:
         study = trained(sqlite)
 
-        def absent(*arguments: object) -> None:
+        def absent(*arguments: object, **options: object) -> None:
             raise DataError("no such folder")
 
         monkeypatch.setattr("search.evaluation.Objective", absent)

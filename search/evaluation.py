@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from search.data import StudyImages
 from search.objective import Objective
+from search.reporting import write_note
 from search.seeds import evaluation_seed
 from search.trials import epoch_text, say
 from search.worker import WorkerOptions
 from storage.attributes import attributes
 from storage.evaluations import latest_test, record_opening, record_scores, stored_scores
 from storage.export import best_trials
+from storage.failures import first_line
 from storage.study import StoredStudy
 
 if TYPE_CHECKING:
@@ -93,6 +95,10 @@ def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) ->
             _evaluate(
                 study, objective, trial.number, row["params"], seeds, lambda: f"{next(count)}/{planned.trainings}"
             )
+    try:
+        write_note(study)
+    except Exception as error:  # the scores are stored, and are worth more than the note
+        say(f"the dashboard's note on the study could not be written: {first_line(error)}")
 
 
 def _evaluate(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
@@ -26,8 +27,9 @@ def study_note(
     best: Sequence[tuple[FrozenTrial, dict[str, Any]]],
     bounds: Sequence[Crowded],
     verdicts: Sequence[Verdict],
+    tests: Mapping[int, dict[str, Any]],
 ) -> str:
-    """What is searched, how far it is, the best trials, and what the bounds and the trials' diagnostics say."""
+    """What is searched, how far it is, the best trials, test scores (`tested`), and what bounds and diagnostics say."""
     spec = study.spec
     lines = [
         f"**{spec.data.set}**, n = {spec.data.minority} test images per minority class, protocol **{spec.protocol}**",
@@ -42,6 +44,7 @@ def study_note(
         lines += ["| rank | trial | macro F1 | minority F1 | majority F1 | parameters |", "|---|---|---|---|---|---|"]
         lines += [_row(rank, trial, row["params"]) for rank, (trial, row) in enumerate(best, start=1)]
         lines += ["", _warning(spec.protocol), ""]
+    lines += [_tested(trial, test) for trial, test in list(tests.items())[:BEST]]
     lines += [f"- {crowded.text}" for crowded in bounds]
     lines += [f"- {verdict.text}" for verdict in verdicts]
     return "\n".join(lines).strip() + "\n"
@@ -126,6 +129,15 @@ def _diagnosed(trial: FrozenTrial) -> str:
     return (
         f"At the end {told.inside:.0%} of the training images were inside the margin and {sum(told.dead)} of "
         f"{len(told.dead) * told.n_centers} centres dead; hinge {told.hinge:.4f}, diversity {told.diversity:.4f}."
+    )
+
+
+def _tested(trial: int, test: Mapping[str, Any]) -> str:
+    opened = datetime.fromtimestamp(test["opened_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f"- **test set**, trial {trial}: macro F1 **{test['macro_f1_mean']:.4f}**, mean of {len(test['seeds'])} "
+        f"retrainings ({test['macro_f1_least']:.4f} to {test['macro_f1_greatest']:.4f}), opened {opened} by "
+        f"`{test['opened_by']}`"
     )
 
 

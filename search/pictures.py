@@ -40,6 +40,7 @@ class History:
     protocol: str
     class_sizes: tuple[int, ...]
     epochs: tuple[EpochScore, ...]
+    class_names: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. Of the confusion matrices only the best epoch's is drawn, so only that is kept."""
@@ -54,21 +55,30 @@ class History:
     def from_dict(cls, plain: Mapping[str, Any]) -> History:
         """What `to_dict` wrote. Raises KeyError or TypeError for anything else."""
         epochs = tuple(EpochScore.from_dict(epoch) for epoch in plain["epochs"])
-        return cls(plain["title"], plain["protocol"], tuple(plain["class_sizes"]), epochs)
+        return cls(
+            plain["title"], plain["protocol"], tuple(plain["class_sizes"]), epochs, tuple(plain.get("class_names", ()))
+        )
 
     def draw(self) -> dict[str, bytes]:
         """PNG files by name."""
         from search.figures import trial
 
-        return trial.draw(self.title, self.protocol, self.epochs, self.class_sizes)
+        return trial.draw(self.title, self.protocol, self.epochs, self.class_sizes, self.class_names)
 
 
 class Album:
     """Keeps the histories of one worker's attempts. They are worth no trial: what fails is told, once."""
 
-    def __init__(self, files: StudyFiles, class_sizes: Sequence[int], say: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        files: StudyFiles,
+        class_sizes: Sequence[int],
+        say: Callable[[str], None],
+        class_names: Sequence[str] = (),
+    ) -> None:
         self._files = files
         self._class_sizes = tuple(class_sizes)
+        self._class_names = tuple(class_names)
         self._say = say
         self._told = False
 
@@ -78,7 +88,9 @@ class Album:
             return
         path = self._files.history(key)
         try:
-            content = json.dumps(History(title, protocol, self._class_sizes, tuple(epochs)).to_dict())
+            content = json.dumps(
+                History(title, protocol, self._class_sizes, tuple(epochs), self._class_names).to_dict()
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(gzip.compress(content.encode(), compresslevel=1))
         except OSError as error:

@@ -15,12 +15,32 @@ from search.notes import BEST, study_note
 from storage.background import Background
 from storage.bounds import crowded_bounds
 from storage.errors import NothingToExportError
+from storage.evaluations import tested
 from storage.export import best_trials
 from storage.patience import at_once, is_transient
 from storage.places import Places
 from storage.study import StoredStudy
+from storage.tallies import Counts
 
 EVERY_S = 15.0
+
+
+def note_of(study: StoredStudy, counts: Counts, trials: Sequence[FrozenTrial]) -> str:
+    """The study's note as it should be now."""
+    best: list[Any] = []
+    with contextlib.suppress(NothingToExportError):
+        best = best_trials(study, BEST)
+    return study_note(study, counts, best, crowded_bounds(study), verdicts(trials), tested(study))
+
+
+def write_note(study: StoredStudy) -> None:
+    """For whoever changes what the note says and runs no search."""
+    from optuna_dashboard import save_note
+
+    note = note_of(study, Places.of(study).counts(), study.optuna.get_trials(deepcopy=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        save_note(study.optuna, note)
 
 
 class Reporter:
@@ -40,10 +60,7 @@ class Reporter:
         seen = counts.used, sum(trial.state.is_finished() for trial in trials)
         if seen == self._seen:
             return False
-        best: list[Any] = []
-        with contextlib.suppress(NothingToExportError):
-            best = best_trials(study, BEST)
-        note = study_note(study, counts, best, crowded_bounds(study), verdicts(trials))
+        note = note_of(study, counts, trials)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             self._note(note)

@@ -18,6 +18,7 @@ from search.pictures import Album
 from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.stopping import StopListener
+from search.training.datasets import facts
 from search.training.errors import told_as_unfit
 from search.trials import Current, Worker, say
 from storage.collecting import collector_resting
@@ -117,7 +118,7 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Wo
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)
     study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
-    album = Album(files, objective.class_sizes, say)
+    album = Album(files, objective.class_sizes, say, facts(study.spec.data.set).class_names)
     return Worker(study, holder, objective, places, devices.versions(), files, current, album, gpu)
 
 

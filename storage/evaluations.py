@@ -68,6 +68,13 @@ def _scored(study: StoredStudy, trial: int) -> list[dict[str, Any]]:
         return [row._asdict() for row in connection.execute(query)]
 
 
+def tested(study: StoredStudy) -> dict[int, dict[str, Any]]:
+    """`latest_test` of every trial that has one, best mean first."""
+    found = {trial: latest_test(study, trial) for trial in {opening["trial"] for opening in openings(study)}}
+    scored = [(trial, test) for trial, test in found.items() if test is not None]
+    return dict(sorted(scored, key=lambda one: -one[1]["macro_f1_mean"]))
+
+
 def summarise(scores: dict[int, dict[str, Any]], protocol: str) -> dict[str, Any]:
     """The export's `test` object, but for who opened the test set and when."""
     macro = [score["macro_f1"] for score in scores.values()]

@@ -124,7 +124,7 @@ def test_the_best_trial_is_never_told_what_its_score_contradicts() -> None:
 def test_notes_show_what_concerns_them(sqlite: Backend) -> None:
     study = trained(sqlite, trials=2)
     found = verdicts(study_of(40, DEAD, worse, m=lambda sign: 9.0 if sign else 4.0))
-    note = study_note(study, Places.of(study).counts(), best_trials(study, 2), crowded_bounds(study), found)
+    note = study_note(study, Places.of(study).counts(), best_trials(study, 2), crowded_bounds(study), found, {})
     assert f"- {found[0].text}" in note
     described = study.optuna.trials[0]
     described.user_attrs["scores"]["diagnostics"] = asdict(DEAD)

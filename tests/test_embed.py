@@ -20,6 +20,8 @@ from search.training.fit import AffinityParams, Trainer, TrainingConfig  # noqa:
 from search.training.networks import NetworkConfig  # noqa: E402
 from storage.backend import Backend  # noqa: E402
 
+NAMES = tuple("0123456789")
+
 
 def some(width: int, epochs: int = 3) -> list[Features]:
     rng = np.random.default_rng(0)
@@ -70,7 +72,7 @@ def test_two_features_are_shown_as_they_are() -> None:
 
 
 def test_a_picture_an_epoch_and_an_animation(tmp_path: Path) -> None:
-    frames = draw(some(2), "digits", [0.1, 0.2, 0.3])
+    frames = draw(some(2), "digits", [0.1, 0.2, 0.3], NAMES)
     assert len({Image.open(io.BytesIO(frame)).size for frame in frames}) == 1
     animate(frames, tmp_path / "features.gif")
     with Image.open(tmp_path / "features.gif") as gif:
@@ -78,7 +80,7 @@ def test_a_picture_an_epoch_and_an_animation(tmp_path: Path) -> None:
 
 
 def test_softmax_has_no_centres() -> None:
-    assert len(draw([Features(one.values, one.labels, None) for one in some(4)], "digits", [0.1] * 3)) == 3
+    assert len(draw([Features(one.values, one.labels, None) for one in some(4)], "digits", [0.1] * 3, NAMES)) == 3
 
 
 def test_the_command(sqlite: Backend, sqlite_url: str, start: Start, tmp_path: Path) -> None:

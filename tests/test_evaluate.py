@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 from conftest import Cli
 from making import ARTICLE, make, trained
+from optuna_dashboard import get_note
 
 from search.evaluation import evaluate_best, plan
 from search.seeds import trial_seed
@@ -41,6 +42,15 @@ def test_mean_least_and_greatest_over_the_seeds(backend: Backend) -> None:
     assert len(test["micro_f1"]) == len(test["per_class_f1"]) == len(test["epochs"]) == 3
     assert found["params"] == params
     assert found["macro_f1"] == pytest.approx(1 - study.optuna.best_value)
+
+
+def test_the_study_s_note_shows_the_test_score(sqlite: Backend) -> None:
+    study = trained(sqlite)
+    (found,) = evaluate(study)
+    mean = found["test"]["macro_f1_mean"]
+    assert f"- **test set**, trial {found['trial']}: macro F1 **{mean:.4f}**, mean of 3 retrainings (" in get_note(
+        study.optuna
+    )
 
 
 def test_the_seeds_were_never_used_in_the_search(sqlite: Backend) -> None:

@@ -25,13 +25,14 @@ from storage.backend import Backend
 from storage.files import StudyFiles
 from storage.places import Places
 
+NAMES = tuple("abcdefghij")
+F1 = tuple(0.05 * number for number in range(10))
 DIAGNOSTICS = Diagnostics(1.2, 0.3, 0.95, (3, 2) * 5, 4, 1.0, 2.0, 0.5)
 
 
 def epochs(told: Diagnostics | None = DIAGNOSTICS, n: int = 3) -> list[EpochScore]:
     confusion = tuple(tuple(int(8 * (row == column)) + (row + column) % 2 for column in range(10)) for row in range(10))
-    each = tuple(0.05 * number for number in range(10))
-    scores = Scores(0.4, 0.5, each, (8,) * 10, 0.3, 0.5, confusion)
+    scores = Scores(0.4, 0.5, F1, (8,) * 10, 0.3, 0.5, confusion)
     return [EpochScore(number, 1.0 / (number + 1), scores, 0.1, told) for number in range(n)]
 
 
@@ -75,7 +76,7 @@ class TestPictures:
         claim = Places.of(study).claim(holding := holder())
         assert claim is not None
         said = [] if told is None else told
-        album = Album(StudyFiles(root, study.token), [10, 1000] * 5, said.append)
+        album = Album(StudyFiles(root, study.token), [10, 1000] * 5, said.append, NAMES)
         attempt = Attempt(study, claim, holding, {}, album)
         for epoch in epochs():
             attempt.report(epoch)
@@ -104,9 +105,9 @@ class TestPictures:
         monkeypatch.setattr(drawing, "draw", lambda *what: (shown.extend(what), {"a.png": b"picture"})[1])
         with PictureStore(root).open_reader(self.ids(sqlite, attempt)[0]) as reader:
             assert reader.read() == b"picture"
-        title, protocol, scores, sizes = shown
+        title, protocol, scores, sizes, names = shown
         assert str(title).startswith("trial 0: λ ")
-        assert (protocol, sizes) == ("holdout", (10, 1000) * 5)
+        assert (protocol, sizes, names) == ("holdout", (10, 1000) * 5, NAMES)
         assert [(one.loss, one.scores.per_class_f1) for one in scores] == [  # type: ignore[attr-defined]
             (one.loss, one.scores.per_class_f1) for one in epochs()
         ]

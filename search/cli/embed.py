@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +39,7 @@ def embed(
     from search.accelerators import own_device
     from search.embedding import chosen
     from search.embedding import embed as retrain
+    from search.training.datasets import facts
     from search.trials import epoch_text
     from search.worker import WorkerOptions
     from storage.study import load_study
@@ -51,7 +53,7 @@ def embed(
     found = retrain(
         stored, options, number, width, lambda score: say(epoch_text(score, spec.training.epochs, spec.protocol))
     )
-    _write(found, f"{spec.data.set}, n = {spec.data.minority}", folder)
+    _write(found, f"{spec.data.set}, n = {spec.data.minority}", facts(spec.data.set).class_names, folder)
     say(f"wrote {len(found.features)} pictures and features.gif to {folder}")
 
 
@@ -64,12 +66,12 @@ def _require_writable(folder: Path) -> None:
         raise StorageError(f"{folder} cannot be written: {reason}; name another folder with -o")
 
 
-def _write(found: Embedded, what: str, folder: Path) -> None:
+def _write(found: Embedded, what: str, names: Sequence[str], folder: Path) -> None:
     from search.figures.features import animate, draw
     from search.view import params_text
     from storage.errors import StorageError
 
-    frames = draw(found.features, f"{what}, {params_text(found.params)}", found.macro_f1)
+    frames = draw(found.features, f"{what}, {params_text(found.params)}", found.macro_f1, names)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate(frames, start=1):

@@ -8,15 +8,18 @@ from __future__ import annotations
 import io
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 DPI = 100
+CHARACTERS_AN_INCH = 12.5  # of a title in 10 points
 # Okabe and Ito's colours, which people with any colour vision can tell apart.
 MINORITY, MAJORITY, BEST, PLAIN, SECOND = "#D55E00", "#0072B2", "#009E73", "#333333", "#CC79A7"
 
@@ -41,9 +44,21 @@ def subplots(columns: int, width: float, height: float, title: str) -> tuple[Fig
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(wrapped(title, width), fontsize=10)
     axes = figure.subplots(1, columns, squeeze=False)[0]
     return figure, list(axes)
+
+
+def wrapped(title: str, width: float) -> str:
+    """In lines that fit a figure `width` inches wide, as matplotlib cuts longer ones off."""
+    return "\n".join(textwrap.fill(line, int(width * CHARACTERS_AN_INCH)) for line in title.splitlines())
+
+
+def count_axis(axis: Axis) -> None:
+    """Ticks at whole numbers only: there is no epoch 2.5."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 @contextmanager
@@ -53,6 +68,8 @@ def styled(ax: Axes, title: str, x: str, y: str, **legend: Any) -> Iterator[Axes
     ax.set_title(title, fontsize=9)
     ax.set_xlabel(x)
     ax.set_ylabel(y)
+    if x == "epoch":
+        count_axis(ax.xaxis)
     ax.grid(alpha=0.25)
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, **legend)

@@ -46,12 +46,12 @@ def in_two_dimensions(epochs: Sequence[Features]) -> tuple[list[Features], str]:
     return flat, f"h = {width}, two principal components ({share:.0%} of the last epoch's variance)"
 
 
-def draw(epochs: Sequence[Features], title: str, scores: Sequence[float]) -> list[bytes]:
-    """A PNG an epoch; each with its own axes, as features grow. `scores` are the epochs' macro F1."""
+def draw(epochs: Sequence[Features], title: str, scores: Sequence[float], names: Sequence[str]) -> list[bytes]:
+    """A PNG an epoch, each with its own axes, as features grow; `scores` are their macro F1, `names` the classes'."""
     flat, how = in_two_dimensions(epochs)
     chosen = _even_choice(flat[0].labels)
     return [
-        _scatter(one, chosen, f"{title}\nepoch {number}, macro F1 {score:.4f}; {how}")
+        _scatter(one, chosen, f"{title}\nepoch {number}, macro F1 {score:.4f}; {how}", names)
         for number, (one, score) in enumerate(zip(flat, scores, strict=True), start=1)
     ]
 
@@ -62,7 +62,7 @@ def _even_choice(labels: NDArray[np.int32]) -> NDArray[np.int64]:
     return np.concatenate([np.flatnonzero(labels == label)[:most] for label in np.unique(labels)])
 
 
-def _scatter(one: Features, chosen: NDArray[np.int64], title: str) -> bytes:
+def _scatter(one: Features, chosen: NDArray[np.int64], title: str, names: Sequence[str]) -> bytes:
     figure, (ax,) = subplots(1, 6.4, 6.0, title)
     values, labels = one.values[chosen], one.labels[chosen]
     for label in np.unique(labels):
@@ -74,7 +74,7 @@ def _scatter(one: Features, chosen: NDArray[np.int64], title: str) -> bytes:
             s=18 if minority else 9,
             marker="^" if minority else "o",
             color=COLOURS[label % len(COLOURS)],
-            label=f"{label}{' (minority)' if minority else ''}",
+            label=f"{names[label]}{' (minority)' if minority else ''}",
             alpha=0.7,
             linewidths=0,
             zorder=2 + minority,

@@ -36,9 +36,7 @@ def open_storage(url: str, study: str | None) -> tuple[Check, Backend | None]:
     try:
         backend = open_backend(url, create=False)
     except NoDatabaseError as error:
-        if study is not None:
-            return Check("storage", "failed", str(error)), None
-        return Check("storage", "warning", "no database yet", "`affinity-search launch STUDY` creates it"), None
+        return Check("storage", "warning" if study is None else "failed", str(error)), None
     except StorageError as error:
         return Check("storage", "failed", str(error)), None
     return Check("storage", "ok", f"{backend}, schema up to date"), backend

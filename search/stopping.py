@@ -22,7 +22,7 @@ class StopListener:
         if study.stopped is None or study.stopped == self._heard:
             return
         self._heard = study.stopped
-        self._say(stopped_text(study))
+        self._say(stopped_text(study.under_its_name()))
         self._signals.stop_from_elsewhere(now=study.stopped == Stop.NOW)
 
 

@@ -30,6 +30,7 @@ from storage.evaluations import record_opening
 from storage.files import StudyFiles, default_root
 from storage.places import Claim, Places
 from storage.recovery import RecoveryThread
+from storage.renaming import rename
 from storage.stopping import resume, stop
 from storage.study import StoredStudy, history, load_study, study_names
 from storage.tables import PlaceState, Stop
@@ -139,16 +140,17 @@ class TestStop:
             return sum(bool(trial.intermediate_values) for trial in study.optuna.get_trials(deepcopy=False)) == 2
 
         until(in_training, "two trials to wait at the gate")
-        assert start("stop", "tiny", "--now", AFFINITY_SEARCH_STORAGE=database_url).ended() == 0
+        rename(backend, "tiny", "renamed")  # those at work know it by its id
+        assert start("stop", "renamed", "--now", AFFINITY_SEARCH_STORAGE=database_url).ended() == 0
         assert launch.ended() == Exit.STOPPED, launch.said
-        assert "was stopped by `affinity-search stop`" in launch.said
-        assert "stopped with 4 places free; to go on: affinity-search launch tiny" in launch.said
+        assert "study 'renamed' was stopped by `affinity-search stop`" in launch.said
+        assert "stopped with 4 places free; to go on: affinity-search launch renamed" in launch.said
         assert [(row["state"], row["attempt"]) for row in Places.of(study).rows()] == [(PlaceState.FREE, 0)] * 4
         assert [trial.state for trial in study.optuna.trials] == [TrialState.FAIL] * 2
         gate.touch()
-        again = start("launch", "tiny", "--workers", "2", **options)
+        again = start("launch", "renamed", "--workers", "2", **options)
         assert again.ended() == 0, again.said
-        assert "study 'tiny' was stopped; it goes on" in again.said
+        assert "study 'renamed' was stopped; it goes on" in again.said
         assert Places.of(study).counts().complete == 4
 
     def test_a_signal_of_one_s_own_reaches_what_waits_for_signals(self) -> None:

@@ -132,7 +132,8 @@ def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
     from search.view import best_text, counts_text, duration_text, failure_lines, foreign_lines, plural
     from storage.bounds import crowded_bounds
 
-    snapshot = take(stored.refreshed())
+    stored = stored.refreshed().under_its_name()
+    snapshot = take(stored)
     say(f"{counts_text(snapshot)}; {plural(snapshot.attempts, 'attempt')}; this launch took {duration_text(seconds)}")
     for line in failure_lines(snapshot):
         say(line)

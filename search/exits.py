@@ -25,6 +25,7 @@ class Exit(IntEnum):
     NO_SCORE = 5, "Every trial of this `launch` failed; its last lines say why."
     UNFIT_DEVICE = 69, "The device is gone, full, or cannot be used; other devices may go on."
     OUT_OF_MEMORY = 71, "The GPU has no room for a trial."
+    VANISHED = 74, "The SQLite file was deleted, moved or replaced; the last line says where it is saved."
     UNFIT_MACHINE = 78, "Nothing can be trained here: data or a package is missing, or trials keep failing alike."
     INTERRUPTED = 130, "Ctrl-C ended a command that had nothing to finish."
 
@@ -43,13 +44,14 @@ def _table() -> tuple[tuple[Exit, tuple[type[BaseException], ...]], ...]:
     from search.devices.errors import DeviceError
     from search.nvidia import NoSuchDeviceError
     from search.training.errors import OutOfMemoryError, TrainingError, UnfitMachineError
-    from storage.errors import RepeatedFailureError
+    from storage.errors import RepeatedFailureError, VanishedError
     from studies.errors import AffinitySearchError
 
     return (
         (Exit.UNFIT_DEVICE, (DeviceError, NoSuchDeviceError)),
         (Exit.OUT_OF_MEMORY, (OutOfMemoryError,)),
         (Exit.UNFIT_MACHINE, (UnfitMachineError, RepeatedFailureError)),
+        (Exit.VANISHED, (VanishedError,)),
         (Exit.FAILED, (AffinitySearchError, TrainingError, BrokenPipeError)),
         (Exit.INTERRUPTED, (KeyboardInterrupt,)),
     )

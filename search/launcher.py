@@ -17,9 +17,9 @@ from search.stopping import StopListener
 from search.worker import sweep
 from search.worker_process import WorkerProcess, exit_text
 from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
-from storage.errors import RepeatedFailureError
+from storage.errors import RepeatedFailureError, StorageGoneError, VanishedError
 from storage.files import StudyFiles, default_root
-from storage.patience import Patience, StorageGoneError
+from storage.patience import Patience
 from storage.places import Places
 from storage.recovery import LOOKS_A_LEASE, RecoveryThread, complete_halves
 from storage.study import StoredStudy
@@ -86,6 +86,7 @@ class Launcher:
             WorkersDieError: no device is left where workers can work (theirs is gone or full, two ran out of memory, or
                 three in a row died before a first claim), the data is not there, or three places in a row failed for
                 the same cause.
+            VanishedError: the SQLite file is gone; so are the workers.
         """
         with StopSignals() as signals:
             # A database that is away must not end the search: the workers wait for it, and so does their launcher.
@@ -202,6 +203,10 @@ class Launcher:
             return
         if code == Exit.UNFIT_MACHINE:
             raise WorkersDieError(worker.last_line(), Exit.UNFIT_MACHINE)
+        if code == Exit.VANISHED:
+            self._study.backend.check()
+            # Here the path is in order: again, or because the worker's machine is another one.
+            raise VanishedError(worker.last_line())
         if code == Exit.UNFIT_DEVICE:
             self._retire([worker], worker.last_line(), Exit.UNFIT_DEVICE)
             return

@@ -14,7 +14,7 @@ from search.advice import verdicts
 from search.notes import BEST, study_note
 from storage.background import Background
 from storage.bounds import crowded_bounds
-from storage.errors import NothingToExportError
+from storage.errors import NothingToExportError, VanishedError
 from storage.evaluations import tested
 from storage.export import best_trials
 from storage.patience import at_once, is_transient
@@ -110,6 +110,8 @@ class ReportingThread(Background):
         try:
             with at_once():
                 self._reporter.write()
+        except VanishedError:
+            raise
         except Exception as error:
             if not (is_transient(error) or self._told):
                 self._say(f"the dashboard's notes and figures could not be written ({error}); this is told once")

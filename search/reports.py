@@ -7,8 +7,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from storage.errors import StorageGoneError
 from storage.failures import first_line
-from storage.patience import StorageGoneError, at_once, is_transient
+from storage.patience import at_once, is_transient
 
 FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 15.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import psutil
 
 from search.attempt import Attempt
 from search.checkpointing import Checkpointer
+from search.exits import Exit
 from search.objective import Objective
 from search.pictures import Album
 from search.training.errors import (
@@ -27,10 +29,10 @@ from search.training.results import best_epoch
 from search.view import plural
 from storage.attributes import attributes
 from storage.collecting import leave_what_is_here
-from storage.errors import LostPlaceError
+from storage.errors import LostPlaceError, StorageGoneError, VanishedError
 from storage.files import StudyFiles
 from storage.leases import LeaseKeeper
-from storage.patience import StorageGoneError, is_transient
+from storage.patience import is_transient
 from storage.places import Claim, Holder, Places
 from storage.study import StoredStudy
 from storage.tables import Cause
@@ -62,7 +64,11 @@ class Current:
         if self.attempt is not None:
             if self.checkpoint is not None:
                 self.checkpoint.write()
-            self.attempt.abandon(GIVEN_BACK)
+            try:
+                self.attempt.abandon(GIVEN_BACK)
+            except VanishedError as error:
+                say(f"error: {error}")
+                os._exit(Exit.VANISHED)
 
 
 GIVEN_BACK = "given back: the worker was asked to stop"
@@ -97,7 +103,11 @@ class Worker:
             self.current.checkpoint = checkpoint = self._checkpoint(attempt)
             self.current.attempt = attempt
             try:
-                outcome = self._train(attempt, checkpoint, lambda: self._stepped() or keeper.lost or should_stop())
+                outcome = self._train(
+                    attempt,
+                    checkpoint,
+                    lambda: self._stepped() or keeper.lost or attempt.study.backend.vanished or should_stop(),
+                )
                 unfinished = isinstance(outcome, Exception) and not isinstance(outcome, ENDS)
                 if unfinished and not keeper.lost:  # a lost place's file is its new holder's
                     checkpoint.write()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import shlex
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import filelock
@@ -23,7 +25,6 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.engine import URL
-from sqlalchemy.event import listen
 from sqlalchemy.exc import SQLAlchemyError
 
 from storage import schema
@@ -32,11 +33,14 @@ from storage.errors import NoDatabaseError, StorageError
 from storage.failures import explain
 from storage.patience import LOCK_WAIT_S, Patience
 from storage.patient import patient_storage, with_cache
+from storage.presence import Presence, WritersPresence
 from storage.rdb import BatchingRDBStorage
-from storage.sqlite import ReadingConnection, WaitingConnection, settle
+from storage.sqlite import ReadingConnection, make_file
 from storage.urls import is_sqlite, parse_url, prepare_threshold, redact, sqlite_path
 
 T = TypeVar("T")
+
+DRIVER_ERRORS = (SQLAlchemyError, sqlite3.Error)
 
 CREATION_TIMEOUT_S = 120.0
 # Any 64-bit number will do, as long as every version of this program uses the same.
@@ -60,6 +64,7 @@ class Backend:
     url: URL
     engine: Engine
     rdb: RDBStorage
+    presence: Presence | None = None  # of a SQLite file
     patience: Patience | None = None
 
     @property
@@ -98,13 +103,30 @@ class Backend:
     @contextmanager
     def exclusive(self) -> Iterator[None]:
         """Hold the database's creation lock: at most one process creates or changes tables or studies."""
+        self.check()
         with _exclusive(self.url, self.engine):
             yield
 
+    @property
+    def vanished(self) -> bool:
+        """Whether any thread has found that the SQLite file is gone; without a look."""
+        return self.presence is not None and self.presence.vanished
+
+    def check(self) -> None:
+        """Look whether a SQLite file is still there; every request does so too.
+
+        Raises:
+            VanishedError: it is not.
+        """
+        if self.presence:
+            self.presence.check()
+
     def close(self) -> None:
-        """Close every pooled connection."""
+        """Close every connection."""
         self.engine.dispose()
         self.rdb.engine.dispose()
+        if self.presence:
+            self.presence.close()
 
 
 def open_backend(url: str, *, create: bool, read_only: bool = False, into_existing: bool = False) -> Backend:
@@ -120,46 +142,76 @@ def open_backend(url: str, *, create: bool, read_only: bool = False, into_existi
     parsed = parse_url(url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        engine = create_engine(parsed, **_engine_options(parsed, read_only))
         if is_sqlite(parsed):
-            listen(engine, "checkout", settle)
-        with _looking(parsed, engine, read_only) as looking:
-            if not create:
-                _require_tables(parsed, looking)
-            elif looking:
-                schema.refuse_others(looking, redact(parsed), into_existing=into_existing)
-        if create:
-            _create(parsed, engine)
-        storage = _optuna_storage(parsed, skip_table_creation=True, read_only=read_only)
-        storage.require_fitting_tables()
-        return Backend(parsed, engine, storage)
+            return _open_file(parsed, create, read_only, into_existing)
+        return _open_server(parsed, create, read_only, into_existing)
     except StorageError:
         raise
-    except (SQLAlchemyError, ImportError, OSError, RuntimeError, ValueError, filelock.Timeout) as error:
+    except (*DRIVER_ERRORS, ImportError, OSError, RuntimeError, ValueError, filelock.Timeout) as error:
         raise explain(parsed, error) from error
 
 
+def _open_file(url: URL, create: bool, read_only: bool, into_existing: bool) -> Backend:
+    with _looking(url) as looking:
+        _check(url, looking, create, into_existing)
+    path = Path(str(url.database)).absolute()
+    if create:
+        make_file(path)  # and nobody does later: whoever finds it gone has lost it
+    presence = Presence(path) if read_only else WritersPresence(path)
+    try:
+        options = {"connect_args": {"timeout": LOCK_WAIT_S, "factory": presence.connect}}
+        engine = create_engine(url, **options)
+        presence.watch(engine)
+        return _opened(url, engine, options, create, presence)
+    except BaseException:
+        presence.close()
+        raise
+
+
+def _open_server(url: URL, create: bool, read_only: bool, into_existing: bool) -> Backend:
+    options = _server_options(url, read_only)
+    engine = create_engine(url, **options)
+    _check(url, engine, create, into_existing)
+    return _opened(url, engine, options, create)
+
+
+def _opened(
+    url: URL, engine: Engine, options: dict[str, Any], create: bool, presence: Presence | None = None
+) -> Backend:
+    if create:
+        _create(url, engine, options)
+    storage = _optuna_storage(url, options, skip_table_creation=True)
+    if presence:
+        presence.watch(storage.engine)
+    storage.require_fitting_tables()
+    return Backend(url, engine, storage, presence)
+
+
 @contextmanager
-def _looking(url: URL, engine: Engine, read_only: bool) -> Iterator[Engine | None]:
+def _looking(url: URL) -> Iterator[Engine | None]:
     """For a look before anything is written; None where no SQLite file is.
 
-    Whoever opens a SQLite file to write changes it at once, so there another engine looks.
+    Whoever opens a SQLite file to write changes it at once.
     """
-    if not is_sqlite(url):
-        yield engine
-        return
     _check_sqlite_folder(url)
     if not sqlite_path(url).exists():
         yield None
         return
-    looking = create_engine(url, **_engine_options(url, read_only=True))
+    looking = create_engine(url, connect_args={"timeout": LOCK_WAIT_S, "factory": ReadingConnection})
     try:
-        yield engine if read_only else looking
+        yield looking
     finally:
         looking.dispose()
 
 
-def _create(url: URL, engine: Engine) -> None:
+def _check(url: URL, looking: Engine | None, create: bool, into_existing: bool) -> None:
+    if not create:
+        _require_tables(url, looking)
+    elif looking:
+        schema.refuse_others(looking, redact(url), into_existing=into_existing)
+
+
+def _create(url: URL, engine: Engine, options: dict[str, Any]) -> None:
     if schema.is_current(engine):
         return
     with _exclusive(url, engine):
@@ -167,17 +219,14 @@ def _create(url: URL, engine: Engine) -> None:
             return
         schema.require_unicode(engine, redact(url))
         schema.mark(engine)
-        storage = _optuna_storage(url, skip_table_creation=False)
+        storage = _optuna_storage(url, options, skip_table_creation=False)
         if storage.get_current_version() != storage.get_head_version():
             storage.upgrade()
         storage.engine.dispose()
         schema.bring_up_to_date(engine)
 
 
-def _engine_options(url: URL, read_only: bool = False) -> dict[str, Any]:
-    if is_sqlite(url):
-        factory = ReadingConnection if read_only else WaitingConnection
-        return {"connect_args": {"timeout": LOCK_WAIT_S, "factory": factory}}
+def _server_options(url: URL, read_only: bool) -> dict[str, Any]:
     # A worker needs one connection for its writes and one for whatever reads beside it; many workers share one server.
     return {
         # False would not be the default: it asks for read-write where an administrator made read-only the rule.
@@ -192,18 +241,15 @@ def _engine_options(url: URL, read_only: bool = False) -> dict[str, Any]:
     }
 
 
-def _optuna_storage(url: URL, *, skip_table_creation: bool, read_only: bool = False) -> BatchingRDBStorage:
+def _optuna_storage(url: URL, options: dict[str, Any], *, skip_table_creation: bool) -> BatchingRDBStorage:
     secret = url.render_as_string(hide_password=False)
     # Optuna runs str.format over the URL: braces in a password would raise KeyError.
-    storage = BatchingRDBStorage(
+    return BatchingRDBStorage(
         secret.replace("{", "{{").replace("}", "}}"),
-        engine_kwargs=_engine_options(url, read_only),
+        engine_kwargs=options,
         skip_table_creation=skip_table_creation,
         skip_compatibility_check=True,
     )
-    if is_sqlite(url):
-        listen(storage.engine, "checkout", settle)
-    return storage
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import Self
+
+from storage.errors import VanishedError
 
 LONGEST_END_S = 10.0  # an end waits no longer for a request that hangs; the thread is a daemon
 
@@ -15,7 +18,7 @@ class Background(ABC):
 
     def __init__(self, name: str) -> None:
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run_while_present, name=name, daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -26,6 +29,10 @@ class Background(ABC):
     ) -> None:
         self._done.set()
         self._thread.join(timeout=LONGEST_END_S)
+
+    def _run_while_present(self) -> None:
+        with contextlib.suppress(VanishedError):  # the main thread finds the same, and says it
+            self._run()
 
     @abstractmethod
     def _run(self) -> None:

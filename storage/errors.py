@@ -16,6 +16,24 @@ class StorageError(AffinitySearchError):
     """The database cannot be used as asked: the command ends with this message."""
 
 
+class StorageGoneError(StorageError):
+    """The database was away for longer than the limit: the worker exits with this line; its place comes back."""
+
+    @classmethod
+    def after(cls, seconds: float, why: str) -> StorageGoneError:
+        """With `why` in the database's own words."""
+        return cls(
+            f"the storage was away for {seconds:.0f} s ({why}); start again when it is back: nothing that was "
+            "reported is lost"
+        )
+
+
+class VanishedError(StorageGoneError):
+    """The SQLite file was deleted, moved or replaced while it was open; its contents have been saved, and the message
+    says where. The process keeps its trial's checkpoint and ends with code 74: nothing is tried again.
+    """
+
+
 class NoDatabaseError(StorageError):
     """A command that only reads found no database, or one without our tables: it creates neither."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,10 +20,20 @@ from sqlalchemy.engine import URL
 from storage.urls import is_sqlite, sqlite_path
 
 
+def base_name(database: Path) -> str:
+    """`studies` for `studies.db`, and for its rescued copies too (see `rescue`)."""
+    return re.sub(r"(?<=.)(\.rescued(-\d+)?)+$", "", database.stem)
+
+
+def files_of(database: Path) -> Path:
+    """`studies.db` has `studies.files`, and a rescued copy goes on with the checkpoints of what it is a copy of."""
+    return database.with_name(f"{base_name(database)}.files")
+
+
 def default_root(url: URL) -> Path:
-    """Beside the SQLite file (`studies.db` has `studies.files`), else this machine's folder for the user's data."""
+    """Beside the SQLite file (see `files_of`), else this machine's folder for the user's data."""
     if is_sqlite(url):
-        return sqlite_path(url).with_suffix(".files")
+        return files_of(sqlite_path(url))
     try:
         return platformdirs.user_data_path("affinity-search", appauthor=False)
     except RuntimeError:  # a container's user id may have neither a name nor a home

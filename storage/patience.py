@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_delay, wait_exponential, wait_random
 
 from storage.defaults import DEFAULT_LIMIT_S
-from storage.errors import StorageError
+from storage.errors import StorageGoneError, VanishedError
 from storage.failures import first_line
 
 T = TypeVar("T")
@@ -24,24 +24,12 @@ LOCK_WAIT_S = 60.0  # for another connection's lock on a SQLite file
 LASTING = ("no such table", "no such column", "readonly database", "does not exist", "syntax error", "malformed")
 
 
-class StorageGoneError(StorageError):
-    """The database was away for longer than the limit: the worker exits with this line; its place comes back."""
-
-    @classmethod
-    def after(cls, seconds: float, why: str) -> StorageGoneError:
-        """With `why` in the database's own words."""
-        return cls(
-            f"the storage was away for {seconds:.0f} s ({why}); start again when it is back: nothing that was "
-            "reported is lost"
-        )
-
-
 def is_transient(error: BaseException | None) -> bool:
     """Whether the failure is the connection's or a lock's, so that the same request may succeed later.
 
     Optuna wraps database errors (`StorageInternalError` covers bad data too), so the causes decide.
     """
-    while error is not None:
+    while error is not None and not isinstance(error, VanishedError):
         if isinstance(error, PoolTimeoutError):
             return True
         if isinstance(error, DBAPIError):

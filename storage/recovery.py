@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from storage.attributes import attributes
 from storage.background import Background
 from storage.defaults import DEFAULT_LEASE_S
+from storage.errors import VanishedError
 from storage.patience import at_once, is_transient
 from storage.places import Places
 from storage.study import StoredStudy
@@ -196,6 +197,8 @@ class RecoveryThread(Background):
                 with at_once():
                     lines = self._recovery.look()
                 self._on_look(self._recovery.study)
+            except VanishedError:
+                raise
             except Exception as error:
                 # While the storage is away there is nothing to mend; the gap makes the observer watch anew. Whatever
                 # else went wrong is told, and must not end the watch over everybody's places.

@@ -89,6 +89,27 @@ def _has_a_log(path: Path) -> bool:
         return file.read(20)[18:] == b"\x02\x02"
 
 
+def open_to_write(path: Path, **options: Any) -> WaitingConnection:
+    """A connection to a file that is there: `sqlite3.connect(path)` would make an empty one where none is.
+
+    It has read once, so that it holds the file's write-ahead log from now on.
+    """
+    asked = {"timeout": LOCK_WAIT_S, "check_same_thread": False} | options | {"uri": True}
+    connection = WaitingConnection(f"{path.as_uri()}?mode=rw", **asked)
+    connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    return connection
+
+
+def open_to_read(path: Path, **options: Any) -> ReadingConnection:
+    """The same for who only reads."""
+    return ReadingConnection(str(path), **options)
+
+
+def make_file(path: Path) -> None:
+    """An empty database, where none is yet."""
+    sqlite3.connect(f"{path.as_uri()}?mode=rwc", uri=True).close()
+
+
 def settle(connection: Any, record: Any, proxy: Any) -> None:
     """Whenever a pool hands a connection out: who is in a hurry (a report, a renewal) does not wait out a lock."""
     if connection.outdated:

@@ -26,9 +26,8 @@ from search.reports import Report, Reports
 from search.seeds import trial_seed
 from search.training.errors import OutOfMemoryError
 from storage.backend import Backend, open_backend
-from storage.errors import RepeatedFailureError, StorageError
+from storage.errors import RepeatedFailureError, StorageError, StorageGoneError
 from storage.files import StudyFiles
-from storage.patience import StorageGoneError
 from storage.places import Places
 from storage.recovery import Recovery
 from storage.study import StoredStudy, load_study

@@ -13,7 +13,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from search.attempt import Attempt
 from search.training.results import EpochScore
 from storage.backend import Backend
-from storage.patience import Patience, StorageGoneError, at_once, is_transient
+from storage.errors import StorageGoneError
+from storage.patience import Patience, at_once, is_transient
 from storage.places import Places
 
 

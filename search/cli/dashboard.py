@@ -60,7 +60,7 @@ def dashboard(
     backend = opened(storage, read_only=not allow_edit)
     root = files or default_root(backend.url)
     trials = reading_storage(backend)
-    server = server_for(guarded(trials, root, access, say), access)
+    server = server_for(guarded(trials, root, access, say, backend.check), access)
     # Otherwise the first visitor of a large study would wait for its trials to be read.
     threading.Thread(target=trials.read_ahead, daemon=True).start()
     _announce(f"{backend}", access, port_of(server))

@@ -11,6 +11,7 @@ from search.dashboard.answers import Answers
 from search.dashboard.guard import LOOPBACK_NAMES, Guard, is_loopback
 from search.dashboard.login import Login
 from search.dashboard.password import Password
+from search.dashboard.present import Present
 from search.dashboard.readable import Readable
 from search.pictures import PictureStore
 from storage.errors import StorageError
@@ -44,13 +45,22 @@ class Access:
         return (*LOOPBACK_NAMES, *own, *self.allowed_hosts)
 
 
-def guarded(storage: ReadingStorage, files: Path, access: Access, say: Callable[[str], None]) -> WSGIApplication:
-    """The dashboard of all studies in `storage`, with the artifacts under `files`."""
+def guarded(
+    storage: ReadingStorage,
+    files: Path,
+    access: Access,
+    say: Callable[[str], None],
+    check: Callable[[], None] = lambda: None,
+) -> WSGIApplication:
+    """The dashboard of all studies in `storage`, with the artifacts under `files`.
+
+    `check` raises a VanishedError when the database is gone: then every answer is its message.
+    """
     from optuna_dashboard import wsgi
 
     bare = wsgi(storage, artifact_store=PictureStore(files))
     bare.install(Readable(storage))
-    app: WSGIApplication = Answers(bare, read_only=not access.allow_edit)
+    app: WSGIApplication = Answers(Present(bare, check, say), read_only=not access.allow_edit)
     if access.password:
         app = Login(app, access.password, say)
     return Guard(app, access.names, allow_edit=access.allow_edit)

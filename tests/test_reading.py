@@ -217,7 +217,7 @@ class TestWhoMayOnlyRead:
     def test_who_writes_is_told(self, closed: Path) -> None:
         ran = run_as_stranger("create", "tiny", "--trials", "9", "--storage", f"sqlite:///{closed}")
         assert "cannot be written" in ran.refused()
-        assert ran.err.endswith("check the permissions of its file and folder\n")
+        assert ran.err.endswith("check the permissions of the file and its folder\n")
 
 
 def test_a_reader_notices_that_somebody_writes(sqlite: Backend, sqlite_url: str) -> None:

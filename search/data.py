@@ -47,8 +47,10 @@ def folder_for(spec: StudySpec, given: Path | None, stored: StoredStudy | None, 
 class StudyImages:
     """Told of each part of a study's data when it is read here."""
 
-    def __init__(self, study: StoredStudy, given: Path | None, say: Say) -> None:
+    def __init__(self, study: StoredStudy, given: Path | None, say: Say, *, settles: bool = True) -> None:
+        """`settles` is false for a command that only reads the database."""
         self._study = study
+        self._settles = settles
         self.folder = folder_for(study.spec, given, study, say)
 
     def __call__(self, part: Part, split: Split) -> None:
@@ -60,7 +62,8 @@ class StudyImages:
         from search.training.datasets import contents_of
 
         content = contents_of(split)
-        self._study = settle(self._study, part, content)
+        if self._settles:
+            self._study = settle(self._study, part, content)
         refuse_others(self._study, part, content)
 
 

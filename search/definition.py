@@ -9,12 +9,10 @@ from pathlib import Path
 from search.data import examine as look_at
 from search.data import folder_for, settle
 from storage.backend import Backend, open_backend
-from storage.creation import create_or_continue
+from storage.creation import create_or_continue, refuse_mistakes
 from storage.errors import NoDatabaseError, OutdatedError, StudyNotFoundError
-from storage.sampling import option_mistakes
 from storage.study import StoredStudy, find_study, study_names
 from studies import bundled
-from studies.errors import StudyFileError
 from studies.files import load, overridden
 from studies.names import is_file_name
 from studies.spec import StudySpec
@@ -59,8 +57,7 @@ def open_storage_for(url: str, asked: Asked, *, into_existing: bool = False) -> 
     Raises:
         StudyFileError, DataError, StorageError: before anything is written: a mistake leaves no empty database behind.
     """
-    if is_file_name(asked.source):
-        _checked(load(asked.source, asked.renamed), asked.source)
+    spec = load(asked.source, asked.renamed) if is_file_name(asked.source) else None
     try:
         return open_backend(url, create=False)
     except OutdatedError:
@@ -68,7 +65,8 @@ def open_storage_for(url: str, asked: Asked, *, into_existing: bool = False) -> 
     except NoDatabaseError as error:
         if not is_file_name(asked.source) and asked.source not in bundled.names():
             raise StudyNotFoundError(f"{_unknown(asked.source)}; and {error}") from error
-        spec = _checked(load(asked.source, asked.renamed), asked.source)
+        spec = spec or load(asked.source, asked.renamed)
+        refuse_mistakes(spec)
         look_at(spec, folder_for(spec, asked.data_dir, None, lambda _: None), None)
     return open_backend(url, create=True, into_existing=into_existing)
 
@@ -95,7 +93,7 @@ def open_study(backend: Backend, asked: Asked, *, examine: bool = True) -> tuple
     # Under the lock, from reading the stored definition to writing it: a launcher that changes something at the same
     # moment must not be undone by an older copy.
     with backend.exclusive():
-        spec = _checked(_resolve(backend, asked), asked.source)
+        spec = _resolve(backend, asked)
         stored = find_study(backend, spec.name)
         notes: list[str] = []
         folder = folder_for(spec, asked.data_dir, stored, notes.append)
@@ -107,13 +105,6 @@ def open_study(backend: Backend, asked: Asked, *, examine: bool = True) -> tuple
         for part, content in found.items():
             study = settle(study, part, content)
         return study, [*more, *(notes if examine else ())]
-
-
-def _checked(spec: StudySpec, source: str) -> StudySpec:
-    mistakes = option_mistakes(spec.sampler, spec.pruner, spec.training.epochs)
-    if mistakes:
-        raise StudyFileError(source, mistakes)
-    return spec
 
 
 def _resolve(backend: Backend, asked: Asked) -> StudySpec:

@@ -51,7 +51,7 @@ def embed(
     from search import devices
 
     devices.configure(options.device, options.threads)
-    images = StudyImages(study, options.data_dir, say)
+    images = StudyImages(study, options.data_dir, say, settles=False)
     objective = Objective(study.spec, study.settled_precision, images.folder, embedding=width, seen=images)
     kept: list[Features] = []
 

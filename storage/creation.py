@@ -14,7 +14,11 @@ from storage.backend import Backend
 from storage.errors import SmallerBudgetError, StudyMismatchError
 from storage.places import Places, add_places
 from storage.rdb import insert_study
+from storage.sampling import idle_options, option_mistakes
 from storage.study import TOKEN_ATTRIBUTE, StoredStudy, find_study, load_study, log
+from studies.errors import StudyFileError
+from studies.limits import excesses
+from studies.mistakes import lines
 from studies.spec import StudySpec, fingerprint_differences, widening_differences
 
 
@@ -29,16 +33,36 @@ def create_or_continue(backend: Backend, spec: StudySpec, *, resize: bool) -> tu
         The study, and one line for every change made or request without effect.
 
     Raises:
+        StudyFileError: a number beyond reason, or options that Optuna refuses.
         StudyMismatchError: the stored scores would mean something else; every differing line is listed.
         SmallerBudgetError: with `resize`, the study has more places than that.
     """
     stored = find_study(backend, spec.name)
+    refuse_mistakes(spec, stored.spec if stored else None)
     if stored is None:
         return _create(backend, spec), [
-            f"created study {spec.name!r} with {spec.trials} place{'s' * (spec.trials > 1)}"
+            f"created study {spec.name!r} with {spec.trials} place{'s' * (spec.trials > 1)}",
+            *idle_options(spec),
         ]
     notes = _continue(stored, spec, resize)
     return stored.refreshed(), notes
+
+
+def refuse_mistakes(spec: StudySpec, former: StudySpec | None = None) -> None:
+    """What no worker could train on, told before it is stored; what the `former` definition has already is kept.
+
+    Raises:
+        StudyFileError: with a line for each mistake.
+    """
+    mistakes = [] if spec == former else _mistakes(spec)
+    if mistakes and former is not None:
+        mistakes = [line for line in mistakes if line not in _mistakes(former)]
+    if mistakes:
+        raise StudyFileError(spec.name, mistakes)
+
+
+def _mistakes(spec: StudySpec) -> list[str]:
+    return [*lines(list(excesses(spec.to_dict()))), *option_mistakes(spec)]
 
 
 def _create(backend: Backend, spec: StudySpec) -> StoredStudy:
@@ -79,6 +103,7 @@ def _continue(stored: StoredStudy, spec: StudySpec, resize: bool) -> list[str]:
         notes.append(f"precision settled as {asked}")
     if changes:
         _store_changes(stored, spec, changes)
+        notes += [line for line in idle_options(spec) if line not in idle_options(old)]
     return notes
 
 

@@ -14,9 +14,21 @@ from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner,
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 
 from studies.errors import StudyFileError
-from studies.spec import Choice, Constant, IntegerRange, Parameter, PrunerSpec, RealRange, SamplerSpec, SpaceSpec
+from studies.spec import (
+    Choice,
+    Constant,
+    IntegerRange,
+    Parameter,
+    PrunerSpec,
+    RealRange,
+    SamplerSpec,
+    SpaceSpec,
+    StudySpec,
+)
 
 T = TypeVar("T")
+
+TRIES = 3  # trials of nothing, with which options are tried
 
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"tpe": TPESampler, "random": RandomSampler}
 PRUNERS: dict[str, Callable[..., BasePruner]] = {
@@ -72,18 +84,83 @@ def _option_lines(section: str, factory: Callable[..., Any], options: dict[str, 
 
 def _meant(name: str, known: list[str]) -> str:
     near = get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"Optuna's class takes {', '.join(known)}"
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"Optuna's class takes {', '.join(known)}" if known else "this kind takes no options"
 
 
-def option_mistakes(sampler: SamplerSpec, pruner: PrunerSpec, epochs: int) -> list[str]:
-    """Build both once, so that all mistakes in their options are told before a study is stored; a line for each."""
+def option_mistakes(spec: StudySpec) -> list[str]:
+    """What Optuna would object to in the options of sampler and pruner, at once or later; a line for each."""
     mistakes = []
-    for build in (lambda: make_sampler(sampler, seed=0), lambda: make_pruner(pruner, epochs)):
+    for section, build, use in (
+        ("sampler", lambda: make_sampler(_at_once(spec.sampler), seed=0), _try_sampler),
+        ("pruner", lambda: make_pruner(spec.pruner, spec.training.epochs), _try_pruner),
+    ):
         try:
-            build()
+            use(build(), spec)
         except StudyFileError as error:
             mistakes += error.mistakes
+        except Exception as error:  # what Optuna says of a value only when it comes to use it
+            mistakes.append(f"{section}: Optuna refuses the options in use: {str(error) or type(error).__name__}")
     return mistakes
+
+
+def _at_once(spec: SamplerSpec) -> SamplerSpec:
+    """The same with hardly a trial at random, so that the options come into play."""
+    given = spec.options.get("n_startup_trials", 1)
+    usual = spec.kind == "tpe" and isinstance(given, int) and given > 0
+    return spec.model_copy(update={"n_startup_trials": 1}) if usual else spec
+
+
+def _try_sampler(sampler: Any, spec: StudySpec) -> None:
+    study = _study_of_nothing(sampler=sampler)
+    for number in range(TRIES):
+        trial = study.ask()
+        suggest(trial, spec.space)
+        study.tell(trial, 1.0 / (number + 1))
+
+
+def _try_pruner(pruner: Any, spec: StudySpec) -> None:
+    """At powers of 3, and the last: rungs lie there."""
+    study = _study_of_nothing(pruner=pruner)
+    last = spec.training.epochs - 1
+    steps = sorted({min(3**power - 1, last) for power in range(12)} | {last})
+    for number in range(TRIES):
+        trial = study.ask()
+        for step in steps:
+            trial.report(1.0 / (number + 1), step)
+            trial.should_prune()
+        study.tell(trial, 1.0 / (number + 1))
+
+
+def _study_of_nothing(**options: Any) -> optuna.Study:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce itself
+    try:
+        return optuna.create_study(**options)
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def idle_options(spec: StudySpec) -> list[str]:
+    """Options that can never act in a study of so many epochs and trials; a line for each."""
+    last, pruner, sampler = spec.training.epochs - 1, spec.pruner.options, spec.sampler.options
+    late = {"halving": "min_resource", "hyperband": "min_resource", "median": "n_warmup_steps"}.get(spec.pruner.kind)
+    lines = []
+    if late is not None and _number(pruner.get(late)) > last:
+        lines.append(
+            f"pruner.{late} is {pruner[late]}, the last of {last + 1} epochs is step {last}: no trial is ever pruned"
+        )
+    for section, options in (("pruner", pruner), ("sampler", sampler)):
+        first = _number(options.get("n_startup_trials"))
+        if first >= spec.trials:
+            what = "no trial is ever pruned" if section == "pruner" else "all of them are drawn at random"
+            lines.append(f"{section}.n_startup_trials is {first:.0f} of {spec.trials} trials: {what}")
+    return lines
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else -1.0
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:

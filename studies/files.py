@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import tomllib
 from collections.abc import Sequence
@@ -11,7 +12,8 @@ from typing import Any
 
 from studies import bundled
 from studies.errors import StudyFileError
-from studies.mistakes import show_text
+from studies.limits import excesses
+from studies.mistakes import lines, show_text
 from studies.names import name_mistake
 from studies.overrides import lay_over
 from studies.spec import StudySpec
@@ -42,10 +44,12 @@ def overridden(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
 
 def _laid_over(raw: dict[str, Any], overrides: Sequence[str], source: str, former: str | None = None) -> StudySpec:
     """`former` is a name that the study has already: it is kept, whatever the rule for new ones says."""
+    known = lines(list(excesses(raw))) if former else []  # what a stored study has already is kept
     mistakes = lay_over(raw, overrides)
     name = raw.get("name")
     wrong = name_mistake(name) if isinstance(name, str) and name != former else None
     mistakes += [f"name: {wrong}"] if wrong else []
+    mistakes += [line for line in lines(list(excesses(raw))) if line not in known]
     try:
         spec = StudySpec.from_dict(raw, source)
     except StudyFileError as error:
@@ -66,13 +70,24 @@ def parse(text: str, source: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        reason = show_text(str(error))
+        reason = show_text(str(error)) + _given_twice(text, str(error))
     except RecursionError:
         reason = "its tables or lists are nested too deeply"
     except ValueError:
         # Integers and dates are turned into Python's outside of tomllib's own error handling.
         reason = "it holds a number with thousands of digits, or a date that does not exist"
     raise StudyFileError(show_text(source), [f"not valid TOML: {reason}"])
+
+
+def _given_twice(text: str, error: str) -> str:
+    """Which key it is that tomllib says has a value already; nothing for its other complaints."""
+    at = re.search(r"^Cannot overwrite a value \(at (?:line (\d+), column \d+|end of document)\)", error)
+    if at is None:
+        return ""
+    above = text.splitlines()[: int(at[1]) if at[1] else None]
+    key = next((line.partition("=")[0].strip() for line in reversed(above) if "=" in line), "")
+    table = next((line.strip().strip("[]").strip() for line in reversed(above) if line.lstrip().startswith("[")), "")
+    return f": {show_text('.'.join(filter(None, (table, key)))[:80])} is given twice"
 
 
 def _refuse_long_keys(text: str, source: str) -> None:

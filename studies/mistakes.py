@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import reprlib
 from collections.abc import Iterable, Sequence
@@ -66,6 +67,8 @@ def _show_part(part: str) -> str:
 
 def given(value: object, allowed: str) -> str:
     """What a line says of a wrong value."""
+    if isinstance(value, float) and not math.isfinite(value) and "finite" not in allowed:
+        allowed = allowed.replace("a number", "a finite number")
     return f"{show(value)} given; allowed: {allowed}"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
 from pydantic_core import PydanticCustomError
 
-from studies.mistakes import CUSTOM, given
+from studies.mistakes import CUSTOM, given, raised
 
 # Side of a set's square images; each width after the first halves it.
 SIDES = {"digits": 8, "mnist": 28, "cifar10": 32}
@@ -17,7 +17,28 @@ SIDES = {"digits": 8, "mnist": 28, "cifar10": 32}
 MOST_MINORITY = {"digits": 30, "mnist": 900, "cifar10": 1000}
 # Optuna options are stored as JSON and in databases, which end at 64 bits.
 MOST_INTEGER = 2**63 - 1
+SCALAR = "true or false, a finite number, or printable text"
 OPTION = "true or false, a finite number, printable text, or a list of such"
+
+# What a person may give. The model itself admits more: a study that was stored before there were these bounds goes on.
+LARGEST: dict[tuple[str, ...], float] = {
+    ("trials",): 100_000,
+    ("max_attempts",): 100,
+    ("network", "widths"): 4096,
+    ("training", "epochs"): 10_000,
+    ("training", "batch"): 65_536,
+    ("training", "learning_rate"): 10,
+    ("space", "sigma"): 1_000_000,
+}
+# What a single number may be; of a list, what each may be.
+EACH = {
+    key: f"a number above 0 and up to {most:.0f}"
+    if key[-1] in ("learning_rate", "sigma")
+    else f"a whole number from 1 to {most:.0f}"
+    for key, most in LARGEST.items()
+} | {("training", "drops"): "a number above 0 and below 1"}
+OPTION_MOST = 1_000_000  # of Optuna's options
+MOST_WEIGHTS = 500_000_000
 
 
 class Section(BaseModel):
@@ -41,7 +62,10 @@ class NetworkSpec(Section):
 
     # How many widths an image has room for is a rule of its own.
     widths: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
-        min_length=1, max_length=6, strict=False, description="a list of 1 to 6 whole numbers from 1 to 8192"
+        min_length=1,
+        max_length=6,
+        strict=False,
+        description="a list of 1 to 6 whole numbers from 1 to 4096",
     )
     depth: int = Field(default=1, ge=1, le=32, description="a whole number from 1 to 32")
     batch_norm_momentum: float = Field(default=0.9, ge=0, lt=1, description="a number from 0 and below 1")
@@ -51,9 +75,9 @@ class NetworkSpec(Section):
 class TrainingSpec(Section):
     """One training run."""
 
-    epochs: int = Field(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
-    batch: int = Field(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
-    learning_rate: float = Field(gt=0, description="a number above 0")
+    epochs: int = Field(ge=1, le=1_000_000, description=EACH["training", "epochs"])
+    batch: int = Field(ge=1, le=1_000_000, description=EACH["training", "batch"])
+    learning_rate: float = Field(gt=0, description=EACH["training", "learning_rate"])
     drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.5, 0.8),
         max_length=100,
@@ -83,9 +107,13 @@ def _is_scalar(value: object) -> bool:
 
 
 def _option(value: Any) -> Any:
-    if _is_scalar(value) or (isinstance(value, list) and all(map(_is_scalar, value))):
-        return value
-    raise PydanticCustomError(CUSTOM, "{text}", {"text": given(value, OPTION)})
+    if isinstance(value, list):
+        wrong = [((at,), given(each, SCALAR)) for at, each in enumerate(value) if not _is_scalar(each)]
+        if wrong:
+            raise raised("option", wrong)
+    elif not _is_scalar(value):
+        raise PydanticCustomError(CUSTOM, "{text}", {"text": given(value, OPTION)})
+    return value
 
 
 class _WithOptions(Section):

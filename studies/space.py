@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 
 from studies.mistakes import Mistake, given, missing, raised, unknown
 from studies.parameters import Choice, Constant, IntegerRange, Number, Parameter, RealRange, bounds, show_number
-from studies.sections import Section
+from studies.sections import EACH, Section
 
 RANGE_KEYS = ("low", "high", "log")
 MOST_CHOICES = 1000
@@ -46,7 +46,7 @@ class Limits:
 
 LAMBDA = Limits(key="lambda", numbers="a number above 0 and up to 1", whole=False, above=0, most=1)
 # The largest float: a larger integer has no float beside it.
-SIGMA = Limits(key="sigma", numbers="a number above 0", whole=False, above=0, most=1.7976931348623157e308)
+SIGMA = Limits(key="sigma", numbers=EACH["space", "sigma"], whole=False, above=0, most=1.7976931348623157e308)
 N_CENTERS = Limits(key="n_centers", numbers="a whole number from 1 to 1000", whole=True, above=0, most=1000)
 
 

@@ -13,7 +13,7 @@ from studies.mistakes import MOST, given, lines, raised, show_text
 from studies.names import LONGEST, RULE
 from studies.parameters import Choice, Constant, IntegerRange, Parameter, RealRange
 from studies.rules import broken_rules
-from studies.sections import DataSpec, NetworkSpec, PrunerSpec, SamplerSpec, Section, TrainingSpec
+from studies.sections import EACH, DataSpec, NetworkSpec, PrunerSpec, SamplerSpec, Section, TrainingSpec
 from studies.space import SpaceSpec
 from studies.translate import translated
 from studies.writing import to_toml
@@ -48,8 +48,8 @@ class StudySpec(Section):
 
     name: str = Field(description=RULE)
     protocol: Literal["holdout", "article"] = Field(default="holdout", description="holdout or article")
-    trials: int = Field(ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
-    max_attempts: int = Field(default=3, ge=1, le=1_000_000, description="a whole number from 1 to 1000000")
+    trials: int = Field(ge=1, le=1_000_000, description=EACH["trials",])
+    max_attempts: int = Field(default=3, ge=1, le=1_000_000, description=EACH["max_attempts",])
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="a whole number from 0 to 4294967295")
     data: DataSpec = Field(description="a table [data]")
     network: NetworkSpec = Field(description="a table [network]")

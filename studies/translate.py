@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
 from studies.mistakes import CUSTOM, MOST, Location, Mistake, given, missing, unknown
-from studies.sections import Section
+from studies.sections import EACH, Section
 
 Fields = dict[str, FieldInfo]
 
@@ -41,7 +41,8 @@ def _allowed(model: type[Section], location: Location) -> str:
         if field is None:
             break
         allowed, fields = field.description or allowed, keys(_submodel(field))
-    return allowed
+    # Within a list: what its values may be.
+    return EACH.get(tuple(map(str, location[:-1])), allowed) if isinstance(location[-1], int) else allowed
 
 
 def _table(model: type[Section], location: Location) -> Fields:

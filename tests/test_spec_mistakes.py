@@ -17,11 +17,11 @@ def mistakes_of(changes: dict[str, Any]) -> list[str]:
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
-    ({"trials": REMOVED}, "trials: missing; allowed: a whole number from 1 to 1000000"),
-    ({"trials": 0}, "trials: 0 given; allowed: a whole number from 1 to 1000000"),
-    ({"trials": True}, "trials: true given; allowed: a whole number from 1 to 1000000"),
-    ({"trials": 2.0}, "trials: 2.0 given; allowed: a whole number from 1 to 1000000"),
-    ({"trials": "5"}, "trials: '5' given; allowed: a whole number from 1 to 1000000"),
+    ({"trials": REMOVED}, "trials: missing; allowed: a whole number from 1 to 100000"),
+    ({"trials": 0}, "trials: 0 given; allowed: a whole number from 1 to 100000"),
+    ({"trials": True}, "trials: true given; allowed: a whole number from 1 to 100000"),
+    ({"trials": 2.0}, "trials: 2.0 given; allowed: a whole number from 1 to 100000"),
+    ({"trials": "5"}, "trials: '5' given; allowed: a whole number from 1 to 100000"),
     ({"seed": -1}, "seed: -1 given; allowed: a whole number from 0 to 4294967295"),
     ({"seed": 1 << 20000}, "seed: <an integer of 20001 bits> given; allowed: a whole number from 0 to 4294967295"),
     ({"name": ""}, "name: '' given; allowed: 1 to 200 printable characters"),
@@ -42,10 +42,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"data.validation": 0.2, "protocol": "article"},
         "data.validation: 0.2 given; allowed: nothing, as the article protocol scores the test images",
     ),
-    ({"network.widths": []}, "network.widths: [] given; allowed: a list of 1 to 6 whole numbers from 1 to 8192"),
+    ({"network.widths": []}, "network.widths: [] given; allowed: a list of 1 to 6 whole numbers from 1 to 4096"),
     (
         {"network.widths": [4, -1]},
-        "network.widths[1]: -1 given; allowed: a list of 1 to 6 whole numbers from 1 to 8192",
+        "network.widths[1]: -1 given; allowed: a whole number from 1 to 4096",
     ),
     (
         {"network.widths": [1] * 6},
@@ -59,13 +59,19 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"network.head": "softmax"}, "remove it (or pass --set space=none)"),
     ({"space": REMOVED}, "space: missing; the affinity head needs a table [space] with lambda, sigma and n_centers"),
-    ({"training.epochs": "many"}, "training.epochs: 'many' given; allowed: a whole number from 1 to 1000000"),
-    ({"training.learning_rate": float("nan")}, "training.learning_rate: nan given; allowed: a number above 0"),
-    ({"training.learning_rate": float("inf")}, "training.learning_rate: inf given; allowed: a number above 0"),
+    ({"training.epochs": "many"}, "training.epochs: 'many' given; allowed: a whole number from 1 to 10000"),
+    (
+        {"training.learning_rate": float("nan")},
+        "training.learning_rate: nan given; allowed: a finite number above 0 and up to 10",
+    ),
+    (
+        {"training.learning_rate": float("inf")},
+        "training.learning_rate: inf given; allowed: a finite number above 0 and up to 10",
+    ),
     ({"training.learning_rate": 1 << 20000}, "training.learning_rate: <an integer of 20001 bits> given"),
     ({"training.drops": [0.8, 0.5]}, "training.drops: [0.8, 0.5] given; allowed: a list of growing numbers"),
     ({"training.drops": [0.5, 0.5]}, "training.drops: [0.5, 0.5] given; allowed: a list of growing numbers"),
-    ({"training.drops": [0.5, 1]}, "training.drops[1]: 1 given; allowed: a list of growing numbers"),
+    ({"training.drops": [0.5, 1]}, "training.drops[1]: 1 given; allowed: a number above 0 and below 1"),
     ({"training.augment": 1}, "training.augment: 1 given; allowed: true or false"),
     (
         {"training.precision": "fp16"},
@@ -77,15 +83,18 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"data.q": 3}, "data.q: unknown key; allowed here: set, minority, validation"),
     ({"a\nb": 3}, "'a\\nb': unknown key; allowed here: name, protocol,"),
     ({"space.lambda_": 1}, "space.lambda_: unknown key; did you mean space.lambda?"),
-    ({"space.sigma": REMOVED}, "space.sigma: missing; allowed: a number above 0, a list of such, or { low, high }"),
+    (
+        {"space.sigma": REMOVED},
+        "space.sigma: missing; allowed: a number above 0 and up to 1000000, a list of such, or { low, high }",
+    ),
     ({"space.sigma.low": -5}, "space.sigma.low: -5 given; allowed: a number above 0"),
     ({"space.sigma.high": REMOVED}, "space.sigma.high: missing; allowed: a number above 0"),
     ({"space.sigma.high": 5}, "space.sigma.high: 5 given; allowed: a number above low, which is 10"),
     ({"space.sigma.high": 10}, "low and high are both 10; for a constant write the bare value"),
-    ({"space.sigma.high": float("inf")}, "space.sigma.high: inf given; allowed: a number above 0"),
+    ({"space.sigma.high": float("inf")}, "space.sigma.high: inf given; allowed: a finite number above 0"),
     ({"space.sigma.hihg": 5}, "space.sigma.hihg: unknown key; did you mean space.sigma.high?"),
     ({"space.sigma.log": "yes"}, "space.sigma.log: 'yes' given; allowed: true or false"),
-    ({"space.sigma": "wide"}, "space.sigma: 'wide' given; allowed: a number above 0, a list of such"),
+    ({"space.sigma": "wide"}, "space.sigma: 'wide' given; allowed: a number above 0 and up to 1000000, a list of such"),
     ({"space.sigma": 1 << 20000}, "space.sigma: <an integer of 20001 bits> given"),
     ({"space.sigma": float("nan")}, "space.sigma: nan given"),
     ({"space.sigma": []}, "space.sigma: [] given; allowed: a list of 1 to 1000 values, each a number above 0"),
@@ -125,9 +134,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         )
     assert str(caught.value) == (
         "cifar.toml has 3 mistakes:\n"
-        "  training.epochs: missing; allowed: a whole number from 1 to 1000000\n"
+        "  training.epochs: missing; allowed: a whole number from 1 to 10000\n"
         "  training.epoch: unknown key; did you mean training.epochs?\n"
-        "  space.sigma.low: -5 given; allowed: a number above 0"
+        "  space.sigma.low: -5 given; allowed: a number above 0 and up to 1000000"
     )
 
 

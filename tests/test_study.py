@@ -66,7 +66,7 @@ class TestCreation:
             for table in (tables.studies, tables.places, tables.events):
                 assert connection.execute(select(table)).all() == []
         study, notes = open_study(backend, "digits", trials=3)
-        assert notes == ["created study 'digits' with 3 places"]
+        assert notes[0] == "created study 'digits' with 3 places"
         assert study.optuna.metric_names == ["1 - macro F1 (holdout)"]
         assert study.optuna.directions == [optuna.study.StudyDirection.MINIMIZE]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, DataDir, Storage, StudyName, home_path, opened, say
+from search.cli.options import DEFAULT_STORAGE, DataDir, Storage, StudyName, Threads, home_path, opened, say
 
 if TYPE_CHECKING:
     from search.embedding import Embedded
@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 
 def embed(
     study: StudyName,
-    trial: Annotated[int | None, typer.Option("--trial", metavar="N", min=0, help="Trial N; default the best.")] = None,
+    trial: Annotated[
+        int | None, typer.Option("--trial", metavar="N", min=0, max=2**31 - 1, help="Trial N; default the best.")
+    ] = None,
     width: Annotated[
         int | None,
         typer.Option(
             "--width",
             metavar="H",
             min=2,
+            max=8192,
             help="Put a Dense layer of H features before the head; 2 for the "
             "article's pictures. Without it the network's own features are shown by PCA.",
         ),
@@ -31,7 +34,7 @@ def embed(
         Path | None, typer.Option("--output", "-o", metavar="DIR", parser=home_path, help="Folder for the pictures.")
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default all.")] = None,
+    threads: Threads = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli.options import DEFAULT_STORAGE, AsJson, DataDir, Storage, StudyName, console, opened, say
+from search.cli.options import DEFAULT_STORAGE, AsJson, DataDir, Storage, StudyName, Threads, console, opened, say
 
 if TYPE_CHECKING:
     from search.evaluation import Plan
@@ -20,13 +20,13 @@ MOST_SEEDS = 10_000
 
 def evaluate(
     study: StudyName,
-    top: Annotated[int, typer.Option("--top", metavar="K", min=1, help="Evaluate the K best trials.")] = 1,
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, max=100_000, help="Evaluate the K best trials.")] = 1,
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="S", min=1, max=MOST_SEEDS, help="Retrain each with S fresh seeds.")
     ] = 5,
     yes: Annotated[bool, typer.Option("--yes", help=f"Do not ask before more than {ASKS_ABOVE} trainings.")] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default all.")] = None,
+    threads: Threads = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_STORAGE,

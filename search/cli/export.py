@@ -12,7 +12,9 @@ from search.cli.options import DEFAULT_STORAGE, Storage, home_path, opened, say
 
 def export(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a stored study.")] = None,
-    top: Annotated[int | None, typer.Option("--top", metavar="K", min=1, help="Add a list of the K best.")] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", metavar="K", min=1, max=100_000, help="Add a list of the K best.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", parser=home_path, help="Instead of stdout.")
     ] = None,

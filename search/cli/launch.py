@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 def launch(
     study: StudySource,
-    workers: Annotated[int | None, typer.Option("--workers", metavar="W", min=1, help="CPU workers.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", metavar="W", min=1, max=1024, help="CPU workers.")] = None,
     devices: Annotated[str, typer.Option("--devices", help="auto, cpu, gpu, gpu:0,2 or tpu.")] = "auto",
     per_device: Annotated[
-        int, typer.Option("--workers-per-device", metavar="K", min=1, help="Workers that share each GPU.")
+        int, typer.Option("--workers-per-device", metavar="K", min=1, max=64, help="Workers that share each GPU.")
     ] = 1,
     tpu: Annotated[list[str] | None, typer.Option("--tpu", metavar="NAME", help="A TPU elsewhere; repeatable.")] = None,
     on: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,13 @@ def home_path(text: str) -> Path:
         return Path(expanded(cleaned(text, "the path")))
     except StorageError as error:
         raise typer.BadParameter(str(error)) from None
+
+
+def finite(value: float) -> float:
+    """Not a number is neither below nor above any bound."""
+    if not math.isfinite(value):
+        raise typer.BadParameter(f"{value} given; allowed: a finite number of seconds")
+    return value
 
 
 def data_folder(text: str) -> Path:
@@ -73,19 +81,37 @@ Overrides = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the study file, e.g. training.epochs=2."),
 ]
 Rename = Annotated[str | None, typer.Option("--name", metavar="S", help="Store the study under this name.")]
-Trials = Annotated[int | None, typer.Option("--trials", metavar="N", min=1, help="Total number of places.")]
+Trials = Annotated[
+    int | None, typer.Option("--trials", metavar="N", min=1, max=100_000, help="Total number of places.")
+]
 OutageS = Annotated[
     float,
-    typer.Option("--outage-s", metavar="S", min=0.0, help="Seconds that workers wait for a storage that is away."),
+    typer.Option(
+        "--outage-s",
+        metavar="S",
+        min=0.0,
+        max=30 * 86_400.0,
+        callback=finite,
+        help="Seconds that workers wait for a storage that is away.",
+    ),
 ]
 LeaseS = Annotated[
     float,
-    typer.Option("--lease-s", min=1.0, hidden=True, help="Seconds until a silent worker's place is taken from it."),
+    typer.Option(
+        "--lease-s",
+        min=1.0,
+        max=86_400.0,
+        callback=finite,
+        hidden=True,
+        help="Seconds until a silent worker's place is taken from it.",
+    ),
 ]
 IntoExisting = Annotated[
     bool,
     typer.Option("--into-existing", help="Create the study in a database that holds another program's tables."),
 ]
+MOST_THREADS = 1024
+Threads = Annotated[int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help="CPU threads; default all.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 WIDE = 1000

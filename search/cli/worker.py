@@ -17,6 +17,7 @@ from search.cli.options import (
     Rename,
     Storage,
     StudySource,
+    Threads,
     Trials,
     asked_study,
     tried_files,
@@ -28,7 +29,7 @@ from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 def worker(
     study: StudySource,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default all.")] = None,
+    threads: Threads = None,
     trials: Trials = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
@@ -39,7 +40,7 @@ def worker(
     outage_s: OutageS = DEFAULT_LIMIT_S,
     lease_s: LeaseS = DEFAULT_LEASE_S,
     tpu: Annotated[str | None, typer.Option("--tpu", metavar="NAME", help="A TPU elsewhere.")] = None,
-    memory_mib: Annotated[int | None, typer.Option("--memory-mib", min=1, hidden=True)] = None,
+    memory_mib: Annotated[int | None, typer.Option("--memory-mib", min=1, max=2**31 - 1, hidden=True)] = None,
     worker_id: Annotated[str | None, typer.Option("--worker-id", hidden=True)] = None,
 ) -> None:
     """Run one worker here until no place is free; run it on any machine that reaches the storage.

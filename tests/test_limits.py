@@ -1,11 +1,11 @@
 """Numbers no trial can survive are refused when somebody gives them; what was stored before goes on."""
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-import typer
 from conftest import Cli
 from making import TINY, make, open_study
 from sqlalchemy import update
@@ -71,18 +71,23 @@ def test_each_number_has_a_bound(override: str, line: str) -> None:
 
 def test_each_option_has_a_bound() -> None:
     """A command's numbers too, whichever option comes next."""
-    group: Any = typer.main.get_command(app)
-    commands = [command for one in group.commands.values() for command in getattr(one, "commands", {"": one}).values()]
-    numbers = [
-        (command.name, option.name, option.type)
-        for command in commands
-        for option in command.params
-        if getattr(getattr(option, "type", None), "name", "").startswith(("int", "float"))
-    ]
-    assert len(numbers) > 10
-    for command, option, kind in numbers:
-        assert getattr(kind, "min", None) is not None, (command, option)
-        assert getattr(kind, "max", None) is not None, (command, option)
+    found = 0
+    for command in [*app.registered_commands, *(one for group in app.registered_groups for one in _commands(group))]:
+        assert command.callback is not None
+        module = vars(sys.modules[command.callback.__module__])
+        for name, hint in command.callback.__annotations__.items():
+            annotated = eval(hint, module | {"Path": Path}) if isinstance(hint, str) else hint
+            kinds = {getattr(annotated, "__origin__", None), *get_args(getattr(annotated, "__origin__", None))}
+            if kinds & {int, float}:
+                (option,) = annotated.__metadata__
+                assert option.min is not None, (command.name, name)
+                assert option.max is not None, (command.name, name)
+                found += 1
+    assert found > 10
+
+
+def _commands(group: Any) -> Any:
+    return group.typer_instance.registered_commands
 
 
 @pytest.mark.parametrize(

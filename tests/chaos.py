@@ -55,13 +55,14 @@ class Mode:
     more_places: int  # when all are used and more workers are to be killed
     others: dict[str, float] = field(default_factory=dict)  # how often each happens, beside the kills
     at_the_end: bool = False  # kills come where a trial ends
+    after_a_trial: bool = False  # between two disasters a trial ends, or slow machines would only kill what starts
 
 
 ALL = {"stop": 0.10, "launcher": 0.06, "outage": 0.06, "preempt": 0.10, "recoveries": 0.06}
 MODES = {
     "long": Mode(HERE / "chaos.toml", (1.0, 6.0), 0.85, 4, ALL),
-    "short": Mode(HERE / "chaos-short.toml", (0.2, 4.0), 0.95, 40),
-    "ends": Mode(HERE / "chaos-short.toml", (0.2, 4.0), 1.0, 40, at_the_end=True),
+    "short": Mode(HERE / "chaos-short.toml", (0.0, 2.0), 0.95, 40, after_a_trial=True),
+    "ends": Mode(HERE / "chaos-short.toml", (0.0, 1.0), 1.0, 40, at_the_end=True, after_a_trial=True),
 }
 HEADER = (
     "| trials | database | kills | stopped | preempted | launchers killed | outages | places | pruned | attempts "
@@ -99,6 +100,8 @@ class Chaos:
         self._launch()
         until(self._begun, "the first claim", timeout_s=300)
         while self.happened["kill"] < kills:
+            if self.mode.after_a_trial:
+                self._wait_for_a_trial()
             time.sleep(self._random.uniform(*self.mode.pause_s))
             self._keep_going()
             self._happen()
@@ -109,6 +112,16 @@ class Chaos:
         with contextlib.suppress(StudyNotFoundError):
             return bool(self._holders())
         return False
+
+    def _wait_for_a_trial(self) -> None:
+        assert self._launcher is not None
+        launcher, used = self._launcher, self._used()
+        until(lambda: launcher.poll() is not None or self._used() > used, "a trial to end", timeout_s=300)
+
+    def _used(self) -> int:
+        study = self.study()
+        with contextlib.closing(study.backend):
+            return Places.of(study).counts().used
 
     def _happen(self) -> None:
         name = "kill"

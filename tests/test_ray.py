@@ -12,6 +12,7 @@ from making import TINY, make
 from optuna.trial import TrialState
 from waiting import until
 
+from search.exits import Exit
 from search.nvidia import NoSuchDeviceError
 from search.seeds import trial_seed
 from storage.backend import Backend
@@ -131,7 +132,7 @@ def test_a_gpu_without_room_is_given_up(cluster: Cluster, study: StoredStudy, sq
     full = {"FAKE_FULL": " ".join(str(trial_seed(0, place)) for place in range(6))}
     launch = start("launch", "tiny", "--on", "ray", "--devices", "gpu", AFFINITY_SEARCH_STORAGE=sqlite_url, **full)
     try:
-        assert launch.ended(120) == 1
+        assert launch.ended(120) == Exit.OUT_OF_MEMORY
     finally:
         cluster.remove_node(node)
     last = launch.said.splitlines()[-1]

@@ -27,6 +27,7 @@ class Gpu:
     total_mib: int = 0
     free_mib: int = 0
     lost: str | None = None  # why NVML cannot read it
+    capability: int = 0  # compute capability, its first number; 0: NVML does not tell
 
     @property
     def label(self) -> str:
@@ -62,7 +63,14 @@ def _gpu(pynvml: Any, index: int) -> Gpu:
         uuid, name = _text(pynvml.nvmlDeviceGetUUID(handle)), _text(pynvml.nvmlDeviceGetName(handle))
     except pynvml.NVMLError as error:
         return Gpu(index, lost=str(error))
-    return Gpu(index, uuid, name, memory.total >> 20, memory.free >> 20)
+    return Gpu(index, uuid, name, memory.total >> 20, memory.free >> 20, capability=_capability(pynvml, handle))
+
+
+def _capability(pynvml: Any, handle: Any) -> int:
+    try:
+        return int(pynvml.nvmlDeviceGetCudaComputeCapability(handle)[0])
+    except (pynvml.NVMLError, AttributeError):  # older drivers, or versions of pynvml
+        return 0
 
 
 def _text(said: str | bytes) -> str:

@@ -37,6 +37,8 @@ class Objective:
         Raises:
             DataError: the data set is not there, cannot be read, or has too few images.
         """
+        from search import devices
+
         # What trains is imported here too: what is wrong with it is then known before a place is claimed.
         from search.training import datasets, fit  # noqa: F401
 
@@ -52,6 +54,9 @@ class Objective:
         self._test: Split | None = None
         self._trainer: Trainer | None = None
         self._max_centers = 0
+        # A batch that the images do not fill would be filled up with copies of them. A TPU's cores take equal parts.
+        most, cores = len(self._train), devices.replicas()
+        self._batch = min(spec.training.batch, max(cores, most - most % cores))
 
     def run(
         self,
@@ -85,6 +90,14 @@ class Objective:
         except OutOfMemoryError:
             self._trainer = None  # its variables and functions would hold on to what room there is
             raise
+
+    @property
+    def note(self) -> str | None:
+        """What differs from the study file, for people."""
+        asked = self._spec.training.batch
+        if asked == self._batch:
+            return None
+        return f"training.batch is {asked}, and there are {len(self._train)} training images: batches of {self._batch}"
 
     @property
     def class_sizes(self) -> tuple[int, ...]:
@@ -137,7 +150,7 @@ class Objective:
             ),
             TrainingConfig(
                 training.epochs,
-                training.batch,
+                self._batch,
                 training.learning_rate,
                 tuple(training.drops),
                 training.augment,

@@ -15,6 +15,7 @@ from search.deadline import Deadline
 from search.nvidia import card
 from search.objective import Objective
 from search.pictures import Album
+from search.precision import settle
 from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.stopping import StopListener
@@ -104,7 +105,7 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Wo
     gpu = card(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
     devices.configure(options.device, options.threads, options.memory_mib)
     asked, widths = study.spec.training.precision, study.spec.network.widths
-    study = study.settle_precision(devices.settle_precision(asked, widths))
+    study = settle(study, devices.settle_precision(asked, widths), options.device == "cpu", say)
     holder = Holder(
         worker=options.worker_id or new_worker_id(),
         host=socket.gethostname(),
@@ -114,6 +115,8 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Wo
     say(f"worker {holder.worker} on {holder.device}, {study.precision}, study {study.name}")
     images = StudyImages(study, options.data_dir, say)
     objective = Objective(study.spec, study.settled_precision, images.folder, seen=images)
+    if objective.note:
+        say(objective.note)
     places = Places.of(study, options.lease_s)
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)

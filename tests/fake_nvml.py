@@ -13,6 +13,7 @@ class FakeNvml:
         self.names = names
         self.free_mib = 70_000
         self.lost: set[str] = set()  # names of those that are on the bus, but do not answer
+        self.capabilities: dict[str, int] = {}  # by name, where it is not 8
         self.fails = False
         self.bytes = False  # whether it answers with bytes, as its older versions
         self.open = False
@@ -47,6 +48,9 @@ class FakeNvml:
 
     def nvmlDeviceGetUUID(self, handle: str) -> str | bytes:  # noqa: N802
         return self._said(f"GPU-{handle.split()[-1]}-fake")
+
+    def nvmlDeviceGetCudaComputeCapability(self, handle: str) -> list[int]:  # noqa: N802
+        return [self.capabilities.get(handle, 8), 0]
 
     def _said(self, text: str) -> str | bytes:
         return text.encode() if self.bytes else text

@@ -52,6 +52,7 @@ class FakeObjective:
     def __init__(self, spec: Any, precision: str, data_dir: Path | None, *, seen: Any = None) -> None:
         self.epochs = spec.training.epochs
         self.class_sizes = (1,) * N_CLASSES
+        self.note = None
         self.test_is_open = False
         self.begun = 0
         self.last: tuple[dict[str, float | int], int] | None = None

@@ -81,6 +81,10 @@ def launch(
     new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
     if on:
         slots, new_worker = _on_ray(on, stored, devices, workers)
+    else:
+        from search.precision import settle_for
+
+        stored = settle_for(stored, slots, say)
     # The rest of its arguments are where to show things, which is known when the screen is set up.
     launcher = partial(
         Launcher, stored, slots, data_dir, lease_s=lease_s, files=files, outage_s=outage_s, new_worker=new_worker

@@ -108,11 +108,16 @@ def settle_precision(requested: str, widths: Sequence[int] = ()) -> str:
         return requested
     if requested != "auto":
         raise DeviceError(f"There is no precision {requested!r}; use auto, {', '.join(PRECISIONS)}.")
-    if _configured.kind == "gpu":
-        capability = _gpu_details().get("compute_capability", (0, 0))[0]
+    capability = _gpu_details().get("compute_capability", (0, 0))[0] if _configured.kind == "gpu" else 0
+    return precision_on(_configured.kind, capability, widths)
+
+
+def precision_on(kind: str, capability: int, widths: Sequence[int]) -> str:
+    """What "auto" becomes on a cpu, a gpu of that compute capability, or a tpu; needs no backend."""
+    if kind == "gpu":
         half = (name for least, name in _TENSOR_CORES.items() if capability >= least)
         return next(half, "float32")
-    if _configured.kind == "tpu":
+    if kind == "tpu":
         return "mixed_bfloat16"
     whole = all(width % _ONEDNN_BLOCK == 0 for width in widths)
     return "mixed_bfloat16" if backend() == "tensorflow" and whole and cpu_multiplies_bfloat16() else "float32"

@@ -211,7 +211,8 @@ class TestStudyFigures:
         staircase = made["best-value"].data[0]
         assert list(staircase.y) == sorted(staircase.y), "the best only rises"
         assert staircase.x[-1] == 30
-        pruned, complete = made["lambda-sigma"].data
+        pruned, in_legend, complete, _ = made["lambda-sigma"].data
+        assert (in_legend.name, in_legend.marker.symbol) == (PRUNED, pruned.marker.symbol)
         assert (pruned.name, complete.name) == (PRUNED, COMPLETE)
         assert pruned.marker.symbol != complete.marker.symbol
         for trace in (pruned, complete):
@@ -227,8 +228,8 @@ class TestStudyFigures:
         )
         made = figures(points, "holdout")
         traces = made["lambda-sigma"].data
-        assert sum(len(trace.x) for trace in traces) <= MOST_POINTS + 1
-        assert 0.99 in traces[-1].marker.color
+        assert sum(len(trace.x) for trace in traces) <= MOST_POINTS + 3
+        assert 0.99 in traces[-2].marker.color
         assert sum(len(figure.to_json()) for figure in made.values()) < 1_000_000
 
     def test_pruned_trials_are_most_points_and_failed_ones_none(self) -> None:

@@ -97,10 +97,33 @@ def test_attributes_are_short_and_named_in_the_tables(sqlite: Backend) -> None:
     assert not {"made_by", "scores"} & (columns.keys() | complete.keys() | failed.keys())
 
 
+def test_a_value_is_short_enough_for_large_type(sqlite: Backend) -> None:
+    study = make(sqlite, trials=1)
+    begin(study, 0.12345678).complete()
+    answer = Page(sqlite).study()
+    assert [trial["values"] for trial in (*answer["trials"], *answer["best_trials"])] == [[0.876543]] * 2
+    assert study.optuna.best_value == 1 - 0.12345678, "the database keeps all digits"
+
+
 def test_epochs_count_from_one(sqlite: Backend) -> None:
     begin(make(sqlite), 0.1, 0.2).complete()
     (trial,) = Page(sqlite).study()["trials"]
     assert [score["step"] for score in trial["intermediate_values"]] == [1, 2]
+
+
+def test_of_a_large_study_only_the_best_curves_are_drawn(sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make(sqlite, trials=5)
+    for macro_f1 in (0.2, 0.9):
+        begin(study, macro_f1).complete()
+    begin(study, 0.1).fail("diverged", "NaN")
+    begin(study, 0.1)
+
+    def curves() -> list[int]:
+        return [len(trial["intermediate_values"]) for trial in Page(sqlite).study()["trials"]]
+
+    assert curves() == [1, 1, 1, 1]
+    monkeypatch.setattr("search.dashboard.readable.MOST_CURVES", 1)
+    assert curves() == [0, 1, 0, 1], "the best, and the running one"
 
 
 def test_a_poll_sees_how_a_trial_ended_and_ranks_follow(sqlite: Backend) -> None:

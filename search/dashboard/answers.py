@@ -24,6 +24,7 @@ WORTH_COMPRESSING = 2048  # bytes
 # Long values without a blank would make the page as wide as they are, and everything else on it.
 STYLE = b"""<style>
 body { overflow-wrap: anywhere }
+* { scrollbar-color: #808080 transparent } /* white ones shine on the dark page */
 table:not([class]) :is(th, td) { padding: 2px 12px; text-align: left } /* those in notes */
 </style>"""
 # The page has no reading mode of its own: without this it offers buttons that can only fail. Should a later version

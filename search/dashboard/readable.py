@@ -29,6 +29,8 @@ KEPT_TOGETHER = (MADE_BY, SCORES)
 # In the order in which the page shows them.
 NUMBERS = ("macro_f1", "minority_f1", "majority_f1", "best_epoch", "epochs", "duration_s", "place", "attempt", "seed")
 TEXTS = ("worker", "device")
+# The page draws every curve it is sent: thousands keep a browser busy for minutes. Of a large study the best are sent.
+MOST_CURVES = 300
 TRIALS_A_SECOND = 500  # how long a look at a study is believed: of 5,000 trials for ten seconds
 EARLIER_NOTES = "**Rank "  # earlier versions stored notes of the best trials, which nobody keeps true any more
 
@@ -98,6 +100,12 @@ def _show(shown: dict[str, Any], trial: FrozenTrial, standing: Standing) -> None
     """`shown` is optuna-dashboard's answer for the trial."""
     attrs = attributes(trial)
     shown["user_attrs"] = [{"key": key, "value": value} for key, value in short_attributes(trial, attrs).items()]
+    if "values" in shown:  # shown in large type; an infinite one is a word
+        shown["values"] = [round(value, 6) if isinstance(value, float) else value for value in shown["values"]]
+    if trial.state.is_finished() and standing.ranks.get(trial.number, MOST_CURVES + 1) > MOST_CURVES < len(
+        standing.ranks
+    ):
+        shown["intermediate_values"] = []
     for score in shown["intermediate_values"]:
         score["step"] += 1  # people count epochs from 1
     note = shown["note"]

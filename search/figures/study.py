@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 # A figure is stored in pieces of 2 kB and sent with the study: of more trials, an even choice and the best is shown.
 MOST_POINTS = 500
+# The page may be light or dark: a figure has no ground of its own, and greys that can be read on both.
+CLEAR, GREY, FAINT = "rgba(0,0,0,0)", "#808080", "rgba(128,128,128,0.25)"
+LINES = {"gridcolor": FAINT, "zerolinecolor": FAINT}
 STATES = {
     "complete": {"symbol": "circle", "size": 9},
     "pruned (best of its epochs)": {"symbol": "x-thin-open", "size": 6},
@@ -92,8 +95,9 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
     margin = {"l": 60, "r": 20, "t": 70, "b": 50}
     legend = {"orientation": "h", "y": -0.2}
     figure.update_layout(title=heading, template="none", margin=margin, legend=legend, height=440, **layout)
-    figure.update_xaxes(title=x)
-    figure.update_yaxes(title=y)
+    figure.update_layout(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY})
+    figure.update_xaxes(title=x, **LINES)
+    figure.update_yaxes(title=y, **LINES)
     return figure
 
 
@@ -133,7 +137,7 @@ def _best(points: Sequence[Point], protocol: str) -> Figure:
             yaxis=f"y{axis}",
             showlegend=False,
         )
-        figure.update_layout({f"xaxis{axis or ''}": {"title": title}})
+        figure.update_layout({f"xaxis{axis}": {"title": title} | LINES, f"yaxis{axis}": LINES})
     return figure
 
 
@@ -145,7 +149,10 @@ def _scatter(figure: Figure, points: Sequence[Point], x: Of, y: Of, colour: Of |
             marker = STATES[state] | {"line": {"width": 1.5}, "color": COLOURS[0]}
             marker |= {"color": _rounded(map(colour, mine)), "coloraxis": "coloraxis"} if colour else {}
             places = {"x": _rounded(map(x, mine)), "y": _rounded(map(y, mine)), "text": _hover(mine)}
-            figure.add_scatter(**places, mode="markers", name=state, hoverinfo="text", marker=marker, showlegend=True)
+            figure.add_scatter(**places, mode="markers", name=state, hoverinfo="text", marker=marker, showlegend=False)
+            # In the legend a marker that is coloured point by point is black, which is not seen on a dark page.
+            grey = STATES[state] | {"line": {"width": 1.5}, "color": GREY}
+            figure.add_scatter(x=[None], y=[None], mode="markers", name=state, marker=grey, showlegend=True)
 
 
 def _by_macro_f1(figure: Figure, points: Sequence[Point], x: Of, y: Of) -> None:

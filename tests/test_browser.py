@@ -132,6 +132,11 @@ def test_a_visitor_signs_in_looks_around_and_can_delete_nothing(
     until(lambda: page.all(".js-plotly-plot .scatterlayer .point"), "points in the history plot")
     page.keep("3-study")
 
+    page.open("/dashboard/studies/1/trials?numbers=0")
+    page.shows("Complete, rank ", "images scored", "best_epoch")
+    width, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert width <= window
+
     page.open("/dashboard/studies/1/trials?numbers=11")
     page.shows("Trial 11 (trial_id=12)", "Artifacts", "curve.png", "page.html")
     (picture,) = page.all("img[src*='/artifacts/']")

@@ -20,9 +20,9 @@ from search.reports import Report, Reports
 from search.seeds import trial_seed
 from search.training.results import best_epoch
 from search.view import params_text
-from storage.attributes import DIAGNOSTICS, SCORES
+from storage.attributes import DIAGNOSTICS, FIRST_EPOCH, SCORES
 from storage.errors import LostPlaceError
-from storage.patience import at_once
+from storage.patience import at_once, is_transient
 from storage.places import Claim, Holder, Places
 from storage.recovery import end_trial
 from storage.study import StoredStudy
@@ -31,6 +31,9 @@ from storage.tables import Cause, PlaceState
 if TYPE_CHECKING:
     from search.training.checkpoints import TrainingState
     from search.training.fit import EpochScore, TrainingResult
+
+
+TELL_SHARE_EVERY_S = 10.0
 
 
 class Attempt:
@@ -57,6 +60,7 @@ class Attempt:
         self._resumed = 0  # epochs that an earlier attempt has trained
         self._ending = threading.RLock()  # taken by the thread that ends the attempt, and never given back
         self._started = time.monotonic()
+        self._tell_share_at = self._started + TELL_SHARE_EVERY_S
         trial_id, self.params = ask(study, claim, self.seed, holder, versions, self._key)
         self.record = TrialRecord(study, trial_id)
         self._begin()
@@ -97,6 +101,18 @@ class Attempt:
         report = Report(score.epoch, self._best)
         if self._reports.add(report, lambda: not decided and self.record.trial.should_prune()):
             raise optuna.TrialPruned
+
+    def tell_share(self, share: float) -> None:
+        """Of the first epoch, now and then: until it is over nothing else would show that the training moves."""
+        if self._scores or not share or time.monotonic() < self._tell_share_at:
+            return
+        self._tell_share_at = time.monotonic() + TELL_SHARE_EVERY_S
+        try:
+            with at_once():
+                self.record.describe(**{FIRST_EPOCH: round(share, 3)})
+        except Exception as error:
+            if not is_transient(error):  # it only informs
+                raise
 
     def _report(self, report: Report) -> None:
         self.record.report(report.value, report.epoch)

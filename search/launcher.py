@@ -13,7 +13,9 @@ from search.exits import Exit
 from search.logs import new_folder
 from search.reporting import ReportingThread
 from search.signals import StopSignals
+from search.snapshot import last_end_s, take
 from search.stopping import StopListener
+from search.view import rough_text
 from search.worker import sweep
 from search.worker_process import WorkerProcess, exit_text
 from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
@@ -50,7 +52,7 @@ class Launcher:
         slots: Sequence[Slot],
         data_dir: Path | None,
         *,
-        show: Callable[[StoredStudy], None],
+        show: Callable[[StoredStudy, Sequence[str]], None],
         say: Callable[[str], None],
         logs: Path | None = None,
         lease_s: float = DEFAULT_LEASE_S,
@@ -79,8 +81,10 @@ class Launcher:
     def _places(self) -> Places:
         return Places.of(self._study)
 
-    def run(self) -> Exit:
-        """Returns DONE when every place is used, NO_SCORE if all that were used now failed, STOPPED if some are left.
+    def run(self, signals: StopSignals | None = None) -> Exit:
+        """`signals` are heard already, or from here on.
+
+        Returns DONE when every place is used, NO_SCORE if all that were used now failed, STOPPED if some are left.
 
         Raises:
             WorkersDieError: no device is left where workers can work (theirs is gone or full, two ran out of memory, or
@@ -88,7 +92,7 @@ class Launcher:
                 the same cause.
             VanishedError: the SQLite file is gone; so are the workers.
         """
-        with StopSignals() as signals:
+        with contextlib.nullcontext(signals) if signals else StopSignals() as signals:
             # A database that is away must not end the search: the workers wait for it, and so does their launcher.
             patience = Patience(self._say, limit_s=self._outage_s, give_up=signals.should_stop)
             self._study = self._study.made_patient(patience)
@@ -110,7 +114,7 @@ class Launcher:
     def _watch(self, signals: StopSignals) -> None:
         try:
             while self._step(signals):
-                self._show(self._study)
+                self._show(self._study, [worker.worker_id for worker in self.workers if worker.process])
                 time.sleep(POLL_S)
         finally:
             self._end_all()
@@ -252,8 +256,13 @@ class Launcher:
         for worker in self.workers:
             worker.tell(number)
         if self._told != number:
-            self._say(STOPPING if number == signal.SIGTERM else DRAINING)
+            self._say(STOPPING if number == signal.SIGTERM else self._draining_text())
             self._told = number
+
+    def _draining_text(self) -> str:
+        lasts = last_end_s(take(self._study))
+        about = "" if lasts is None else f" (at most about {rough_text(lasts)})"
+        return f"finishing the running trials{about}, no new ones; Ctrl-C again gives them back and stops now"
 
     def _end_all(self) -> None:
         """Whatever way the launcher leaves, no worker stays behind and no place stays held by one."""
@@ -271,4 +280,3 @@ class Launcher:
 
 
 STOPPING = "stopping now: running trials are given back"
-DRAINING = "finishing the running trials, no new ones; Ctrl-C again gives them back and stops now"

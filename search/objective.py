@@ -100,6 +100,11 @@ class Objective:
         return f"training.batch is {asked}, and there are {len(self._train)} training images: batches of {self._batch}"
 
     @property
+    def epoch_share(self) -> float:
+        """How much of the present epoch's steps is done, from 0 to 1."""
+        return 0.0 if self._trainer is None else self._trainer.epoch_share
+
+    @property
     def class_sizes(self) -> tuple[int, ...]:
         """Training images of each class."""
         from search.training.datasets import FACTS

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from storage.attributes import attributes
+from storage.attributes import FIRST_EPOCH, attributes
 from storage.errors import NothingToExportError
 from storage.export import best_trials
 from storage.places import Places
 from storage.study import StoredStudy
 from storage.tables import PlaceState, Stop
 from storage.tallies import Counts
+
+ENOUGH = 2  # used places, and one for each worker, until their mean time says something about the next
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Running:
     attempt: int
     trial: int | None
     epoch: int  # finished epochs
+    share: float  # of the first epoch, while it lasts
     score: float | None  # the best macro F1 so far
     since_s: float
 
@@ -57,7 +61,8 @@ class Snapshot:
     best: Best | None
     running: tuple[Running, ...]
     attempts: int  # Optuna trials begun, whatever became of them
-    left_s: float | None  # None before the first place is used
+    left_s: float | None  # None while nothing is known
+    left_is_most: bool  # whether it takes every trial for a whole one: so far too few have ended
     failures: dict[str, int]  # why places were spent without a value, and how many
     stopped: Stop | None  # since `stop`, until `launch`
     foreign: int  # trials that another program put into the study, which nobody trains here
@@ -79,14 +84,15 @@ class Snapshot:
             "best": best,
             "running": running,
             "left_s": self.left_s,
+            "left_is_most": self.left_is_most,
             "failures": self.failures,
             "stopped": self.stopped,
             "foreign": self.foreign,
         }
 
 
-def take(study: StoredStudy) -> Snapshot:
-    """Read the study's present state."""
+def take(study: StoredStudy, workers: int = 0) -> Snapshot:
+    """Read the study's present state. `workers` are known to work on it, even if some are between two trials."""
     places = Places(study.backend, study.token)
     now = study.backend.time()
     held = places.rows(PlaceState.HELD)
@@ -94,6 +100,10 @@ def take(study: StoredStudy) -> Snapshot:
     trials = {t.number: t for t in study.optuna.get_trials(deepcopy=False)}
     own = sum("place" in attributes(trial) for trial in trials.values())
     spec = study.spec
+    running = tuple(_running(row, trials.get(row["trial"]), now) for row in held)
+    workers = max(workers, len(running))
+    known = counts.used >= max(ENOUGH, workers)
+    trial_s = places.mean_duration_s() if known else _whole_s(running, spec.training.epochs)
     return Snapshot(
         study=spec.name,
         protocol=spec.protocol,
@@ -102,9 +112,10 @@ def take(study: StoredStudy) -> Snapshot:
         epochs=spec.training.epochs,
         counts=counts,
         best=_best(study),
-        running=tuple(_running(row, trials.get(row["trial"]), now) for row in held),
+        running=running,
         attempts=own,
-        left_s=_left_s(places.mean_duration_s(), counts, [max(0.0, now - row["claimed_at"]) for row in held]),
+        left_s=_left_s(trial_s, counts, running, workers),
+        left_is_most=not known,
         failures=places.failures() if counts.failed else {},
         stopped=study.stopped,
         foreign=len(trials) - own,
@@ -129,15 +140,30 @@ def _running(row: dict[str, Any], trial: FrozenTrial | None, now: float) -> Runn
         attempt=row["attempt"],
         trial=row["trial"],
         epoch=len(scores),
+        share=0.0 if scores or trial is None else float(attributes(trial).get(FIRST_EPOCH, 0.0)),
         score=1.0 - min(scores.values()) if scores else None,
         since_s=max(0.0, now - row["claimed_at"]),
     )
 
 
-def _left_s(mean_s: float | None, counts: Counts, running_s: list[float]) -> float | None:
-    """Mean time of a used place × free places, and what the running ones have left of it, / workers at it now."""
+def _whole_s(running: Sequence[Running], epochs: int) -> float | None:
+    """How long a whole trial takes, by what those that run have done so far; None before they have told of anything."""
+    told = [one.since_s / (one.epoch + one.share) for one in running if one.epoch + one.share]
+    return epochs * sum(told) / len(told) if told else None
+
+
+def _left_s(trial_s: float | None, counts: Counts, running: Sequence[Running], workers: int) -> float | None:
+    """A trial's time × free places, and what the running ones have left of it, / workers."""
     if counts.used == counts.total:
         return 0.0
-    if mean_s is None or not running_s:
+    if trial_s is None or not running:
         return None
-    return (mean_s * counts.free + sum(max(0.0, mean_s - s) for s in running_s)) / len(running_s)
+    return (trial_s * counts.free + sum(max(0.0, trial_s - one.since_s) for one in running)) / workers
+
+
+def last_end_s(snapshot: Snapshot) -> float | None:
+    """When the last of the running trials will have ended, if none of them is pruned; None if that is not known."""
+    whole_s = _whole_s(snapshot.running, snapshot.epochs)
+    if whole_s is None:
+        return None
+    return max(max(0.0, whole_s - one.since_s) for one in snapshot.running)

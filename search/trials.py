@@ -106,7 +106,7 @@ class Worker:
                 outcome = self._train(
                     attempt,
                     checkpoint,
-                    lambda: self._stepped() or keeper.lost or attempt.study.backend.vanished or should_stop(),
+                    lambda: self._stepped(attempt) or keeper.lost or attempt.study.backend.vanished or should_stop(),
                 )
                 unfinished = isinstance(outcome, Exception) and not isinstance(outcome, ENDS)
                 if unfinished and not keeper.lost:  # a lost place's file is its new holder's
@@ -125,8 +125,9 @@ class Worker:
             self.files.drop_checkpoint(claim.number)
         return used
 
-    def _stepped(self) -> bool:
+    def _stepped(self, attempt: Attempt) -> bool:
         """Training asks after every step whether to stop: the first time, how long the start took is told."""
+        attempt.tell_share(self.objective.epoch_share)
         if not self.has_stepped:
             self.has_stepped = True
             leave_what_is_here()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 
 from rich.console import Group, RenderableType
@@ -56,7 +57,20 @@ def left_text(snapshot: Snapshot) -> str:
     """How long the rest takes, or why nobody can say."""
     if not snapshot.running:
         return "unknown: nobody is working on it"
-    return "known after the first trial" if snapshot.left_s is None else f"about {duration_text(snapshot.left_s)}"
+    return "known in the first epoch" if snapshot.left_s is None else _estimate(snapshot)
+
+
+def _estimate(snapshot: Snapshot) -> str:
+    most = "at most " if snapshot.left_is_most else ""
+    return f"{most}about {rough_text(snapshot.left_s or 0.0)}"
+
+
+def rough_text(seconds: float) -> str:
+    """An estimate, in as few digits as it deserves: it is read again every second."""
+    for least, step in ((4 * 3600.0, 1800), (3600.0, 600), (600.0, 60), (120.0, 30)):
+        if seconds >= least:
+            return duration_text(step * round(seconds / step)).removesuffix(" 0 s").removesuffix(" 0 min")
+    return duration_text(10 * math.ceil(seconds / 10))
 
 
 def notices(snapshot: Snapshot) -> list[str]:
@@ -92,11 +106,13 @@ def plural(count: int, noun: str) -> str:
 
 def plain_line(snapshot: Snapshot) -> str:
     """The budget in one line, for logs."""
-    left = f"; about {duration_text(snapshot.left_s)} left" if snapshot.left_s else ""
-    return counts_text(snapshot) + left
+    left = f"; {_estimate(snapshot)} left" if snapshot.left_s else ""
+    at = [f"{epochs_done(one)}/{snapshot.epochs}" for one in snapshot.running if one.epoch or one.share]
+    epochs = f" (epoch {', '.join(at)})" if at else ""
+    return counts_text(snapshot) + epochs + left
 
 
-def panel(snapshot: Snapshot, hint: str = "") -> RenderableType:
+def panel(snapshot: Snapshot, hint: str = "", starting: str = "") -> RenderableType:
     """The live view: budget, best, workers, time left."""
     counts = snapshot.counts
     head = Text.assemble(
@@ -115,11 +131,29 @@ def panel(snapshot: Snapshot, hint: str = "") -> RenderableType:
     parts += [Text(line, style="yellow") for line in notices(snapshot)]
     if snapshot.running:
         parts.append(_workers_table(snapshot))
-    if counts.used < counts.total:
+    if starting:
+        parts.append(Text(starting))
+    if counts.used < counts.total and not (starting and not snapshot.running):
         parts.append(Text(f"time left  {left_text(snapshot)}"))
     if hint:
         parts.append(Text(hint, style="dim"))
     return Group(*parts)
+
+
+def epochs_done(running: Running) -> str:
+    """`7`, and within the first epoch `0.35`."""
+    return f"{running.share:.2f}" if running.share and not running.epoch else str(running.epoch)
+
+
+def starting_text(starting: int) -> str:
+    """What workers do before their first trial; it takes ten seconds or more."""
+    return f"{plural(starting, 'worker')} starting: importing {backend_name()}, reading the images"
+
+
+def backend_name() -> str:
+    from search.devices.packages import backend
+
+    return {"tensorflow": "TensorFlow", "jax": "JAX"}.get(backend(), "Keras")
 
 
 def _workers_table(snapshot: Snapshot) -> Fitted:
@@ -133,7 +167,7 @@ def _worker_row(running: Running, epochs: int) -> tuple[str, ...]:
         running.worker,
         running.device,
         "-" if running.trial is None else str(running.trial),
-        f"{running.epoch}/{epochs}",
+        f"{epochs_done(running)}/{epochs}",
         "-" if running.score is None else f"{running.score:.4f}",
         duration_text(running.since_s),
     )

@@ -15,6 +15,9 @@ SCORES = "scores"
 DIAGNOSTICS = "diagnostics"  # among the scores: those of the last epoch
 
 
+FIRST_EPOCH = "first_epoch"  # how much of it is done, from 0 to 1, while it lasts
+
+
 def attributes(trial: FrozenTrial) -> dict[str, Any]:
     """The trial's user attributes, with the single ones of those kept together among them."""
     attrs = trial.user_attrs

@@ -55,6 +55,7 @@ class FakeObjective:
         self.note = None
         self.test_is_open = False
         self.begun = 0
+        self.epoch_share = 0.0
         self.last: tuple[dict[str, float | int], int] | None = None
 
     def run(

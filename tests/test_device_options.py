@@ -89,7 +89,7 @@ class TestLaunch:
         """Those of the launcher, which starts nothing."""
         found: list[Slot] = []
 
-        def run(self: Launcher) -> Exit:
+        def run(self: Launcher, signals: object) -> Exit:
             found.extend(worker.slot for worker in self.workers)
             return Exit.DONE
 

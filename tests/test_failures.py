@@ -394,7 +394,7 @@ TWO_CARDS = (card_slot(0), card_slot(1))
 
 def launch(study: StoredStudy, slots: Sequence[Slot], say: Callable[[str], None], **more: Any) -> bool:
     """With real worker processes."""
-    return Launcher(study, slots, None, show=lambda study: None, say=say, **more).run() == Exit.DONE
+    return Launcher(study, slots, None, show=lambda study, workers: None, say=say, **more).run() == Exit.DONE
 
 
 def states(study: StoredStudy) -> list[PlaceState]:

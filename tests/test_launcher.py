@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -150,7 +151,7 @@ class TestDeaths:
     def test_no_worker_outlives_its_launcher_s_failure(
         self, study: StoredStudy, fake_workers: None, gate: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail_when_both_wait(shown: StoredStudy) -> None:
+        def fail_when_both_wait(shown: StoredStudy, workers: Sequence[str]) -> None:
             if len(waiting(shown)) == 2:
                 raise RuntimeError("the terminal is gone")
 

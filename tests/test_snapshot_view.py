@@ -11,10 +11,22 @@ from rich.live import Live
 
 from search.attempt import Attempt
 from search.progress import LivePanel, PlainLines, progress_for
-from search.snapshot import Snapshot, take
-from search.view import best_text, duration_text, panel, params_text, plain_line
+from search.snapshot import Snapshot, last_end_s, take
+from search.view import (
+    best_text,
+    duration_text,
+    epochs_done,
+    left_text,
+    panel,
+    params_text,
+    plain_line,
+    rough_text,
+)
+from search.workload import long_trial_warning, trial_flop
 from storage.backend import Backend
 from storage.study import StoredStudy
+from storage.tables import USED, PlaceState
+from studies.files import load
 
 
 def shown(snapshot: Snapshot) -> str:
@@ -102,6 +114,85 @@ def test_parameters() -> None:
     assert params_text({}) == "softmax"
 
 
+class TestEstimates:
+    """Withheld until they mean something, and calm from then on."""
+
+    def snapshot(self, study: StoredStudy, *, now: float, workers: int = 0) -> Snapshot:
+        """`now` seconds after the claim of the held places; used ones took a minute each."""
+        with study.backend.engine.begin() as connection:
+            held, used = PlaceState.HELD, ", ".join(f"'{state}'" for state in USED)
+            connection.exec_driver_sql(
+                f"UPDATE affinity_places SET claimed_at = {study.backend.time() - now} WHERE state = '{held}'"
+            )
+            connection.exec_driver_sql(
+                f"UPDATE affinity_places SET claimed_at = 100, finished_at = 160 WHERE state IN ({used})"
+            )
+        return take(study, workers)
+
+    @pytest.fixture
+    def begun(self, sqlite: Backend) -> tuple[StoredStudy, Attempt]:
+        study = make(sqlite, overrides=["training.epochs=10"])
+        worker = worker_for(study, "busy")
+        claim = worker.places.claim(worker.holder)
+        assert claim is not None
+        return study, Attempt(study, claim, worker.holder, {})
+
+    def test_progress_within_the_first_epoch(
+        self, begun: tuple[StoredStudy, Attempt], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study, attempt = begun
+        assert left_text(self.snapshot(study, now=30)) == "known in the first epoch"
+        attempt.tell_share(0.3)
+        assert take(study).running[0].share == 0.0, "told now and then"
+        monkeypatch.setattr(attempt, "_tell_share_at", 0.0)
+        attempt.tell_share(0.5)
+        snapshot = self.snapshot(study, now=30)
+        assert epochs_done(snapshot.running[0]) == "0.50"
+        # A trial of ten epochs takes 600 s, and three more come after it.
+        assert left_text(snapshot) == "at most about 40 min"
+        assert last_end_s(snapshot) == pytest.approx(570, abs=5)
+        assert "(epoch 0.50/10); at most about 40 min left" in plain_line(snapshot)
+
+    def test_one_short_trial_decides_nothing(self, half_done: StoredStudy) -> None:
+        assert not self.snapshot(half_done, now=10).left_is_most
+        assert self.snapshot(half_done, now=10, workers=3).left_is_most
+
+    def test_a_worker_between_two_trials_halves_nothing(self, half_done: StoredStudy) -> None:
+        alone, both = (self.snapshot(half_done, now=30, workers=number).left_s for number in (1, 2))
+        assert (alone, both) == (pytest.approx(90, abs=5), pytest.approx(45, abs=5))
+
+    @pytest.mark.parametrize(
+        ("seconds", "text"),
+        [
+            (3, "10 s"),
+            (41, "50 s"),
+            (130, "2 min"),
+            (140, "2 min 30 s"),
+            (5000, "1 h 20 min"),
+            (50_000, "14 h"),
+        ],
+    )
+    def test_they_have_few_digits(self, seconds: float, text: str) -> None:
+        assert rough_text(seconds) == text
+
+
+class TestLongTrials:
+    def test_hours_are_warned_of(self) -> None:
+        warning = long_trial_warning(load("cifar10"), 2)
+        assert warning is not None
+        assert "a trial of 100 epochs takes very roughly" in warning
+        assert "on 2 CPU cores; use a GPU, or make the study smaller: --set training.epochs=" in warning
+
+    def test_minutes_are_not(self) -> None:
+        assert long_trial_warning(load("digits"), 1) is None
+
+    def test_the_work_is_that_of_the_convolutions(self) -> None:
+        """1.6 GFLOP for a training image of CIFAR-10 by the article's network, as the benchmark counts."""
+        spec = load("cifar10", ["training.epochs=1", "network.widths=[64,128,256]", "network.depth=3"])
+        images = 5 * 5000 + 5 * spec.data.minority
+        assert trial_flop(spec) / images == pytest.approx(1.6e9, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(None, "?"), (0, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3600, "1 h 0 min"), (90_061, "25 h 1 min")],
@@ -144,6 +235,37 @@ class TestProgress:
         assert "0 of 4 trials done" in out.getvalue()
         assert "a [line] of its own" in out.getvalue()
         assert "4 of 4 trials done" not in out.getvalue(), "not within a second"
+
+    def test_starting_workers_are_told_of(self, sqlite: Backend) -> None:
+        study, out = make(sqlite), io.StringIO()
+        PlainLines(Console(file=out, width=200)).show(study, ["a", "b"])
+        assert "2 workers starting: importing TensorFlow, reading the images" in out.getvalue()
+        with Live(console=Console(file=out, force_terminal=True, width=120), auto_refresh=False) as live:
+            LivePanel(live, "a hint").show(study, ["a", "b"])
+        assert out.getvalue().count("2 workers starting") >= 2
+
+    def test_a_worker_that_has_a_place_starts_no_more(self, half_done: StoredStudy) -> None:
+        out = io.StringIO()
+        with Live(console=Console(file=out, force_terminal=True, width=120), auto_refresh=False) as live:
+            LivePanel(live, "a hint").show(half_done, ["busy [bold]worker"])
+        assert "starting" not in out.getvalue()
+
+    def test_a_quiet_minute_ends_with_a_line(self, half_done: StoredStudy) -> None:
+        out = io.StringIO()
+        lines = PlainLines(Console(file=out, width=200))
+        for _ in range(2):
+            lines.show(half_done)
+            lines._looked = lines._said = -math.inf
+        lines.show(half_done)
+        assert out.getvalue().count("2 of 4 trials done") == 3
+
+    def test_nothing_of_the_panel_stays(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a command says at its end would come twice otherwise."""
+        study = make(sqlite)
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        with progress_for(study) as progress:
+            assert isinstance(progress, LivePanel)
+            assert progress._live.transient
 
     def test_the_terminal_decides(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         study = make(sqlite)

@@ -78,6 +78,7 @@ def launch(
     asked = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
     stored = _resumed(asked, unless_stopped)
     tried_files(stored, files)
+    _warn_of_long_trials(stored, slots)
     new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
     if on:
         slots, new_worker = _on_ray(on, stored, devices, workers)
@@ -107,17 +108,25 @@ def _resumed(stored: StoredStudy, unless_stopped: bool) -> StoredStudy:
     return resume(stored, opened_by())
 
 
+def _warn_of_long_trials(stored: StoredStudy, slots: list[Slot]) -> None:
+    from search.workload import long_trial_warning
+
+    if slots and slots[0].device == "cpu" and (warning := long_trial_warning(stored.spec, slots[0].threads or 1)):
+        say(warning)
+
+
 def _run(stored: StoredStudy, slots: list[Slot], launcher: Callable[..., Launcher]) -> None:
     from search.progress import progress_for
+    from search.signals import StopSignals
     from search.view import plural
 
     started = time.monotonic()
-    with progress_for(stored) as progress:
+    # From here on Ctrl-C is heard, even if it comes before the first worker.
+    with StopSignals() as signals, progress_for(stored) as progress:
         launched = launcher(show=progress.show, say=progress.say)
         workers = f"{plural(len(slots), 'worker')} on {', '.join(slot.label for slot in slots)}"
         progress.say(f"{workers}; logs in {launched.logs}")
-        ended = launched.run()
-        progress.show(stored, last=True)
+        ended = launched.run(signals)
     _summarise(stored, time.monotonic() - started, ended)
     raise typer.Exit(ended)
 

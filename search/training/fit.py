@@ -82,6 +82,7 @@ class Trainer:
         self._steps = devices.training_steps(self._model, training.batch)
         self._classes = devices.predictor(classes)
         self._pace = Pace()
+        self.epoch_share = 0.0  # of the present epoch, from 0 to 1
 
     def _compile(self) -> None:
         optimizer = make_optimizer(self._training.precision)
@@ -186,13 +187,14 @@ class Trainer:
         self._model.reset_metrics()
         if self._head is not None:
             self._head.watch.reset()
-        loss, start = 0.0, 0
+        loss, start, self.epoch_share = 0.0, 0, 0.0
         while start < len(indices):
             count = self._pace.steps(len(indices) - start)
             began = time.perf_counter()
             loss = self._steps.run(indices, labels, start, count)
             self._pace.learn(count, time.perf_counter() - began)
             start += count
+            self.epoch_share = start / len(indices)
             _raise_if_asked(should_stop)
         return loss
 

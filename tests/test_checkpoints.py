@@ -17,6 +17,7 @@ from waiting import until
 
 from search import checkpointing
 from search.checkpointing import Checkpointer
+from search.exits import Exit
 from search.training.checkpoints import TrainingState, load, save
 from search.training.errors import CheckpointError
 from search.training.results import EpochScore
@@ -157,7 +158,7 @@ class TestPlaces:
     """Where the files lie, and when they go."""
 
     def test_beside_the_sqlite_file_under_the_token(self, sqlite: Backend, tmp_path: Path) -> None:
-        study = make(sqlite, name="a/b '☃")
+        study = make(sqlite, name="a b '☃")
         files = StudyFiles(default_root(sqlite.url), study.token)
         assert files.checkpoint(2) == tmp_path / "studies.files" / study.token / "checkpoints" / "2.npz"
 
@@ -184,7 +185,7 @@ class TestGoingOn:
         worker = start("worker", "tiny", "--device", "cpu", **options)
         until(lambda: any(t.intermediate_values for t in study.optuna.get_trials()), "the first epoch")
         worker.process.send_signal(signal.SIGTERM)
-        assert worker.ended() == 0, worker.said
+        assert worker.ended() == Exit.STOPPED, worker.said
         return worker
 
     @pytest.fixture

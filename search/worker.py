@@ -87,7 +87,8 @@ def _use_up_places(
         ended += worker.run(claim, signals.should_stop)
         if worker.last_failed:
             worker.places.refuse_repeated_failure([worker.holder.worker], since)
-    listener(study.refreshed())  # a stopped study gives nobody a place
+    if not signals.draining:
+        listener(study.refreshed())  # a stopped study gives nobody a place
     say(f"worker {worker.holder.worker}: {ended} trials ended" + (", stopped" if signals.draining else ""))
     return ended
 

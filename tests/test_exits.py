@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from conftest import Cli, Start
 from making import make
+from sqlalchemy.exc import OperationalError
 from typer.testing import CliRunner
 
 from search.cli.app import app
@@ -15,8 +16,10 @@ from search.launcher import WorkersDieError
 from search.nvidia import NoSuchDeviceError
 from search.seeds import trial_seed
 from search.training.errors import DataError, DivergedError, OutOfMemoryError
+from search.worker import WorkerOptions
 from storage.backend import Backend
 from storage.errors import RepeatedFailureError, StorageError
+from storage.places import Places
 from studies.errors import StudyFileError
 
 DOCS = Path(__file__).parent.parent / "docs" / "commands.md"
@@ -69,3 +72,21 @@ def test_one_fault_has_one_code_in_every_command(command: tuple[str, ...], sqlit
     ran = cli(*command, "abacus", "--storage", sqlite_url, fails=True)
     assert ran.code == Exit.UNFIT_DEVICE
     assert "abacus" in ran.err.splitlines()[-1]
+
+
+def test_a_worker_that_is_stopped_while_the_storage_is_away(
+    sqlite: Backend, sqlite_url: str, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(sqlite)
+
+    def stopped(study: object, options: WorkerOptions) -> int:
+        def away(places: Places) -> None:
+            raise OperationalError("SELECT", {}, Exception("server closed the connection"))
+
+        monkeypatch.setattr(Places, "counts", away)
+        assert options.signals is not None
+        options.signals.draining = True
+        return 0
+
+    monkeypatch.setattr("search.worker.work", stopped)
+    assert cli("worker", "tiny", "--device", "cpu", "--storage", sqlite_url, fails=True).code == Exit.STOPPED

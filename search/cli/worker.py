@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +23,9 @@ from search.cli.options import (
     tried_files,
 )
 from search.exits import Exit
+
+if TYPE_CHECKING:
+    from storage.study import StoredStudy
 from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 
 
@@ -50,7 +53,6 @@ def worker(
     from search.accelerators import own_device
     from search.signals import StopSignals
     from search.worker import WorkerOptions, announce, work
-    from storage.places import Places
 
     device = own_device(device, [tpu] if tpu else [])
     stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing, examine=False)
@@ -58,5 +60,18 @@ def worker(
         tried_files(stored, files)
     signals = StopSignals(announce)
     work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals))
-    if signals.draining and Places.of(stored).counts().free:
+    if signals.draining and _has_free_places(stored):
         raise typer.Exit(Exit.STOPPED)
+
+
+def _has_free_places(stored: StoredStudy) -> bool:
+    """Also while the storage is away: then this worker's own place comes back when its lease ends."""
+    from storage.patience import is_transient
+    from storage.places import Places
+
+    try:
+        return Places.of(stored).counts().free > 0
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        return True

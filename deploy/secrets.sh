@@ -1,5 +1,5 @@
 #!/bin/sh
-# Random passwords for docker-compose.yml in FOLDER, and in ENV_FILE the user that may read them. Never overwrites one.
+# Random passwords for docker-compose.yml in FOLDER, and in ENV_FILE the user that may read them. Never overwrites a password.
 #   deploy/secrets.sh [FOLDER] [ENV_FILE]
 set -eu
 folder=${1:-secrets}
@@ -11,12 +11,13 @@ random() { head -c 24 /dev/urandom | base64 | tr '+/' '-_' | tr -d '\n'; }
 
 mkdir -p "$folder"
 [ -s "$folder/dashboard_password" ] || random >"$folder/dashboard_password"
-if [ ! -s "$folder/db_password" ]; then
-  random >"$folder/db_password"
-  rm -f "$folder/pgpass" # it would hold the former one
-fi
-# libpq's format: host:port:database:user:password
-[ -s "$folder/pgpass" ] || echo "db:5432:affinity:affinity:$(cat "$folder/db_password")" >"$folder/pgpass"
+[ -s "$folder/db_password" ] || random >"$folder/db_password"
+# libpq's format: host:port:database:user:password, with backslashes before colons. It follows the password.
+escaped=$(sed 's/[\\:]/\\&/g' "$folder/db_password")
+case "$(cat "$folder/pgpass" 2>/dev/null || :)" in
+  *":$escaped") ;;
+  *) printf 'db:5432:affinity:affinity:%s\n' "$escaped" >"$folder/pgpass" ;;
+esac
 
 # Containers run as whoever owns the files, but never as root.
 uid=$(id -u)

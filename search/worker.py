@@ -20,7 +20,7 @@ from search.reporting import ReportingThread
 from search.signals import StopSignals
 from search.stopping import StopListener
 from search.training.datasets import facts
-from search.training.errors import told_as_unfit
+from search.training.errors import OutOfMemoryError, told_as_unfit
 from search.trials import Current, Worker, say
 from storage.collecting import collector_resting
 from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
@@ -84,7 +84,11 @@ def _use_up_places(
         worker = _prepare(study, options, current)
     ended = 0
     while not signals.draining and (claim := worker.places.claim(worker.holder)):
-        ended += worker.run(claim, signals.should_stop)
+        try:
+            ended += worker.run(claim, signals.should_stop)
+        except OutOfMemoryError as error:
+            error.trials_ended = ended
+            raise
         if worker.last_failed:
             worker.places.refuse_repeated_failure([worker.holder.worker], since)
     if not signals.draining:

@@ -208,6 +208,15 @@ class TestLogin:
             assert answer.headers["WWW-Authenticate"].startswith("Basic realm=")
             assert "tiny" not in answer.text
 
+    def test_a_browser_shows_a_page_and_a_program_gets_json(self, client: Client) -> None:
+        browser = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+        page = asked(client, "/", headers=browser)
+        assert (page.status_code, page.mimetype) == (401, "text/html")
+        assert "<p>Sign in to see this dashboard: load the page again.</p>" in page.text
+        assert page.headers["WWW-Authenticate"].startswith("Basic realm=")
+        for headers in ({}, {"Accept": "*/*"}, {"Accept": "application/json, text/plain, */*"}):
+            assert asked(client, "/api/studies", headers=headers).json["reason"].startswith("Sign in")
+
     def test_with_it_everything_is(self, client: Client) -> None:
         assert asked(client, "/api/studies", auth=("ann", SECRET)).status_code == 200
 

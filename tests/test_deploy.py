@@ -131,6 +131,14 @@ class TestSecrets:
         assert second["pgpass"] == f"db:5432:affinity:affinity:{second['db_password']}\n"
         assert second["dashboard_password"] == first["dashboard_password"]
 
+    def test_so_does_one_s_own(self, tmp_path: Path) -> None:
+        self.make(tmp_path)
+        (tmp_path / "secrets" / "db_password").write_text("my:own\\secret")
+        made = self.make(tmp_path)
+        assert made["db_password"] == "my:own\\secret"
+        assert made["pgpass"] == "db:5432:affinity:affinity:my\\:own\\\\secret\n"
+        assert self.make(tmp_path) == made
+
 
 def test_the_locks_name_no_index_and_pin_by_hash() -> None:
     for name in ("requirements.lock", "requirements-gpu.lock"):

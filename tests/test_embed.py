@@ -42,6 +42,9 @@ def test_centres_lie_where_the_head_sees_them() -> None:
     trainer = Trainer(train, evaluation, FACTS["digits"], network, TrainingConfig(3, 64, 5e-3), max_centers=2)
     trainer.run(AffinityParams(0.5, 5.0, 2), seed=1)
     found = trainer.features()
+    traced = trainer._features
+    trainer.features()
+    assert trainer._features is traced, "not traced anew after every epoch"
     assert found.values.shape == (len(evaluation), 2)
     assert found.centers is not None
     assert found.centers.shape == (10, 2, 2)

@@ -111,10 +111,20 @@ class TestOutOfMemoryOnAGpu:
         worker = start("worker", "tiny", "--device", "gpu:0", "--storage", str(sqlite), **full)
         assert worker.ended() == Exit.OUT_OF_MEMORY == 71
         assert worker.said.splitlines()[-1] == "error: the fake card is full"
-        assert worker.said.count("the fake card is full") == 1
+        # It has no launcher: after the first failure it became a fresh process by itself.
+        assert "the fake card is full; once more in a fresh process" in worker.said
+        assert worker.said.count("the fake card is full") == 2
         assert "Traceback" not in worker.said
         states = [(row["state"], row["attempt"]) for row in Places.of(study).rows()]
-        assert states == [(PlaceState.COMPLETE, 1), (PlaceState.FREE, 1)] + [(PlaceState.FREE, 0)] * 2
+        assert states == [(PlaceState.COMPLETE, 1), (PlaceState.FREE, 2)] + [(PlaceState.FREE, 0)] * 2
+
+    def test_trials_in_between_begin_the_count_anew(self, sqlite: Backend, start: Start) -> None:
+        """As a launcher counts: somebody else's program on the card comes and goes."""
+        study = make(sqlite)
+        worker = start("worker", "tiny", "--device", "gpu:0", "--storage", str(sqlite), FAKE_FULL_AFTER="1")
+        assert worker.ended() == 0, worker.said
+        assert worker.said.count("once more in a fresh process") == 3
+        assert [row["state"] for row in Places.of(study).rows()] == [PlaceState.COMPLETE] * 4
 
 
 class TestThreeInARow:

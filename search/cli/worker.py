@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -23,10 +25,14 @@ from search.cli.options import (
     tried_files,
 )
 from search.exits import Exit
+from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 
 if TYPE_CHECKING:
+    from search.training.errors import OutOfMemoryError
     from storage.study import StoredStudy
-from storage.defaults import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
+
+# In the environment: how many processes before this one ran out of memory, without a trial in between.
+FAILED_BEFORE = "AFFINITY_SEARCH_MEMORY_FAILURES"
 
 
 def worker(
@@ -52,6 +58,7 @@ def worker(
     """
     from search.accelerators import own_device
     from search.signals import StopSignals
+    from search.training.errors import OutOfMemoryError
     from search.worker import WorkerOptions, announce, work
 
     device = own_device(device, [tpu] if tpu else [])
@@ -59,7 +66,13 @@ def worker(
     if worker_id is None:  # a launcher has tried them
         tried_files(stored, files)
     signals = StopSignals(announce)
-    work(stored, WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals))
+    options = WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals)
+    try:
+        work(stored, options)
+    except OutOfMemoryError as error:
+        if worker_id is None:  # it has no launcher, which would start another
+            _start_anew(error)
+        raise
     if signals.draining and _has_free_places(stored):
         raise typer.Exit(Exit.STOPPED)
 
@@ -75,3 +88,17 @@ def _has_free_places(stored: StoredStudy) -> bool:
         if not is_transient(error):
             raise
         return True
+
+
+def _start_anew(error: OutOfMemoryError) -> None:
+    """Become a fresh process, which has all of the GPU's memory; returns if that was of no use the last time."""
+    from search.children import COMMAND, surroundings
+    from search.launcher import MEMORY_FAILURES
+    from search.trials import say as log
+
+    failures = 1 + (0 if error.trials_ended else int(os.environ.get(FAILED_BEFORE, "0")))
+    if failures >= MEMORY_FAILURES:
+        return
+    log(f"{error}; once more in a fresh process")
+    environment = surroundings() | {FAILED_BEFORE: str(failures)}
+    os.execve(sys.executable, [sys.executable, *COMMAND, *sys.argv[1:]], environment)

@@ -6,6 +6,7 @@ and delete studies.
 
 from __future__ import annotations
 
+import html
 import ipaddress
 import json
 from collections.abc import Collection, Iterable
@@ -56,18 +57,25 @@ class Guard:
         host = request.environ.get("HTTP_HOST", "")
         if host_of(host) not in self._hosts:
             # Not the name itself: whoever forged it chose it. Whoever runs the server knows which name is missing.
-            return refused(403, "This dashboard does not answer to that host name; see --allowed-host.")
+            return refused(request, 403, "This dashboard does not answer to that host name; see --allowed-host.")
         # An origin's scheme says nothing: behind a proxy that ends TLS it is not ours.
         origin = request.headers.get("Origin")
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
-            return refused(403, "This dashboard does not answer to pages of another origin.")
+            return refused(request, 403, "This dashboard does not answer to pages of another origin.")
         if request.method not in READING and not self._allow_edit:
-            answer = refused(405, "This dashboard is read-only; --allow-edit lets it change studies.")
+            answer = refused(request, 405, "This dashboard is read-only; --allow-edit lets it change studies.")
             answer.headers["Allow"] = ", ".join(READING)
             return answer
         return None
 
 
-def refused(status: int, reason: str) -> Response:
-    """An answer that people can read and that the dashboard's page shows as the reason of a failure."""
+PAGE = """<!doctype html><title>affinity-search</title><meta name="viewport" content="width=device-width">
+<body style="font: 18px sans-serif; margin: 3em; color-scheme: light dark"><p>{reason}</p>
+"""
+
+
+def refused(request: Request, status: int, reason: str) -> Response:
+    """A page where a browser shows it to a person; for the dashboard's own page the reason of a failure."""
+    if request.accept_mimetypes.quality("text/html") > request.accept_mimetypes.quality("application/json"):
+        return Response(PAGE.format(reason=html.escape(reason)), status, content_type="text/html; charset=utf-8")
     return Response(json.dumps({"reason": reason}) + "\n", status, content_type="application/json")

@@ -58,24 +58,25 @@ class Login:
     def _refusal(self, request: Request) -> Response | None:
         given = request.authorization
         if given is None or given.type != "basic":
-            return self._challenge("Sign in to see this dashboard.")  # no attempt: every browser begins so
+            # No attempt: every browser begins so.
+            return self._challenge(request, "Sign in to see this dashboard: load the page again.")
         client = client_of(request.remote_addr)
         if not self._limiter.test(self._attempts, client):
-            return self._come_back_later(client)
+            return self._come_back_later(request, client)
         if self._password.matches(given.username, given.password):
             return None
         self._limiter.hit(self._attempts, client)
         if not self._limiter.test(self._attempts, client):
             self._say(f"login: {client} was wrong {self._attempts.amount} times and is refused for a while")
-        return self._challenge("Wrong user name or password.")
+        return self._challenge(request, "Wrong user name or password.")
 
-    def _challenge(self, reason: str) -> Response:
-        answer = refused(401, reason)
+    def _challenge(self, request: Request, reason: str) -> Response:
+        answer = refused(request, 401, reason)
         answer.www_authenticate = WWWAuthenticate("basic", {"realm": "affinity-search", "charset": "UTF-8"})
         return answer
 
-    def _come_back_later(self, client: str) -> Response:
+    def _come_back_later(self, request: Request, client: str) -> Response:
         wait_s = self._limiter.get_window_stats(self._attempts, client).reset_time - time.time()
-        answer = refused(429, "Too many wrong passwords from this address; try again later.")
+        answer = refused(request, 429, "Too many wrong passwords from this address; try again later.")
         answer.headers["Retry-After"] = str(max(1, math.ceil(wait_s)))
         return answer

@@ -66,6 +66,8 @@ class TrainingInterrupted(TrainingError):  # noqa: N818 - named after what happe
 class OutOfMemoryError(TrainingError):
     """The device had no room for a step: perhaps others used it just then, so once more is worth a try."""
 
+    trials_ended = 0  # by the same process, before
+
 
 class CheckpointError(TrainingError):
     """A checkpoint cannot be written or read: training goes on without it."""

@@ -82,6 +82,7 @@ class Trainer:
         self._steps = devices.training_steps(self._model, training.batch)
         self._classes = devices.predictor(classes)
         self._pace = Pace()
+        self._features: devices.Predictor | None = None
         self.epoch_share = 0.0  # of the present epoch, from 0 to 1
 
     def _compile(self) -> None:
@@ -152,7 +153,9 @@ class Trainer:
         """Of the evaluation images with the present weights, and where the affinity head's centres lie among them."""
         indices, labels = self._evaluation
         padded = np.resize(indices, whole_batches(len(indices), self._evaluation_batch))
-        values = self._predict(padded, None, devices.predictor(features_of(self._model)))[: len(labels)]
+        if self._features is None:  # once: a new function would be traced anew every epoch
+            self._features = devices.predictor(features_of(self._model))
+        values = self._predict(padded, None, self._features)[: len(labels)]
         return Features(values, labels, None if self._head is None else centers_among_features(self._model))
 
     def score_test(self) -> Scores:

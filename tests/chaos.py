@@ -16,7 +16,6 @@ import os
 import random
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,6 +29,7 @@ import psutil
 from chaos_audit import Audit, audit, halves
 from postgres_server import Restartable, restartable_server
 from waiting import until
+from warm import ADDRESS, TRAINING, Warm, warm_process
 
 from storage.backend import open_backend
 from storage.errors import StudyNotFoundError
@@ -74,7 +74,8 @@ HEADER = (
 class Chaos:
     """One search, and whatever happens to it."""
 
-    def __init__(self, url: str, folder: Path, outage: Callable[[], None], seed: int, mode: Mode) -> None:
+    def __init__(self, url: str, folder: Path, outage: Callable[[], None], seed: int, mode: Mode, address: str) -> None:
+        """`address` is the process that forks our commands: importing Keras for each would take most of the time."""
         self.url = url
         self.mode = mode
         self.halves: list[str] = []  # what launches that ended by themselves left
@@ -83,7 +84,8 @@ class Chaos:
         self._outage = outage
         self._random = random.Random(seed)
         self._files = str(folder / "files")
-        self._environment = os.environ | {"AFFINITY_SEARCH_STORAGE": url, "AFFINITY_SEARCH_FILES": self._files}
+        stored = {"AFFINITY_SEARCH_STORAGE": url, "AFFINITY_SEARCH_FILES": self._files}
+        self._environment = os.environ | stored | {ADDRESS: address}
         self._places = 0
         self._disasters: dict[str, Callable[[], bool]] = {
             "kill": self._kill_at_the_end if mode.at_the_end else lambda: self._signal(signal.SIGKILL) is not None,
@@ -93,7 +95,7 @@ class Chaos:
             "outage": self._let_database_rest,
             "recoveries": self._recover_twice,
         }
-        self._launcher: subprocess.Popen[bytes] | None = None
+        self._launcher: Warm | None = None
 
     def run(self, kills: int) -> None:
         """Let disasters happen until so many workers were killed, then let the search end in peace."""
@@ -168,7 +170,7 @@ class Chaos:
 
     def _signal(self, number: signal.Signals) -> psutil.Process | None:
         """Send it to a worker chosen at random; None if there is none."""
-        workers = [one for one in psutil.process_iter(["cmdline"]) if self._is_worker(one.info["cmdline"] or [])]
+        workers = _workers()
         if self._random.random() < self.mode.in_training:
             holders = self._holders()
             workers = [one for one in workers if one.pid in holders]
@@ -200,9 +202,6 @@ class Chaos:
         with contextlib.closing(study.backend):
             return {row["pid"] for row in Places.of(study).rows(PlaceState.HELD)}
 
-    def _is_worker(self, command: list[str]) -> bool:
-        return "worker" in command and self._files in command
-
     def _keep_going(self) -> None:
         """Start the launcher again when it has ended: its user would, or the service manager."""
         assert self._launcher is not None
@@ -226,11 +225,9 @@ class Chaos:
         self._places = self._places or load(str(self.mode.study)).trials
         self._launcher = self._start([*command, "--lease-s", str(LEASE_S)], "launch")
 
-    def _start(self, command: list[str], name: str) -> subprocess.Popen[bytes]:
+    def _start(self, command: list[str], name: str) -> Warm:
         with (self.folder / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(
-                command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+            return Warm(command, env=self._environment, stdout=log, stderr=log)
 
     def _finished(self) -> bool:
         assert self._launcher is not None
@@ -257,11 +254,15 @@ class Chaos:
 
     def end(self) -> None:
         """Leave no process behind, whatever happened."""
-        for process in psutil.process_iter(["cmdline"]):
-            if self._is_worker(process.info["cmdline"] or []):
-                process.kill()
+        for process in _workers():
+            process.kill()
         if self._launcher is not None and self._launcher.poll() is None:
             self._launcher.kill()
+
+
+def _workers() -> list[psutil.Process]:
+    """Ours: what the process that forks is called after the command (see `fake_command`)."""
+    return [one for one in psutil.Process().children(recursive=True) if one.name() == "worker"]
 
 
 def _killed(pid: int) -> bool:
@@ -334,9 +335,9 @@ def main() -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="affinity-search-chaos-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with DATABASES[asked.database](folder) as (url, outage):
+        with DATABASES[asked.database](folder) as (url, outage), warm_process(TRAINING) as address:
             open_backend(url, create=True).close()
-            chaos = Chaos(url, folder, outage, asked.seed, MODES[asked.mode])
+            chaos = Chaos(url, folder, outage, asked.seed, MODES[asked.mode], address)
             try:
                 chaos.run(asked.kills)
                 found = audit(chaos.study())

@@ -6,6 +6,7 @@ Called as Python is (`fake-python -P -m search …`), because the launcher start
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from fake_objective import install, replace_for_good
 from warm import ADDRESS, subprocess_but_warm
@@ -13,9 +14,15 @@ from warm import ADDRESS, subprocess_but_warm
 
 def main(arguments: Sequence[str]) -> None:
     """Run `affinity-search` with these arguments."""
-    sys.argv = ["affinity-search", *arguments]
     sys.executable = os.environ["FAKE_PYTHON"]
     install(replace_for_good)
+    run_really(arguments)
+
+
+def run_really(arguments: Sequence[str]) -> None:
+    """The same without the fake objective."""
+    sys.argv = ["affinity-search", *arguments]
+    Path("/proc/self/comm").write_text(arguments[0])  # the kernel's name for the process: a fork has its parent's
     if ADDRESS in os.environ:
         replace_for_good("search.worker_process.subprocess", subprocess_but_warm)
     if "--on" in arguments:

@@ -22,17 +22,21 @@ from typing import IO, Any
 
 # In the environment: where the process that forks listens. A command started by it finds it there too.
 ADDRESS = "FAKE_WARM"
+TRAINING = "--training"  # for the process that forks: workers are to train really
 
 
 @contextlib.contextmanager
-def warm_process() -> Iterator[str]:
-    """Start the process that forks; yields its address. It ends with the context, and with this process."""
+def warm_process(*options: str) -> Iterator[str]:
+    """Start the process that forks; yields its address. It ends with the context, and with this process.
+
+    With `TRAINING` it imports Keras too, and its commands have no fake in them.
+    """
     with tempfile.TemporaryDirectory(prefix="affinity-search-warm-") as folder:
         address = str(Path(folder) / "socket")
         with socket.socket(socket.AF_UNIX) as listener:
             listener.bind(address)
             listener.listen()
-            command = [sys.executable, "-u", __file__, str(listener.fileno())]
+            command = [sys.executable, "-u", __file__, str(listener.fileno()), *options]
             process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listener.fileno()])
         yield address
         process.communicate(timeout=30)  # closes its stdin
@@ -150,15 +154,32 @@ def _import_everything() -> None:
         opened.close()
 
 
+def _import_training() -> None:
+    """Import, and compute nothing: TensorFlow's threads would not survive a fork."""
+    import sklearn.datasets
+    import sklearn.metrics
+    import sklearn.model_selection  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    import search.objective
+    import search.training.fit
+    import search.worker  # noqa: F401
+
+
 def main() -> None:
     """Be the process that forks; in each fork, what `python -m` would do with a module that we fake or know."""
     import contender
     import fake_command
 
     _import_everything()
+    if TRAINING in sys.argv:
+        _import_training()
     request = _serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
-        {"search": fake_command, "contender": contender}[request["module"]].main(request["arguments"])
+        if TRAINING in sys.argv:
+            fake_command.run_really(request["arguments"])
+        else:
+            {"search": fake_command, "contender": contender}[request["module"]].main(request["arguments"])
 
 
 if __name__ == "__main__":

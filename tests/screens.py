@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from selenium import webdriver
 from test_browser import chrome
+from waiting import until
 
 from search.snapshot import take
 from search.view import panel
@@ -27,6 +28,7 @@ from storage.places import Places
 from storage.study import load_study
 
 DOCS = Path(__file__).parent.parent / "docs"
+PICTURES_ARE_THERE = "return [...document.images].every(image => image.complete)"
 DRAWN_S = 8.0  # the page's plots have no event that says that they are drawn
 
 
@@ -78,6 +80,7 @@ def take_dashboard(address: str, url: str, folder: Path) -> None:
             browser.set_window_size(1400, height)
             browser.get(address + path)
             time.sleep(DRAWN_S)
+            until(lambda: browser.execute_script(PICTURES_ARE_THERE), "the trial's pictures", 60)
             browser.save_screenshot(str(DOCS / f"{name}.png"))
     finally:
         browser.quit()

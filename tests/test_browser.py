@@ -67,6 +67,7 @@ def study(sqlite: Backend) -> StoredStudy:
         path = str(root.with_name(name))
         (root / "artifacts").mkdir(parents=True, exist_ok=True)
         upload_artifact(artifact_store=PictureStore(root), file_path=path, study_or_trial=trial)
+    trial.set_user_attr("told", "words with blanks " * 50 + "and-without" * 50)
     study.optuna.tell(trial, 0.25)
     return study
 
@@ -134,11 +135,11 @@ def test_a_visitor_signs_in_looks_around_and_can_delete_nothing(
 
     page.open("/dashboard/studies/1/trials?numbers=0")
     page.shows("Complete, rank ", "images scored", "best_epoch")
-    width, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    assert width <= window
 
     page.open("/dashboard/studies/1/trials?numbers=11")
-    page.shows("Trial 11 (trial_id=12)", "Artifacts", "curve.png", "page.html")
+    page.shows("Trial 11 (trial_id=12)", "and-without", "Artifacts", "curve.png", "page.html")
+    width, window = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert width <= window
     (picture,) = page.all("img[src*='/artifacts/']")
     until(lambda: browser.execute_script("return arguments[0].naturalWidth", picture) == 256, "the artifact's picture")
     browser.execute_script("arguments[0].scrollIntoView()", picture)

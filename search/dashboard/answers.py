@@ -21,9 +21,10 @@ ALWAYS = {
 # draws an SVG all the same, and runs none of its script.
 SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "text/csv", "application/json"})
 WORTH_COMPRESSING = 2048  # bytes
-# Long values without a blank would make the page as wide as they are, and everything else on it.
+# The page shows a value on one line, and long ones would make all of it as wide as they are.
 STYLE = b"""<style>
 body { overflow-wrap: anywhere }
+p.MuiTypography-body1 { white-space: normal } /* an attribute's value */
 * { scrollbar-color: #808080 transparent } /* white ones shine on the dark page */
 table:not([class]) :is(th, td) { padding: 2px 12px; text-align: left } /* those in notes */
 </style>"""

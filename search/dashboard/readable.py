@@ -67,7 +67,7 @@ class Readable:
             study = seen.standing.study if seen else find_study(self._storage.database, answer["name"])
             if study is None:
                 return
-            self._seen[token] = seen = _look(self._storage, study_id, study)
+            self._seen[token] = seen = _look(self._storage, study_id, study, seen.standing if seen else None)
         answer["union_user_attrs"] = _columns(answer["union_user_attrs"])
         for one in shown:
             if one["number"] < len(seen.trials):
@@ -91,9 +91,9 @@ class _Look:
         )
 
 
-def _look(storage: ReadingStorage, study_id: int, study: StoredStudy) -> _Look:
+def _look(storage: ReadingStorage, study_id: int, study: StoredStudy, before: Standing | None) -> _Look:
     trials = storage.get_all_trials(study_id, deepcopy=False)
-    return _Look(trials, standing_of(study, trials), time.monotonic() + len(trials) / TRIALS_A_SECOND)
+    return _Look(trials, standing_of(study, trials, before), time.monotonic() + len(trials) / TRIALS_A_SECOND)
 
 
 def _show(shown: dict[str, Any], trial: FrozenTrial, standing: Standing) -> None:

@@ -95,7 +95,8 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
     margin = {"l": 60, "r": 20, "t": 70, "b": 50}
     legend = {"orientation": "h", "y": -0.2}
     figure.update_layout(title=heading, template="none", margin=margin, legend=legend, height=440, **layout)
-    figure.update_layout(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY})
+    buttons = {"bgcolor": CLEAR, "color": GREY, "activecolor": GREY}
+    figure.update_layout(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY}, modebar=buttons)
     figure.update_xaxes(title=x, **LINES)
     figure.update_yaxes(title=y, **LINES)
     return figure

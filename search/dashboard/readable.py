@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial
@@ -22,7 +22,6 @@ from storage.study import TOKEN_ATTRIBUTE, find_study
 
 if TYPE_CHECKING:
     from storage.reading import ReadingStorage
-    from storage.study import StoredStudy
 
 STUDY = "/api/studies/<study_id:int>"
 KEPT_TOGETHER = (MADE_BY, SCORES)
@@ -64,14 +63,25 @@ class Readable:
         shown = [*answer["trials"], *answer["best_trials"]]
         seen = self._seen.get(token)
         if seen is None or not seen.holds_for(shown):
-            study = seen.standing.study if seen else find_study(self._storage.database, answer["name"])
-            if study is None:
+            seen = self._look(study_id, answer["name"], seen)
+            if seen is None:
                 return
-            self._seen[token] = seen = _look(self._storage, study_id, study, seen.standing if seen else None)
+            self._seen[token] = seen
         answer["union_user_attrs"] = _columns(answer["union_user_attrs"])
         for one in shown:
             if one["number"] < len(seen.trials):
                 _show(one, seen.trials[one["number"]], seen.standing)
+
+    def _look(self, study_id: int, name: str, before: _Look | None) -> _Look | None:
+        """None for a study that has been deleted."""
+        trials = self._storage.get_all_trials(study_id, deepcopy=False)
+        until = time.monotonic() + len(trials) / TRIALS_A_SECOND
+        if before is not None and before.mark == _mark(trials):
+            return replace(before, trials=trials, until=until)
+        study = before.standing.study if before else find_study(self._storage.database, name)
+        if study is None:
+            return None
+        return _Look(trials, standing_of(study, trials, before.standing if before else None), until)
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,11 @@ class _Look:
     standing: Standing
     until: float
 
+    @property
+    def mark(self) -> tuple[int, int]:
+        """Where this is the same, the standing is."""
+        return _mark(self.trials)
+
     def holds_for(self, shown: Sequence[dict[str, Any]]) -> bool:
         """Whether it is young enough, and no trial that is shown has begun or ended since."""
         states = {trial["number"]: trial["state"] for trial in shown}
@@ -91,9 +106,8 @@ class _Look:
         )
 
 
-def _look(storage: ReadingStorage, study_id: int, study: StoredStudy, before: Standing | None) -> _Look:
-    trials = storage.get_all_trials(study_id, deepcopy=False)
-    return _Look(trials, standing_of(study, trials, before), time.monotonic() + len(trials) / TRIALS_A_SECOND)
+def _mark(trials: Sequence[FrozenTrial]) -> tuple[int, int]:
+    return len(trials), sum(trial.state.is_finished() for trial in trials)
 
 
 def _show(shown: dict[str, Any], trial: FrozenTrial, standing: Standing) -> None:

@@ -261,7 +261,9 @@ class Launcher:
 
     def _draining_text(self) -> str:
         lasts = last_end_s(take(self._study))
-        about = "" if lasts is None else f" (at most about {rough_text(lasts)})"
+        about = " (nobody knows for how long before their first epoch)"
+        if lasts is not None:
+            about = f" (at most about {rough_text(lasts)})"
         return f"finishing the running trials{about}, no new ones; Ctrl-C again gives them back and stops now"
 
     def _end_all(self) -> None:

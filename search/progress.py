@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -32,7 +32,7 @@ class Progress(Protocol):
 class LivePanel:
     """Redraws a panel at most once in `REFRESH_S`: every look is a few database queries."""
 
-    def __init__(self, live: Live, hint: str) -> None:
+    def __init__(self, live: Live, hint: Callable[[], str]) -> None:
         self._live = live
         self._hint = hint
         self._looked = float("-inf")
@@ -50,7 +50,7 @@ class LivePanel:
         starting = len(set(workers) - self._begun)
         lasts = f" ({duration_text(time.monotonic() - self._started)})"
         self._live.update(
-            panel(snapshot, self._hint, starting_text(starting) + lasts if starting else ""), refresh=True
+            panel(snapshot, self._hint(), starting_text(starting) + lasts if starting else ""), refresh=True
         )
 
     def say(self, message: str) -> None:
@@ -71,6 +71,8 @@ class PlainLines:
             return
         self._looked = time.monotonic()
         snapshot = take(study, len(workers))
+        if snapshot.counts.used == snapshot.counts.total:
+            return  # whoever shows a search tells how it ended
         word = "best so far:" if self._last is None else "new best"
         if self._last is None and workers:
             self.say(starting_text(len(workers)))
@@ -91,8 +93,8 @@ def _key(snapshot: Snapshot) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def progress_for(study: StoredStudy, hint: str = HINT) -> Iterator[Progress]:
-    """A live panel if stderr is a terminal, else plain lines."""
+def progress_for(study: StoredStudy, hint: Callable[[], str]) -> Iterator[Progress]:
+    """A live panel if stderr is a terminal, with `hint` below it, else plain lines."""
     console = Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
         yield PlainLines(Console(stderr=True, highlight=False, emoji=False, soft_wrap=True))

@@ -227,7 +227,7 @@ class TestProgress:
         out = io.StringIO()
         console = Console(file=out, force_terminal=True, highlight=False, width=120)
         with Live(console=console, auto_refresh=False) as live:
-            live_panel = LivePanel(live, "a hint")
+            live_panel = LivePanel(live, lambda: "a hint")
             live_panel.show(study)
             live_panel.say("a [line] of its own")
             train(study)
@@ -241,13 +241,13 @@ class TestProgress:
         PlainLines(Console(file=out, width=200)).show(study, ["a", "b"])
         assert "2 workers starting: importing TensorFlow, reading the images" in out.getvalue()
         with Live(console=Console(file=out, force_terminal=True, width=120), auto_refresh=False) as live:
-            LivePanel(live, "a hint").show(study, ["a", "b"])
+            LivePanel(live, lambda: "a hint").show(study, ["a", "b"])
         assert out.getvalue().count("2 workers starting") >= 2
 
     def test_a_worker_that_has_a_place_starts_no_more(self, half_done: StoredStudy) -> None:
         out = io.StringIO()
         with Live(console=Console(file=out, force_terminal=True, width=120), auto_refresh=False) as live:
-            LivePanel(live, "a hint").show(half_done, ["busy [bold]worker"])
+            LivePanel(live, lambda: "a hint").show(half_done, ["busy [bold]worker"])
         assert "starting" not in out.getvalue()
 
     def test_a_quiet_minute_ends_with_a_line(self, half_done: StoredStudy) -> None:
@@ -263,14 +263,14 @@ class TestProgress:
         """What a command says at its end would come twice otherwise."""
         study = make(sqlite)
         monkeypatch.setenv("FORCE_COLOR", "1")
-        with progress_for(study) as progress:
+        with progress_for(study, lambda: "a hint") as progress:
             assert isinstance(progress, LivePanel)
             assert progress._live.transient
 
     def test_the_terminal_decides(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         study = make(sqlite)
-        with progress_for(study) as progress:
+        with progress_for(study, lambda: "a hint") as progress:
             assert isinstance(progress, PlainLines)
         monkeypatch.setenv("FORCE_COLOR", "1")
-        with progress_for(study) as progress:
+        with progress_for(study, lambda: "a hint") as progress:
             assert isinstance(progress, LivePanel)

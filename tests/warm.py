@@ -150,7 +150,7 @@ def _import_everything() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         opened = open_backend(f"sqlite:///{folder}/warm.db", create=True)
-        progress_for(trained(opened))
+        progress_for(trained(opened), str)
         opened.close()
 
 

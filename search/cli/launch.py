@@ -116,13 +116,13 @@ def _warn_of_long_trials(stored: StoredStudy, slots: list[Slot]) -> None:
 
 
 def _run(stored: StoredStudy, slots: list[Slot], launcher: Callable[..., Launcher]) -> None:
-    from search.progress import progress_for
+    from search.progress import HINT, progress_for
     from search.signals import StopSignals
     from search.view import plural
 
     started = time.monotonic()
     # From here on Ctrl-C is heard, even if it comes before the first worker.
-    with StopSignals() as signals, progress_for(stored) as progress:
+    with StopSignals() as signals, progress_for(stored, lambda: "" if signals.draining else HINT) as progress:
         launched = launcher(show=progress.show, say=progress.say)
         workers = f"{plural(len(slots), 'worker')} on {', '.join(slot.label for slot in slots)}"
         progress.say(f"{workers}; logs in {launched.logs}")

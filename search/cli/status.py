@@ -121,7 +121,7 @@ def _watch(stored: StoredStudy) -> None:
     from storage.places import Places
 
     places = Places(stored.backend, stored.token)
-    with progress_for(stored, hint="Ctrl-C leaves; the search goes on") as progress:
+    with progress_for(stored, lambda: "Ctrl-C leaves; the search goes on") as progress:
         while (counts := places.counts()).used < counts.total:
             progress.show(stored.refreshed())
             time.sleep(REFRESH_S)

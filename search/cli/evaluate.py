@@ -54,7 +54,7 @@ def evaluate(
 
 
 def _announce(stored: StoredStudy, planned: Plan, top: int) -> None:
-    from search.view import duration_text, plural
+    from search.view import plural, rough_text
 
     trials = len(planned.chosen)
     if trials < top:
@@ -62,7 +62,9 @@ def _announce(stored: StoredStudy, planned: Plan, top: int) -> None:
     stored_ones = trials * len(planned.seeds) - planned.trainings
     here = f"; {plural(stored_ones, 'score')} of earlier evaluations stay" if stored_ones else ""
     took = _seconds_each(stored, planned)
-    lasts = f", about {duration_text(took * planned.trainings)} on the search's machine" if took else ""
+    lasts = (
+        f", about {rough_text(took * planned.trainings)} on the search's machine" if took and planned.trainings else ""
+    )
     say(f"{plural(trials, 'trial')} × {plural(len(planned.seeds), 'seed')}: {planned.trainings} to train{lasts}{here}")
     if trials > 1:
         say(

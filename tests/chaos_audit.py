@@ -132,8 +132,10 @@ def _differing(study: StoredStudy, rows: list[dict[str, Any]], trials: dict[int,
             continue
         seed = trial_seed(study.spec.seed, row["number"])
         again = objective.run(row["params"], seed, max_centers=space.max_centers if space else None)
-        told = trials[row["trial"]].intermediate_values
+        told = dict(sorted(trials[row["trial"]].intermediate_values.items()))  # PostgreSQL gives rows in any order
         best = list(accumulate((1.0 - epoch.scores.macro_f1 for epoch in again.epochs), min))[: len(told)]
         if row["value"] != best[-1] or list(told.values()) != best:
-            wrong.append(f"place {row['number']}: value {row['value']}, but a retraining gives {best[-1]}")
+            wrong.append(
+                f"place {row['number']}: value {row['value']}, but a retraining gives {best[-1]}: {told} and {best}"
+            )
     return wrong

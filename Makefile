@@ -45,10 +45,11 @@ demo: $(VENV)/.installed-run  ## A real search on the embedded digits with two w
 	@echo "look at every trial:  $(BIN)/affinity-search dashboard --storage sqlite:///.demo/affinity-search.db"
 
 # A file's tests stay in one process, which shares its fixtures: a cluster, a browser, compiled functions.
-PYTEST := $(BIN)/python -m pytest -q --numprocesses $(or $(PROCESSES),2) --dist loadfile --no-loadscope-reorder
+# Three for two cores: some tests wait for time limits of the product.
+PYTEST := $(BIN)/python -m pytest -q --numprocesses $(or $(PROCESSES),3) --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.installed-test  ## The test suite, with coverage (in two processes; PROCESSES=N for another number)
-	$(PYTEST) --cov --cov-report=term-missing:skip-covered
+test: $(VENV)/.installed-test  ## The test suite (in three processes; PROCESSES=N for another number, COVERAGE=1 measures what it covers)
+	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 
 lint: $(VENV)/.installed-test  ## ruff and mypy
 	$(BIN)/ruff check .

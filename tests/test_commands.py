@@ -154,12 +154,13 @@ class TestStop:
         assert Places.of(study).counts().complete == 4
 
     def test_a_signal_of_one_s_own_reaches_what_waits_for_signals(self) -> None:
+        before = signal.getsignal(signal.SIGTERM)
         with StopSignals() as signals:
             signals.stop_from_elsewhere(now=False)
             assert (signals.draining, signals.stopping) == (True, False)
             signals.stop_from_elsewhere(now=True)
             until(lambda: signals.stopping, "the signal")
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGTERM) == before
 
 
 class TestRename:

@@ -98,7 +98,7 @@ mnist-features: $(VENV)/.installed-test  ## README's picture of features with a 
 	$(BIN)/python benchmarks/mnist_features.py $(DATA_OPTION)
 
 test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JAX backend
-	KERAS_BACKEND=jax $(PYTEST) tests/test_affinity.py tests/test_diagnostics.py tests/test_fit.py \
+	KERAS_BACKEND=jax $(PYTEST) --timeout 1200 tests/test_affinity.py tests/test_diagnostics.py tests/test_fit.py \
 	  tests/test_networks.py tests/test_normalization.py tests/test_devices.py
 
 claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, against a network built anew for each trial (3 minutes)

@@ -7,7 +7,7 @@ from studies.spec import StudySpec
 SIDES_PX = {"digits": 8, "mnist": 28, "cifar10": 32}
 CHANNELS = {"cifar10": 3}
 FORWARD_AND_BACKWARD = 3  # times the work of a forward pass
-CORE_FLOPS = 30e9  # what a core makes of these convolutions, measured with two of them
+CORE_FLOPS = 30e9  # an assumption: the order of what a laptop core makes of float32 convolutions
 LONG_S = 3600.0
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, select
 
 from storage import tables
 from storage.backend import Backend
@@ -86,15 +86,16 @@ class PlaceReader:
         A pruned place counts with the best of its epochs. Those of 0.1.0 have no value and do not count.
         """
         table = tables.places
-        scored = (table.c.token == self._token, table.c.state.in_(SCORED), table.c.value.is_not(None))
-        query = select(table).where(*scored).order_by(table.c.value, table.c.trial).limit(top)
+        query = select(table).where(*self._with_value()).order_by(table.c.value, table.c.trial).limit(top)
         return [_decoded(row._asdict()) for row in self._all(query)]
 
     def scored(self) -> int:
         """How many places have a value."""
+        return int(self._one(select(func.count()).where(*self._with_value())))
+
+    def _with_value(self) -> tuple[ColumnElement[bool], ...]:
         table = tables.places
-        scored = (table.c.token == self._token, table.c.state.in_(SCORED), table.c.value.is_not(None))
-        return int(self._one(select(func.count()).where(*scored)))
+        return table.c.token == self._token, table.c.state.in_(SCORED), table.c.value.is_not(None)
 
     def outcomes(self) -> Sequence[Any]:
         """`number`, `state`, `trial` and `value` of every place: little enough to be read often."""

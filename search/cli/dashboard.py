@@ -49,7 +49,6 @@ def dashboard(
     from search.dashboard.guard import is_loopback
     from search.dashboard.password import read_password
     from search.dashboard.serving import Access, guarded, port_of, server_for
-    from search.signals import is_ignored
     from storage.files import default_root
     from storage.reading import reading_storage
 
@@ -64,10 +63,16 @@ def dashboard(
     # Otherwise the first visitor of a large study would wait for its trials to be read.
     threading.Thread(target=trials.read_ahead, daemon=True).start()
     _announce(f"{backend}", access, port_of(server))
-    # As process 1 of a container it would otherwise be deaf to the signal that ends it.
+    _end_on_sigterm()
+    server.run()
+
+
+def _end_on_sigterm() -> None:
+    """As process 1 of a container it would otherwise be deaf to the signal that ends it."""
+    from search.signals import is_ignored
+
     if not is_ignored(signal.SIGTERM):
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    server.run()
 
 
 def _announce(backend: str, access: Access, port: int) -> None:

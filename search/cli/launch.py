@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     from storage.study import StoredStudy
 
 
+UnlessStopped = Annotated[
+    bool,
+    typer.Option(
+        "--unless-stopped", help="Leave a study alone that `stop` ended; for what starts this again by itself."
+    ),
+]
+
+
 def launch(
     study: StudySource,
     workers: Annotated[int | None, typer.Option("--workers", metavar="W", min=1, max=1024, help="CPU workers.")] = None,
@@ -51,12 +59,7 @@ def launch(
         str | None,
         typer.Option("--on", metavar="ray|ray://HOST:PORT", help="Workers on a Ray cluster instead of this machine."),
     ] = None,
-    unless_stopped: Annotated[
-        bool,
-        typer.Option(
-            "--unless-stopped", help="Leave a study alone that `stop` ended; for what starts this again by itself."
-        ),
-    ] = False,
+    unless_stopped: UnlessStopped = False,
     trials: Trials = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,

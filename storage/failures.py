@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from importlib.util import find_spec
@@ -69,8 +70,8 @@ def _foreign(path: Path) -> str:
 
 def _begins_as_sqlite(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
-            return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+        # It stays open: closing it would take the locks of this process's connections to the file.
+        return os.pread(os.open(path, os.O_RDONLY), len(SQLITE_MAGIC), 0) == SQLITE_MAGIC
     except OSError:
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,20 @@ def _state(path: Path) -> _State:
 
 
 def _has_a_log(path: Path) -> bool:
-    """Whether the file's header asks for a write-ahead log."""
-    with path.open("rb") as file:
-        return file.read(20)[18:] == b"\x02\x02"
+    """Whether the file's header asks for a write-ahead log: SQLite refuses such a file to who takes no locks.
+
+    Nobody here looks into the file but SQLite. The locks of a process end as soon as it closes the file, by whatever
+    descriptor: its other connections would go on without theirs, beside a log that others then remove (see "How To
+    Corrupt An SQLite Database File", 2.2). SQLite itself puts such a close off.
+    """
+    if not path.stat().st_size:
+        return False
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&nolock=1", uri=True)) as looking:
+        try:
+            looking.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        except sqlite3.DatabaseError as error:
+            return error.sqlite_errorname == "SQLITE_CANTOPEN"
+    return False
 
 
 def open_to_write(path: Path, **options: Any) -> WaitingConnection:

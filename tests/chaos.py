@@ -241,7 +241,12 @@ class Chaos:
         return code == 0
 
     def study(self) -> StoredStudy:
-        return load_study(open_backend(self.url, create=False), "chaos")
+        backend = open_backend(self.url, create=False)
+        try:
+            return load_study(backend, "chaos")
+        except StudyNotFoundError:
+            backend.close()
+            raise
 
     def _counts(self) -> str:
         try:

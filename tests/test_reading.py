@@ -4,8 +4,10 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from search.devices.packages import keras_home
 from storage.backend import Backend, open_backend
 from storage.errors import NoDatabaseError, StorageError
 from storage.evaluations import opened_by
+from storage.failures import explain
 from storage.files import default_root
 from storage.study import load_study, study_names
 from storage.urls import parse_url
@@ -254,3 +257,44 @@ class TestNoHome:
         assert "Traceback" not in ran.err
         assert ("warning  storage" in ran.out + ran.err) is named
         assert named or "names no user, and this process's user has no name; write USER@HOST" in ran.out + ran.err
+
+
+class TestLocks:
+    """A process that closes the file by any descriptor loses the locks of all its connections to it.
+
+    Then the last of the others removes the log under it, and the next connection here takes the old log's index for
+    that of a new, empty log: "database disk image is malformed".
+    """
+
+    @staticmethod
+    def open_again(url: str) -> None:
+        open_backend(url, create=False).close()
+
+    @staticmethod
+    def read(url: str) -> None:
+        open_backend(url, create=False, read_only=True).close()
+
+    @staticmethod
+    def refuse(url: str) -> None:
+        explain(parse_url(url), sqlite3.DatabaseError("database disk image is malformed"))
+
+    @pytest.mark.parametrize("look", [open_again, read, refuse])
+    def test_a_look_leaves_the_locks_of_those_that_have_it_open(
+        self, sqlite: Backend, sqlite_url: str, look: Callable[[str], None]
+    ) -> None:
+        make(sqlite)
+        look(sqlite_url)
+        self.write_elsewhere(sqlite_url)
+        sqlite.check()  # SQLite's own files are still there: who wrote was not the last
+        again = open_backend(sqlite_url, create=False)
+        assert study_names(again) == ["other", "tiny"]
+        again.close()
+
+    @staticmethod
+    def write_elsewhere(url: str) -> None:
+        program = (
+            "from making import make\nfrom storage.backend import open_backend\n"
+            f"there = open_backend({url!r}, create=False)\nmake(there, 'other')\nthere.close()"
+        )
+        here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        subprocess.run([sys.executable, "-c", program], check=True, env=here)

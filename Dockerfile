@@ -6,6 +6,7 @@ RUN python3 -m venv /venv
 COPY ${LOCK} .
 RUN /venv/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r ${LOCK}
 COPY pyproject.toml README.md LICENSE ./
+COPY affinity_search affinity_search
 COPY studies studies
 COPY storage storage
 COPY search search

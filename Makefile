@@ -51,17 +51,19 @@ PYTEST := $(BIN)/python -m pytest -q --numprocesses $(or $(PROCESSES),3) --dist 
 test: $(VENV)/.installed-test  ## The test suite (in three processes; PROCESSES=N for another number, COVERAGE=1 measures what it covers)
 	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 
-lint: $(VENV)/.installed-test  ## ruff and mypy
+lint: $(VENV)/.installed-test  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 format: $(VENV)/.installed-test  ## Let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 schema: $(VENV)/.installed-run  ## Write the export's JSON schema from its models
-	$(BIN)/python -c "from storage.export import make_schema; print(make_schema(), end='')" > storage/export.schema.json
+	$(BIN)/python -c "from affinity_search.storage.results.export import make_schema; print(make_schema(), end='')" \
+	  > storage/results/export.schema.json
 
 chaos: $(VENV)/.installed-test  ## Kill the workers of real searches again and again (KILLS=100, long and short trials, SQLite and PostgreSQL)
 	@for mode in long short ends; do for database in sqlite postgresql; do \
@@ -98,8 +100,8 @@ mnist-features: $(VENV)/.installed-test  ## README's picture of features with a 
 	$(BIN)/python benchmarks/mnist_features.py $(DATA_OPTION)
 
 test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JAX backend
-	KERAS_BACKEND=jax $(PYTEST) --timeout 1200 tests/test_affinity.py tests/test_diagnostics.py tests/test_fit.py \
-	  tests/test_networks.py tests/test_normalization.py tests/test_devices.py
+	KERAS_BACKEND=jax $(PYTEST) --timeout 1200 $(addprefix tests/search/training/test_,affinity.py diagnostics.py fit.py networks.py normalization.py) \
+	  tests/search/devices/test_devices.py
 
 claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, against a network built anew for each trial (3 minutes)
 	$(BIN)/python -m benchmarks.claim $(DATA_OPTION)

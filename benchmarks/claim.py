@@ -21,12 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from affinity_search.search import devices
+from affinity_search.search.api.opening import Asked, open_storage_for, open_study
+from affinity_search.search.worker.setup import WorkerOptions, work
+from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.storage.places.claims import Places
 from benchmarks.commands import machine
-from search import devices
-from search.definition import Asked, open_storage_for, open_study
-from search.objective import Objective
-from search.worker import WorkerOptions, work
-from storage.places import Places
 
 TRIALS = 6
 ANEW = 3
@@ -79,7 +79,8 @@ class Watch:
     """From its making on notes each trial of this process; with `anew` each of them builds its own trainer."""
 
     def __init__(self) -> None:
-        from search.training import fit, images, pace
+        from affinity_search.search.training import fit, pace
+        from affinity_search.search.training.networks import layers as images
 
         self.anew = False
         self.trials: list[Start] = []

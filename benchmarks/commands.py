@@ -12,10 +12,9 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from search import devices
-from storage.attributes import attributes
-from storage.backend import open_backend
-from storage.study import load_study
+from affinity_search.search import devices
+from affinity_search.storage.database.backend import open_backend
+from affinity_search.storage.study import attributes, load_study
 
 OUT = Path(__file__).parent / "out"
 
@@ -59,7 +58,7 @@ class Command:
         return [(str(told["worker"]), float(told["duration_s"])) for told in found]
 
     def _run(self, *arguments: str) -> str:
-        command = [sys.executable, "-P", "-m", "search", *arguments]
+        command = [sys.executable, "-P", "-m", "affinity_search", *arguments]
         done = subprocess.run(command, env=self._environment, stdout=subprocess.PIPE, text=True, check=False)
         if done.returncode:  # it has said why
             sys.exit(f"error: affinity-search {arguments[0]} ended with exit code {done.returncode}")

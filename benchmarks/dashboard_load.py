@@ -29,12 +29,11 @@ from optuna.trial import TrialState
 from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.orm import Session
 
-from search.definition import Asked, open_study
-from search.reporting import Reporter
-from storage.attributes import DIAGNOSTICS, MADE_BY, SCORES
-from storage.backend import Backend, open_backend
-from storage.study import StoredStudy
-from storage.tables import PlaceState, places
+from affinity_search.search.api.opening import Asked, open_study
+from affinity_search.search.view.publishing import Reporter
+from affinity_search.storage.database.backend import Backend, open_backend
+from affinity_search.storage.database.tables import PlaceState, places
+from affinity_search.storage.study import DIAGNOSTICS, MADE_BY, SCORES, StoredStudy
 
 SPACE = {
     "lambda": FloatDistribution(0.01, 1.0),
@@ -170,7 +169,17 @@ def served(url: str, folder: Path) -> Iterator[Any]:
     password = folder / "password"
     password.write_text("bench:" + secrets.token_urlsafe(12))
     password.chmod(0o600)
-    command = [sys.executable, "-P", "-m", "search", "dashboard", "--port", "0", "--password-file", str(password)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "affinity_search",
+        "dashboard",
+        "--port",
+        "0",
+        "--password-file",
+        str(password),
+    ]
     environment = os.environ | {"AFFINITY_SEARCH_STORAGE": url}
     started = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)

@@ -9,10 +9,9 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Connection, MetaData, Table, insert, select, update
 
-from storage.attributes import MADE_BY, SCORES
-from storage.sampling import distribution
-from storage.study import StoredStudy
-from storage.tables import PlaceState, places
+from affinity_search.storage.database.tables import PlaceState, places
+from affinity_search.storage.study import MADE_BY, SCORES, StoredStudy
+from affinity_search.storage.trials.sampling import distribution
 
 CHUNK = 1_000
 # What hangs on a trial, with the primary key that the database gives.

@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from affinity_search.search.devices.slots import plan
+from affinity_search.studies.errors import AffinitySearchError
 from benchmarks.commands import Command, machine
-from search.accelerators import plan
-from studies.errors import AffinitySearchError
 
 MATRIX = {"gpu:0": 8192, "cpu": 2048}  # rows and columns; one GPU, however many the machine has
 TRAINING_IMAGES = 25_000 + 5 * 1_000  # n = 200: even classes keep 1,000 of their 5,000
@@ -49,7 +49,7 @@ MATRIX_RATE = """
 import sys, time
 import numpy as np
 from search import devices
-from search.training.errors import UnfitMachineError
+from affinity_search.search.training.errors import UnfitMachineError
 try:
     devices.configure(sys.argv[1])
 except UnfitMachineError as error:

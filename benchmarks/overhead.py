@@ -29,20 +29,20 @@ from typing import Any
 from making import make, worker_for
 from postgres_server import postgres_server
 
+from affinity_search.search import devices
+from affinity_search.search.view.pictures import Album
+from affinity_search.search.worker.loop import Worker
+from affinity_search.storage import DEFAULT_LEASE_S
+from affinity_search.storage.database.backend import open_backend
+from affinity_search.storage.database.patience import Patience
+from affinity_search.storage.files import StudyFiles
+from affinity_search.storage.places.leases import RENEWALS_A_LEASE
+from affinity_search.storage.study import load_study
+from affinity_search.studies.files import load
+from affinity_search.studies.model.spec import StudySpec
 from benchmarks.commands import machine
 from benchmarks.filling import fill
 from benchmarks.stand_in import CLASS_SIZES, Minute, Trial
-from search import devices
-from search.pictures import Album
-from search.trials import Worker
-from storage.backend import open_backend
-from storage.defaults import DEFAULT_LEASE_S
-from storage.files import StudyFiles
-from storage.leases import RENEWALS_A_LEASE
-from storage.patience import Patience
-from storage.study import load_study
-from studies.files import load
-from studies.spec import StudySpec
 
 STUDY = "tiny"
 REPORTS = 20

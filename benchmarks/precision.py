@@ -14,7 +14,7 @@ from pathlib import Path
 
 from commands import machine
 
-from search import devices
+from affinity_search.search import devices
 
 EPOCHS, MINORITY, SEEDS = 6, 20, 6
 PARAMS = {"lambda": 0.0612, "sigma": 27.8, "n_centers": 2}  # of README's table: what a search found
@@ -25,8 +25,8 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     data_dir = parser.parse_args().data_dir
     devices.configure("cpu")
-    from search.objective import Objective
-    from studies.files import load
+    from affinity_search.search.worker.study_trainer import Objective
+    from affinity_search.studies.files import load
 
     spec = load("mnist", [f"training.epochs={EPOCHS}", f"data.minority={MINORITY}"])
     found: dict[str, list[float]] = {}

@@ -16,13 +16,13 @@ import numpy as np
 from fake_objective import FakeObjective
 from numpy.typing import NDArray
 
-from search import checkpointing
-from search.training import checkpoints
-from search.training.checkpoints import TrainingState
-from search.training.diagnostics import Diagnostics
-from search.training.metrics import Scores
-from search.training.results import EpochScore, TrainingResult
-from studies.files import load
+from affinity_search.search.training import checkpoints
+from affinity_search.search.training.checkpoints import TrainingState
+from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
+from affinity_search.search.training.metrics import Scores
+from affinity_search.search.training.results import EpochScore, TrainingResult
+from affinity_search.search.worker import checkpointing
+from affinity_search.studies.files import load
 
 CLASS_SIZES = (800, 4_000) * 5  # CIFAR-10, n = 200, 0.2 of them for validation
 MATRIX = tuple(tuple(180 if row == column else 2 for column in range(10)) for row in range(10))
@@ -62,9 +62,9 @@ def state_copier() -> Callable[[], Mapping[str, NDArray[Any]]]:
     The device must have been configured.
     """
     spec = load("cifar10")
-    from search.training.datasets import FACTS, Split
-    from search.training.fit import Trainer, TrainingConfig
-    from search.training.networks import NetworkConfig
+    from affinity_search.search.training.data.splits import FACTS, Split
+    from affinity_search.search.training.fit import Trainer, TrainingConfig
+    from affinity_search.search.training.networks.plain import NetworkConfig
 
     few = Split(np.zeros((10, 32, 32, 3), np.uint8), np.arange(10, dtype=np.int32))
     network, training = spec.network, spec.training
@@ -83,7 +83,7 @@ class Trial:
 
 
 class Minute(FakeObjective):
-    """In place of search.objective.Objective; each trial is better than all before it, so that none is pruned."""
+    """In place of the worker's Objective; each trial is better than all before it, so that none is pruned."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial

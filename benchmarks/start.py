@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from affinity_search.search.worker.loop import FIRST_STEP
 from benchmarks.commands import machine
-from search.trials import FIRST_STEP
 
 RUNS = 3
 LONGEST_S = 300.0
@@ -40,7 +40,7 @@ def first_step_s(study: str, options: list[str]) -> float:
     with tempfile.TemporaryDirectory(prefix="start-") as folder:
         environment = os.environ | {"AFFINITY_SEARCH_STORAGE": f"sqlite:///{folder}/start.db"}
         said = Path(folder) / "said"
-        command = [sys.executable, "-P", "-m", "search", "launch", study, "--workers", "1", *options]
+        command = [sys.executable, "-P", "-m", "affinity_search", "launch", study, "--workers", "1", *options]
         began = time.monotonic()
         with said.open("wb") as file:
             process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)

@@ -35,12 +35,12 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from postgres_server import Server, postgres_server
 
+from affinity_search.search.training.checkpoints import TrainingState
+from affinity_search.search.training.results import EpochScore, TrainingResult
+from affinity_search.search.worker.setup import WorkerOptions, work
+from affinity_search.storage.database.backend import open_backend
+from affinity_search.storage.study import load_study
 from benchmarks.commands import machine
-from search.training.checkpoints import TrainingState
-from search.training.results import EpochScore, TrainingResult
-from search.worker import WorkerOptions, work
-from storage.backend import open_backend
-from storage.study import load_study
 
 STUDY = "tiny"
 REPORTS = 20
@@ -123,7 +123,7 @@ def work_ours(run: Run, meet: Meeting) -> None:
             return report_all(args[2], keep)
 
     install(replace_for_good)
-    replace_for_good("search.worker.Objective", Empty)
+    replace_for_good("affinity_search.search.worker.setup.Objective", Empty)
     work(load_study(open_backend(run.url, create=False), STUDY), WorkerOptions("cpu", files=Path(tempfile.mkdtemp())))
 
 

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from studies.errors import AffinitySearchError
+from affinity_search.studies.errors import AffinitySearchError
 
 if TYPE_CHECKING:
-    from storage.tallies import Counts
+    from affinity_search.storage.places.counts import Counts
 
 
 class StorageError(AffinitySearchError):

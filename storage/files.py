@@ -17,7 +17,7 @@ from pathlib import Path
 import platformdirs
 from sqlalchemy.engine import URL
 
-from storage.urls import is_sqlite, sqlite_path
+from affinity_search.storage.urls import is_sqlite, sqlite_path
 
 
 def base_name(database: Path) -> str:

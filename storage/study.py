@@ -11,14 +11,13 @@ import optuna
 from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, select, update
 
-from storage import tables
-from storage.attributes import attributes
-from storage.backend import Backend
-from storage.collecting import collector_resting, leave_what_is_here
-from storage.errors import StorageError, StudyNotFoundError
-from storage.patience import Patience
-from storage.tables import Stop
-from studies.spec import StudySpec, fingerprint
+from affinity_search.storage.database import tables
+from affinity_search.storage.database.backend import Backend
+from affinity_search.storage.database.patience import Patience
+from affinity_search.storage.database.runtime import collector_resting, leave_what_is_here
+from affinity_search.storage.database.tables import Stop
+from affinity_search.storage.errors import StorageError, StudyNotFoundError
+from affinity_search.studies.model.spec import StudySpec, fingerprint
 
 # The one link from an Optuna study to our rows. It travels with the study, so a deleted study takes it along.
 TOKEN_ATTRIBUTE = "affinity_search_token"
@@ -238,3 +237,21 @@ def _read(definition: str) -> StudySpec:
 def log(connection: Connection, backend: Backend, token: str, kind: str, text: str) -> None:
     """Add a line to the history within the caller's transaction."""
     connection.execute(tables.events.insert().values(token=token, at=backend.now(), kind=kind, text=text))
+
+
+MADE_BY = "made_by"  # place, attempt, seed, worker, device, protocol, versions
+# Of the best epoch: best_epoch (from 1), epochs (trained so far), duration_s, macro_f1 and the others.
+SCORES = "scores"
+DIAGNOSTICS = "diagnostics"  # among the scores: those of the last epoch
+
+
+FIRST_EPOCH = "first_epoch"  # how much of it is done, from 0 to 1, while it lasts
+
+
+def attributes(trial: FrozenTrial) -> dict[str, Any]:
+    """The trial's user attributes, with the single ones of those kept together among them."""
+    attrs = trial.user_attrs
+    scores = attrs.get(SCORES, {})
+    if "epoch" in scores:  # 0.1.0 counted the best epoch from 0
+        scores = {"best_epoch": scores["epoch"] + 1, "epochs": len(trial.intermediate_values)} | scores
+    return {**attrs, **attrs.get(MADE_BY, {}), **scores}

@@ -10,8 +10,7 @@ from urllib.parse import unquote
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from storage.errors import StorageError
-from storage.written import CONTROL, cleaned, expanded
+from affinity_search.storage.errors import StorageError
 
 SECRET_QUERY_KEYS = frozenset({"password", "passfile", "sslpassword", "sslkey"})
 USE = "use sqlite:///FILE.db or postgresql://USER@HOST:5432/DATABASE"
@@ -153,3 +152,38 @@ def sqlite_path(url: URL) -> Path:
         return Path(str(url.database)).resolve()
     except (OSError, RuntimeError) as error:
         raise StorageError(f"{url.database} leads to no file ({error}); name another with --storage") from error
+
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def cleaned(text: str, what: str) -> str:
+    """Without the blanks, line breaks and quotes that a .env file leaves around a value.
+
+    Raises:
+        StorageError: a line break or another control character is left inside. The value itself, which may hold a
+            password, is not shown.
+    """
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        text = text[1:-1].strip()
+    if found := CONTROL.search(text):
+        raise StorageError(f"{what} has the control character {found[0]!r} at position {found.start()}; take it out")
+    return text
+
+
+def expanded(path: str) -> str:
+    """With the home folder in the place of a leading ~ or ~USER; a shell leaves it within quotes and after `///`.
+
+    Raises:
+        StorageError: there is no such home.
+    """
+    if not path.startswith("~"):
+        return path  # as it was written: Path would tidy it up
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        if "/" not in path and path != "~":
+            return path  # a file whose name begins so
+        home = path.split("/")[0]
+        raise StorageError(f"{home} of {path!r} is no known home folder; write the whole path") from None

@@ -10,13 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from studies import bundled
-from studies.errors import StudyFileError
-from studies.limits import excesses
-from studies.mistakes import lines, show_text
-from studies.names import name_mistake
-from studies.overrides import lay_over
-from studies.spec import StudySpec
+from affinity_search.studies import bundled
+from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.model.limits import excesses, name_mistake
+from affinity_search.studies.model.mistakes import lines, show, show_text
+from affinity_search.studies.model.spec import StudySpec
 
 LIMIT_BYTES = 1024 * 1024
 # tomllib's time grows with the square of a dotted key's length; a study file has keys of three parts.
@@ -143,3 +141,71 @@ def _absent(source: str) -> str:
     near = get_close_matches(source[:200], bundled.names(), n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
     return f"no such file, and no bundled study{meant or '; bundled are ' + ', '.join(bundled.names())}"
+
+
+# What a study can do without: `--set KEY=none` takes it out of the file.
+OPTIONAL = (("space",), ("data", "validation"))
+KINDS = ("sampler.kind", "pruner.kind")
+FORM = "--set key.path=value, as in --set training.epochs=20"
+
+
+def lay_over(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Changes the tables of a file by the overrides, one after the other; returns a line for each malformed one."""
+    # A new kind of sampler or pruner takes the old one's options away, but not those given beside it.
+    kinds_first = sorted(overrides, key=lambda override: override.partition("=")[0].strip() not in KINDS)
+    return [line for override in kinds_first for line in _lay_over(raw, override)]
+
+
+def _lay_over(raw: dict[str, Any], override: str) -> list[str]:
+    path, equals, text = override.partition("=")
+    keys = [key.strip() for key in path.split(".")]
+    # No key holds control characters, nor the half characters that a terminal's odd bytes become.
+    if not equals or not all(keys) or not path.isprintable():
+        return [f"--set {show(override)}: not understood; allowed: {FORM}"]
+    if path.strip() in KINDS:
+        raw[keys[0]] = _of_kind(raw.get(keys[0]), _value(text))
+    elif tuple(keys) in OPTIONAL and text.strip().strip("\"'") == "none":
+        _remove(raw, keys)
+    else:
+        _put(raw, keys, _name(text) if keys == ["name"] else _value(text))
+    return []
+
+
+def _of_kind(table: Any, kind: Any) -> dict[str, Any]:
+    """The section with this kind: as it is if it had it already, else without the other kind's options."""
+    same = isinstance(table, dict) and table.get("kind") == kind
+    return dict(table) if same else {"kind": kind}
+
+
+def _remove(table: dict[str, Any], keys: Sequence[str]) -> None:
+    *tables, last = keys
+    for key in tables:
+        table = table[key] if isinstance(table.get(key), dict) else {}
+    table.pop(last, None)
+
+
+def _put(table: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    *tables, last = keys
+    for key in tables:
+        below = table.get(key)
+        if not isinstance(below, dict):
+            # `space.n_centers.low=1` over a list or a bare value starts a range.
+            below = table[key] = {}
+        table = below
+    table[last] = value
+
+
+def _value(text: str) -> Any:
+    """The text as a TOML value; as it stands where it is none, so that `data.set=mnist` needs no quotes."""
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text.strip()
+    # A text of several lines may be a whole TOML file.
+    return parsed["value"] if parsed.keys() == {"value"} else text.strip()
+
+
+def _name(text: str) -> str:
+    """A name is text: `name=2024` is no number."""
+    value = _value(text)
+    return value if isinstance(value, str) else text.strip()

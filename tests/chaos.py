@@ -31,12 +31,12 @@ from postgres_server import Restartable, restartable_server
 from waiting import until
 from warm import ADDRESS, TRAINING, Warm, warm_process
 
-from storage.backend import open_backend
-from storage.errors import StudyNotFoundError
-from storage.places import Places
-from storage.study import StoredStudy, load_study
-from storage.tables import PlaceState
-from studies.files import load
+from affinity_search.storage.database.backend import open_backend
+from affinity_search.storage.database.tables import PlaceState
+from affinity_search.storage.errors import StudyNotFoundError
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.studies.files import load
 
 HERE = Path(__file__).parent
 LEASE_S = 6.0
@@ -163,7 +163,7 @@ class Chaos:
 
     def _recover_twice(self) -> bool:
         """Two at the same moment, beside those of the launcher and the workers."""
-        command = [sys.executable, "-P", "-m", "search", "doctor", "chaos", "--repair"]
+        command = [sys.executable, "-P", "-m", "affinity_search", "doctor", "chaos", "--repair"]
         both = [self._start(command, f"doctor-{self.happened['recoveries']}-{number}") for number in range(2)]
         threading.Thread(target=lambda: [one.wait() for one in both]).start()
         return True
@@ -221,7 +221,17 @@ class Chaos:
             self.halves += halves(study)
 
     def _launch(self, *options: str) -> None:
-        command = [sys.executable, "-P", "-m", "search", "launch", str(self.mode.study), "--workers", "2", *options]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "affinity_search",
+            "launch",
+            str(self.mode.study),
+            "--workers",
+            "2",
+            *options,
+        ]
         self._places = self._places or load(str(self.mode.study)).trials
         self._launcher = self._start([*command, "--lease-s", str(LEASE_S)], "launch")
 

@@ -9,12 +9,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.objective import Objective
-from search.seeds import trial_seed
-from storage.attributes import attributes
-from storage.places import Places
-from storage.study import StoredStudy
-from storage.tables import SCORED, PlaceState
+from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.storage.database.tables import SCORED, PlaceState
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.studies.seeds import trial_seed
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ def _wrong_trials(trials: list[FrozenTrial], rows: list[dict[str, Any]]) -> list
 
 def _differing(study: StoredStudy, rows: list[dict[str, Any]], trials: dict[int, FrozenTrial]) -> list[str]:
     """Places that do not have, bit for bit, the scores of a training without any disaster."""
-    from search import devices
+    from affinity_search.search import devices
 
     devices.configure("cpu", 1)
     objective = Objective(study.spec, study.settled_precision, None)

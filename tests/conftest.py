@@ -19,7 +19,7 @@ import pytest
 from postgres_server import Server, Unavailable, postgres_server
 from warm import ADDRESS, Warm, subprocess_but_warm, warm_process
 
-from storage.backend import Backend, open_backend
+from affinity_search.storage.database.backend import Backend, open_backend
 
 HERE = Path(__file__).parent
 
@@ -146,7 +146,7 @@ Together = Callable[[str, str, list[str]], list[Any]]
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
     """Run `affinity-search` in this process."""
-    from search.cli import main
+    from affinity_search.search.cli import main
 
     def run(*arguments: str, fails: bool = False) -> Ran:
         monkeypatch.setattr(sys, "argv", ["affinity-search", *arguments])
@@ -201,7 +201,7 @@ def fake_workers(warm: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """A launcher in this process starts workers with the fake objective."""
     for key, value in warm.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.setattr("search.worker_process.subprocess", subprocess_but_warm)
+    monkeypatch.setattr("affinity_search.search.launch.process.subprocess", subprocess_but_warm)
 
 
 @dataclass
@@ -239,7 +239,7 @@ def start(warm: dict[str, str], tmp_path: Path) -> Iterator[Start]:
         python = warm["FAKE_PYTHON"] if fake else sys.executable
         with log.open("wb") as file:
             process = (Warm if fake and forked else subprocess.Popen)(
-                [python, "-P", "-m", "search", *arguments],
+                [python, "-P", "-m", "affinity_search", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=file,

@@ -31,14 +31,14 @@ def together(address: str, action: str, url: str, arguments: list[str]) -> list[
 
 
 def open_fresh(url: str, argument: str) -> Any:
-    from storage.backend import open_backend
+    from affinity_search.storage.database.backend import open_backend
 
     return open_backend(url, create=True).time() > 0
 
 
 def settle(url: str, precision: str) -> Any:
-    from storage.backend import open_backend
-    from storage.study import load_study
+    from affinity_search.storage.database.backend import open_backend
+    from affinity_search.storage.study import load_study
 
     return load_study(open_backend(url, create=False), "tiny").settle_precision(precision).precision
 
@@ -46,7 +46,7 @@ def settle(url: str, precision: str) -> Any:
 def raise_trials(url: str, trials: str) -> Any:
     from making import open_study
 
-    from storage.backend import open_backend
+    from affinity_search.storage.database.backend import open_backend
 
     return open_study(open_backend(url, create=True), "tiny", trials=int(trials))[1]
 
@@ -54,7 +54,7 @@ def raise_trials(url: str, trials: str) -> Any:
 def create_study(url: str, argument: str) -> Any:
     from making import make
 
-    from storage.backend import open_backend
+    from affinity_search.storage.database.backend import open_backend
 
     return make(open_backend(url, create=True)).token
 
@@ -62,10 +62,10 @@ def create_study(url: str, argument: str) -> Any:
 def work(url: str, worker_id: str) -> Any:
     from fake_objective import install, replace_for_good
 
-    from search.worker import WorkerOptions
-    from search.worker import work as use_up_places
-    from storage.backend import open_backend
-    from storage.study import load_study
+    from affinity_search.search.worker.setup import WorkerOptions
+    from affinity_search.search.worker.setup import work as use_up_places
+    from affinity_search.storage.database.backend import open_backend
+    from affinity_search.storage.study import load_study
 
     install(replace_for_good)
     study = load_study(open_backend(url, create=False), "tiny")

@@ -1,6 +1,6 @@
 """The real `affinity-search` command in a process of its own, with the fake objective; so are the workers it starts.
 
-Called as Python is (`fake-python -P -m search …`), because the launcher starts its workers with `sys.executable`.
+Called as Python is (`fake-python -P -m affinity_search …`): the launcher starts its workers with `sys.executable`.
 """
 
 import os
@@ -24,17 +24,17 @@ def run_really(arguments: Sequence[str]) -> None:
     sys.argv = ["affinity-search", *arguments]
     Path("/proc/self/comm").write_text(arguments[0])  # the kernel's name for the process: a fork has its parent's
     if ADDRESS in os.environ:
-        replace_for_good("search.worker_process.subprocess", subprocess_but_warm)
+        replace_for_good("affinity_search.search.launch.process.subprocess", subprocess_but_warm)
     if "--on" in arguments:
         _fake_on_ray()
-    from search.cli import main
+    from affinity_search.search.cli import main
 
     main()
 
 
 def _fake_on_ray() -> None:
     """A cluster's nodes choose their own Python."""
-    from search.on_ray import RayWorker
+    from affinity_search.search.launch.on_ray import RayWorker
 
     RayWorker.python = sys.executable
     fakes = {key: value for key, value in os.environ.items() if key.startswith("FAKE_")}
@@ -43,5 +43,5 @@ def _fake_on_ray() -> None:
 
 
 if __name__ == "__main__":
-    assert sys.argv[1:4] == ["-P", "-m", "search"], sys.argv
+    assert sys.argv[1:4] == ["-P", "-m", "affinity_search"], sys.argv
     main(sys.argv[4:])

@@ -26,11 +26,11 @@ from typing import Any
 
 from waiting import until
 
-from search.devices.errors import DeviceError
-from search.training.checkpoints import TrainingState
-from search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
-from search.training.metrics import Scores
-from search.training.results import EpochScore, TrainingResult
+from affinity_search.search.devices.errors import DeviceError
+from affinity_search.search.training.checkpoints import TrainingState
+from affinity_search.search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
+from affinity_search.search.training.metrics import Scores
+from affinity_search.search.training.results import EpochScore, TrainingResult
 
 N_CLASSES = 10
 
@@ -47,7 +47,7 @@ def fake_macro_f1(params: dict[str, float | int], seed: int, epoch: int) -> floa
 
 
 class FakeObjective:
-    """In place of search.objective.Objective."""
+    """In place of affinity_search.search.worker.study_trainer.Objective."""
 
     def __init__(self, spec: Any, precision: str, data_dir: Path | None, *, seen: Any = None) -> None:
         self.epochs = spec.training.epochs
@@ -126,7 +126,7 @@ class FakeObjective:
 
 
 def fake_configure(device: str, threads: int | None = None, memory_mib: int | None = None) -> None:
-    """In place of search.devices.configure, which imports TensorFlow."""
+    """In place of affinity_search.search.devices.configure, which imports TensorFlow."""
     if os.environ.get("FAKE_LOST_CARD", "none") == os.environ.get("CUDA_VISIBLE_DEVICES"):
         raise DeviceError("the fake card is lost")
     if last_words := os.environ.get("FAKE_DEAD"):
@@ -135,7 +135,7 @@ def fake_configure(device: str, threads: int | None = None, memory_mib: int | No
 
 
 class FakeReporter:
-    """In place of search.reporting.Reporter, whose figures would take longer than all of a fake search."""
+    """In place of the launcher's Reporter: its figures would take longer than all of a fake search."""
 
     def __init__(self, study: Any) -> None:
         pass
@@ -146,10 +146,10 @@ class FakeReporter:
 
 def install(replace: Callable[[str, object], None]) -> None:
     """Put the fakes in their places; `replace` is monkeypatch.setattr, or `replace_for_good`."""
-    replace("search.worker.Objective", FakeObjective)
-    replace("search.evaluation.Objective", FakeObjective)
-    replace("search.devices.configure", fake_configure)
-    replace("search.reporting.Reporter", FakeReporter)
+    replace("affinity_search.search.worker.setup.Objective", FakeObjective)
+    replace("affinity_search.search.experiments.evaluate.Objective", FakeObjective)
+    replace("affinity_search.search.devices.configure", fake_configure)
+    replace("affinity_search.search.view.publishing.Reporter", FakeReporter)
 
 
 def replace_for_good(target: str, value: object) -> None:

@@ -1,23 +1,28 @@
 """Tiny studies, made and trained within the test's own process."""
 
+import json
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from fake_objective import FakeObjective, fake_scores
+from sqlalchemy import update
 
-from search.attempt import Attempt
-from search.definition import Asked
-from search.definition import open_study as open_asked
-from search.training.results import EpochScore
-from search.trials import Current, Worker
-from storage.backend import Backend
-from storage.files import StudyFiles, default_root
-from storage.places import Holder, Places
-from storage.study import StoredStudy
+from affinity_search.search.api.opening import Asked
+from affinity_search.search.api.opening import open_study as open_asked
+from affinity_search.search.training.results import EpochScore
+from affinity_search.search.worker.attempt import Attempt
+from affinity_search.search.worker.loop import Current, Worker
+from affinity_search.storage.database import tables
+from affinity_search.storage.database.backend import Backend
+from affinity_search.storage.files import StudyFiles, default_root
+from affinity_search.storage.places.claims import Holder, Places
+from affinity_search.storage.study import StoredStudy
 
-TINY = str(Path(__file__).parent / "tiny.toml")
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+TINY = str(TESTS / "tiny.toml")
 ARTICLE = ("protocol=article", "data={set='digits',minority=30}")
 _workers = count()
 
@@ -72,3 +77,13 @@ def trained(backend: Backend, name: str = "tiny", trials: int = 4, overrides: Se
     study = make(backend, name, trials, overrides)
     train(study)
     return study
+
+
+def redefined(study: StoredStudy, **training: Any) -> StoredStudy:
+    """As a version without bounds would have stored it."""
+    definition = study.spec.to_dict()
+    definition["training"] |= training
+    row = tables.studies.c.token == study.token
+    with study.backend.engine.begin() as connection:
+        connection.execute(update(tables.studies).where(row).values(definition=json.dumps(definition)))
+    return study.refreshed()

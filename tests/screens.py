@@ -16,16 +16,16 @@ import tempfile
 import time
 from pathlib import Path
 
+from browsing import chrome
 from rich.console import Console
 from selenium import webdriver
-from test_browser import chrome
 from waiting import until
 
-from search.snapshot import take
-from search.view import panel
-from storage.backend import open_backend
-from storage.places import Places
-from storage.study import load_study
+from affinity_search.search.view.snapshot import take
+from affinity_search.search.view.terminal import panel
+from affinity_search.storage.database.backend import open_backend
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.study import load_study
 
 DOCS = Path(__file__).parent.parent / "docs"
 PICTURES_ARE_THERE = "return [...document.images].every(image => image.complete)"
@@ -36,12 +36,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="screens-", ignore_cleanup_errors=True) as name:
         url = f"sqlite:///{name}/screens.db"
         environment = os.environ | {"AFFINITY_SEARCH_STORAGE": url}
-        command = [sys.executable, "-P", "-m", "search", "launch", "digits", "--workers", "2"]
+        command = [sys.executable, "-P", "-m", "affinity_search", "launch", "digits", "--workers", "2"]
         with subprocess.Popen(command, env=environment) as launch:
             take_live_view(url)
             assert launch.wait() == 0
         with subprocess.Popen(
-            [sys.executable, "-P", "-m", "search", "dashboard", "--port", "0"],
+            [sys.executable, "-P", "-m", "affinity_search", "dashboard", "--port", "0"],
             env=environment,
             stderr=subprocess.PIPE,
             text=True,

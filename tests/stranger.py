@@ -23,6 +23,6 @@ def run_as_stranger(*arguments: str, **environment: str) -> Ran:
         pytest.skip("only root may run a command as another user, with setpriv")
     if subprocess.run([*become, "true"], capture_output=True, check=False).returncode != 0:
         pytest.skip("this root may not hand its right to read on")
-    command = [*become, sys.executable, "-P", "-m", "search", *arguments]
+    command = [*become, sys.executable, "-P", "-m", "affinity_search", *arguments]
     done = subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=300, check=False)
     return Ran(done.returncode, done.stdout, done.stderr)

@@ -1,4 +1,4 @@
-"""Who may import whom, and what a command may load before it is asked to do anything."""
+"""What is declared, and what a command may load before it is asked to do anything. Layers: pyproject.toml."""
 
 import ast
 import importlib.metadata
@@ -9,10 +9,9 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from making import trained
 
-from storage.backend import Backend
+from affinity_search.storage.database.backend import Backend
 
 ROOT = Path(__file__).parent.parent
 TRAINING = ("keras", "tensorflow", "jax", "torch", "sklearn")
@@ -30,42 +29,6 @@ def imported(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def importers(module: str, *folders: str) -> set[str]:
-    """Files of the packages that import `module` or something in it."""
-    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
-    assert files
-    return {
-        str(path.relative_to(ROOT))
-        for path in files
-        if any(f"{name}.".startswith(f"{module}.") for name in imported(path))
-    }
-
-
-@pytest.mark.parametrize(
-    ("module", "folders"),
-    [
-        ("storage", ("studies",)),
-        ("search", ("studies", "storage")),
-        ("optuna", ("studies", "search/training")),
-        ("sqlalchemy", ("studies", "search")),
-        ("keras", ("studies", "storage", "search/figures", "search/dashboard")),
-        ("studies", ("search/training",)),
-        ("storage", ("search/training",)),
-    ],
-)
-def test_nobody_imports_upwards(module: str, folders: tuple[str, ...]) -> None:
-    assert importers(module, *folders) == set()
-
-
-@pytest.mark.parametrize("module", ["tensorflow", "jax", "torch"])
-def test_one_room_knows_the_hardware(module: str) -> None:
-    assert {Path(path).parent for path in importers(module, "studies", "storage", "search")} <= {Path("search/devices")}
-
-
-def test_one_file_knows_the_cluster() -> None:
-    assert importers("ray", "studies", "storage", "search") == {"search/on_ray.py"}
-
-
 def test_whatever_is_imported_is_declared() -> None:
     """What is there by way of another package goes when that one drops it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -73,7 +36,7 @@ def test_whatever_is_imported_is_declared() -> None:
     declared = {"pydantic-core"}  # pydantic names the one version that it works with
     declared |= {re.match(r"[\w-]+", line)[0].lower() for line in [*project["dependencies"], *extras]}  # type: ignore[index]
     distributions = importlib.metadata.packages_distributions()
-    own = {"studies", "storage", "search", "_typeshed", *sys.stdlib_module_names}
+    own = {"affinity_search", "_typeshed", *sys.stdlib_module_names}
     for path in (path for package in ("studies", "storage", "search") for path in (ROOT / package).rglob("*.py")):
         for module in {name.partition(".")[0] for name in imported(path)} - own:
             owners = {owner.lower().replace("_", "-") for owner in distributions.get(module, [module])}
@@ -89,7 +52,7 @@ def loaded_after(code: str) -> set[str]:
 
 
 RUN = """
-from search.cli import main
+from affinity_search.search.cli import main
 def run(*arguments):
     sys.argv = ["affinity-search", *arguments]
     try:
@@ -109,5 +72,6 @@ def test_help_is_instant() -> None:
 def test_launching_and_reading_train_nothing(sqlite: Backend, sqlite_url: str) -> None:
     trained(sqlite)
     at = f"'tiny', '--storage', {sqlite_url!r}"
-    code = f"{RUN}\nimport search.launcher, search.worker, search.snapshot\nrun('status', {at})\nrun('export', {at})"
+    modules = "import affinity_search.search.launch.launcher, affinity_search.search.worker.setup"
+    code = f"{RUN}\n{modules}\nrun('status', {at})\nrun('export', {at})"
     assert loaded_after(code).isdisjoint(TRAINING)

@@ -143,10 +143,10 @@ def _import_everything() -> None:
     import psycopg  # noqa: F401
     from making import trained
 
-    import search.cli.app
-    import search.launcher  # noqa: F401
-    from search.progress import progress_for
-    from storage.backend import open_backend
+    import affinity_search.search.cli.app
+    import affinity_search.search.launch.launcher  # noqa: F401
+    from affinity_search.search.view.terminal import progress_for
+    from affinity_search.storage.database.backend import open_backend
 
     with tempfile.TemporaryDirectory() as folder:
         opened = open_backend(f"sqlite:///{folder}/warm.db", create=True)
@@ -160,10 +160,6 @@ def _import_training() -> None:
     import sklearn.metrics
     import sklearn.model_selection  # noqa: F401
     import tensorflow  # noqa: F401
-
-    import search.objective
-    import search.training.fit
-    import search.worker  # noqa: F401
 
 
 def main() -> None:
@@ -179,7 +175,7 @@ def main() -> None:
         if TRAINING in sys.argv:
             fake_command.run_really(request["arguments"])
         else:
-            {"search": fake_command, "contender": contender}[request["module"]].main(request["arguments"])
+            {"affinity_search": fake_command, "contender": contender}[request["module"]].main(request["arguments"])
 
 
 if __name__ == "__main__":

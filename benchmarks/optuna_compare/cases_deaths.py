@@ -10,6 +10,7 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
+from affinity_search.storage.study import attributes
 from optuna_compare.conditions import (
     CROWD,
     CROWD_GRACE_S,
@@ -25,7 +26,6 @@ from optuna_compare.conditions import (
 from optuna_compare.lab import POSTGRESQL, SQLITE, Crew, Outcome, Room, begun, complete, read_trials, times
 from optuna_compare.processes import deaths, start_together
 from optuna_compare.table import Case
-from storage.attributes import attributes
 
 LOOK_EVERY_S = 1.0
 

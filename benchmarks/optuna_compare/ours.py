@@ -14,18 +14,18 @@ from making import make
 from optuna.trial import TrialState
 from waiting import until
 
-import search.cli.worker
-import search.worker  # noqa: F401 - for the fork server, which imports what every worker needs
+import affinity_search.search.cli.commands.worker
+import affinity_search.search.worker.setup  # noqa: F401 - for the fork server, which imports what every worker needs
+from affinity_search.search.cli import main
+from affinity_search.search.training.results import TrainingResult
+from affinity_search.storage.database.backend import open_backend
+from affinity_search.storage.database.tables import PlaceState
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.recovery import LOOKS_A_LEASE, RecoveryThread
+from affinity_search.storage.study import load_study
 from optuna_compare import plain
 from optuna_compare.conditions import STUDY, Conditions
 from optuna_compare.processes import meet_others
-from search.cli import main
-from search.training.results import TrainingResult
-from storage.backend import open_backend
-from storage.places import Places
-from storage.recovery import LOOKS_A_LEASE, RecoveryThread
-from storage.study import load_study
-from storage.tables import PlaceState
 
 RECOVERED_LOOK_S = 1.0
 
@@ -51,7 +51,7 @@ def work(conditions: Conditions, worker: str) -> None:
         os.environ["FAKE_GATE"] = str(conditions.gate)
     os.environ["AFFINITY_SEARCH_STORAGE"] = conditions.url
     install(replace_for_good)
-    replace_for_good("search.worker.Objective", _paced(conditions))
+    replace_for_good("affinity_search.search.worker.setup.Objective", _paced(conditions))
     lease = [] if conditions.grace_s is None else ["--lease-s", str(conditions.grace_s)]
     sys.argv = ["affinity-search", "worker", STUDY, "--device", "cpu", "--worker-id", worker, *lease]
     meet_others()

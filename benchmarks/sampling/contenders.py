@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from studies.spec import PrunerSpec, SamplerSpec
+from affinity_search.studies.model.spec import PrunerSpec, SamplerSpec
 
 Options = dict[str, Any]
 

@@ -14,13 +14,12 @@ from collections.abc import Iterator, Sequence
 
 from optuna.trial import FrozenTrial, TrialState
 
+from affinity_search.search.view.pictures import history_of
+from affinity_search.storage.database.backend import open_backend
+from affinity_search.storage.files import StudyFiles, default_root
+from affinity_search.storage.study import attributes, load_study
 from benchmarks.commands import Command, machine
 from benchmarks.sampling.table import PARAMETERS, STUDY, TABLE
-from search.pictures import history_of
-from storage.attributes import attributes
-from storage.backend import open_backend
-from storage.files import StudyFiles, default_root
-from storage.study import load_study
 
 
 def main() -> None:

@@ -11,10 +11,10 @@ import optuna
 from numpy.typing import NDArray
 from optuna.trial import TrialState
 
+from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
+from affinity_search.studies.seeds import sampler_seed
 from benchmarks.sampling.contenders import Contender
 from benchmarks.sampling.table import Table
-from search.seeds import sampler_seed
-from storage.sampling import make_pruner, make_sampler, suggest
 
 NEVER = math.inf
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.files import load
-from studies.parameters import IntegerRange, RealRange
-from studies.space import SpaceSpec
+from affinity_search.studies.files import load
+from affinity_search.studies.model.parameters import IntegerRange, RealRange
+from affinity_search.studies.model.space import SpaceSpec
 
 HERE = Path(__file__).parent
 STUDY = HERE / "table.toml"

@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 
-from search import devices
+from affinity_search.search import devices
 
 
 def main() -> None:
@@ -22,14 +22,14 @@ def main() -> None:
     if "xla" in sys.argv:
         devices.compiles_with_xla = lambda: True
     if "given" in sys.argv:  # no look-up: every step trains on the same images
-        from search.training.images import Table
+        from affinity_search.search.training.networks.layers import Table
 
         Table.call = lambda self, indices: self.table[:batch]
     if "unfused" in sys.argv:
         devices.fused_batch_norm = lambda: None
-    from search.training.datasets import FACTS, Split
-    from search.training.fit import AffinityParams, Trainer, TrainingConfig
-    from search.training.networks import NetworkConfig
+    from affinity_search.search.training.data.splits import FACTS, Split
+    from affinity_search.search.training.fit import AffinityParams, Trainer, TrainingConfig
+    from affinity_search.search.training.networks.plain import NetworkConfig
 
     images = np.random.default_rng(0).integers(0, 256, (batch * steps, 32, 32, 3), dtype=np.uint8)
     split = Split(images, (np.arange(batch * steps) % 10).astype("int32"))

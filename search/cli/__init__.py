@@ -8,11 +8,11 @@ import sys
 def main() -> None:
     """Run the command; a person's mistake or an outside failure becomes one message, never a traceback."""
     try:  # every import of ours is within it: Ctrl-C may come then too
-        from search import children
+        from affinity_search.search.launch import children
 
         children.leave_out_current_folder()
-        from search import streams
-        from search.cli.app import app
+        from affinity_search.search.cli import streams
+        from affinity_search.search.cli.app import app
 
         streams.settle()
         app()
@@ -31,7 +31,7 @@ def main() -> None:
 
 def _explained(error: Exception) -> tuple[int, str | None]:
     """The exit code and the message, which may be empty; None for a bug."""
-    from search.exits import Exit, exit_for
+    from affinity_search.search.worker.exits import Exit, exit_for
 
     code = exit_for(error)
     if code is None:
@@ -45,6 +45,6 @@ def _storage_failure(error: BaseException) -> str | None:
         return "the study was deleted while this command worked on it; see: affinity-search status"
     if not type(error).__module__.startswith(("sqlalchemy.", "optuna.")):
         return None
-    from storage.failures import explain_late
+    from affinity_search.storage.database.failures import explain_late
 
     return explain_late(error)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from search.cli import (
+from affinity_search.search.cli.commands import (
     create,
     dashboard,
     delete,
@@ -22,8 +22,8 @@ from search.cli import (
     trials,
     worker,
 )
-from search.cli.plain import PlainCommand, PlainGroup
-from search.exits import Exit
+from affinity_search.search.cli.plain import PlainCommand, PlainGroup
+from affinity_search.search.worker.exits import Exit
 
 app = typer.Typer(
     cls=PlainGroup,

@@ -13,15 +13,15 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from storage.backend import Backend
-    from storage.errors import SmallerBudgetError
-    from storage.study import StoredStudy
+    from affinity_search.storage.database.backend import Backend
+    from affinity_search.storage.errors import SmallerBudgetError
+    from affinity_search.storage.study import StoredStudy
 
 
 def home_path(text: str) -> Path:
     """A path as people write it: a shell leaves the ~ of `--files=~/x` alone, a .env file its quotes and line break."""
-    from storage.errors import StorageError
-    from storage.written import cleaned, expanded
+    from affinity_search.storage.errors import StorageError
+    from affinity_search.storage.urls import cleaned, expanded
 
     try:
         return Path(expanded(cleaned(text, "the path")))
@@ -148,8 +148,8 @@ def asked_study(
     examine: bool = True,
 ) -> StoredStudy:
     """Create or continue the study that the options describe, and tell the person what changed."""
-    from search.definition import Asked, open_storage_for, open_study
-    from storage.errors import SmallerBudgetError
+    from affinity_search.search.api.opening import Asked, open_storage_for, open_study
+    from affinity_search.storage.errors import SmallerBudgetError
 
     asked = Asked.of(source, name, overrides, trials, data_dir)
     backend = open_storage_for(url, asked, into_existing=into_existing)
@@ -182,8 +182,8 @@ def tried_files(stored: StoredStudy, files: Path | None) -> None:
     Raises:
         StorageError: --files cannot be written.
     """
-    from storage.errors import StorageError
-    from storage.files import default_root, why_not_writable
+    from affinity_search.storage.errors import StorageError
+    from affinity_search.storage.files import default_root, why_not_writable
 
     root = files or default_root(stored.backend.url)
     reason = why_not_writable(root / stored.token)
@@ -195,6 +195,6 @@ def tried_files(stored: StoredStudy, files: Path | None) -> None:
 
 def opened(url: str, *, read_only: bool = False) -> Backend:
     """Open the storage of a command that creates no study: it must be there."""
-    from storage.backend import open_backend
+    from affinity_search.storage.database.backend import open_backend
 
     return open_backend(url, create=False, read_only=read_only)

@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from search.devices import on_jax, on_tensorflow
-from search.devices.cpu import cpu_multiplies_bfloat16
-from search.devices.errors import DeviceError
-from search.devices.packages import (
+from affinity_search.search.devices.errors import DeviceError
+from affinity_search.search.devices.jax import setup as on_jax
+from affinity_search.search.devices.packages import (
     TRAINING_BACKENDS,
+    Wanted,
     backend,
     import_keras,
     keras_home,
@@ -24,8 +24,8 @@ from search.devices.packages import (
     versions,
     without_matplotlib,
 )
-from search.devices.wanted import Wanted
-from search.training.results import PRECISIONS
+from affinity_search.search.devices.precision import PRECISIONS, cpu_multiplies_bfloat16
+from affinity_search.search.devices.tensorflow import setup as on_tensorflow
 
 __all__ = ["TRAINING_BACKENDS", "DeviceError", "Predictor", "backend", "import_keras", "keras_home", "versions"]
 
@@ -137,10 +137,10 @@ def compiles_with_xla() -> bool:
 def training_steps(model: Any, batch: int) -> Steps:
     """The steps of a compiled Keras model on batches of `batch` images, in the way of its backend."""
     if backend() == "jax":
-        from search.devices.jax_steps import JaxSteps
+        from affinity_search.search.devices.jax.steps import JaxSteps
 
         return JaxSteps(model)
-    from search.devices.tensorflow_steps import TensorFlowSteps
+    from affinity_search.search.devices.tensorflow.steps import TensorFlowSteps
 
     return TensorFlowSteps(model, batch, _configured.strategy, jit=compiles_with_xla())
 
@@ -148,10 +148,10 @@ def training_steps(model: Any, batch: int) -> Steps:
 def predictor(model: Any) -> Predictor:
     """A function from indices (B,) to the model's outputs (B, …), for one B that the replicas divide evenly."""
     if backend() == "jax":
-        from search.devices.jax_steps import prediction
+        from affinity_search.search.devices.jax.steps import prediction
 
         return prediction(model)
-    from search.devices.tensorflow_steps import TensorFlowPrediction
+    from affinity_search.search.devices.tensorflow.steps import TensorFlowPrediction
 
     return TensorFlowPrediction(model, _configured.strategy, jit=compiles_with_xla())
 
@@ -161,7 +161,7 @@ def fused_batch_norm() -> Callable[..., Any] | None:
 
     None where Keras' own is to be taken: on a GPU or TPU XLA fuses it, and nothing was measured there.
     """
-    from search.devices.tensorflow_steps import fused_batch_norm as fused
+    from affinity_search.search.devices.tensorflow.steps import fused_batch_norm as fused
 
     return fused if _configured.kind == "cpu" and backend() == "tensorflow" else None
 

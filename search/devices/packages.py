@@ -6,10 +6,12 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from search.training.errors import UnfitMachineError
+from affinity_search.search.devices.errors import UnfitMachineError
 
 TRAINING_BACKENDS = ("tensorflow", "jax")
 
@@ -107,3 +109,14 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+@dataclass
+class Wanted:
+    """A process has one device. `memory_mib` is its share of a GPU that several workers use; None is all of it."""
+
+    kind: str = "cpu"
+    index: int = 0
+    threads: int | None = None
+    memory_mib: int | None = None
+    strategy: Any = field(default=None, repr=False)

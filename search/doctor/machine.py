@@ -12,17 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search import accelerators, devices, nvidia
-from search.children import SAFE, surroundings
-from search.data import folder_for, refuse_others
-from search.doctor.check import Check
-from search.view import plural
-from studies.errors import StudyFileError
+from affinity_search.search import devices
+from affinity_search.search.devices import nvidia
+from affinity_search.search.devices import slots as accelerators
+from affinity_search.search.doctor.check import Check
+from affinity_search.search.launch.children import SAFE, surroundings
+from affinity_search.search.view.terminal import plural
+from affinity_search.search.worker.images import folder_for, refuse_others
+from affinity_search.studies.errors import StudyFileError
 
 if TYPE_CHECKING:
-    from search.training.datasets import Part, Split
-    from storage.study import StoredStudy
-    from studies.spec import StudySpec
+    from affinity_search.search.training.data.splits import Part, Split
+    from affinity_search.storage.study import StoredStudy
+    from affinity_search.studies.model.spec import StudySpec
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that pyproject.toml admits
 MEND_DRIVER = "restart the driver or the machine; or launch with --devices cpu"
@@ -190,8 +192,8 @@ def check_data(spec: StudySpec | None, data_dir: Path | None, stored: StoredStud
 
 
 def _of_study(spec: StudySpec, given: Path | None, stored: StoredStudy | None) -> Check:
-    from search.training.datasets import contents_of, search_splits
-    from search.training.errors import DataError
+    from affinity_search.search.training.data.splits import contents_of, search_splits
+    from affinity_search.search.training.errors import DataError
 
     data, name = spec.data, f"data {spec.data.set}"
     folder = _folder(data.set, given)
@@ -221,8 +223,8 @@ def _all_sets(data_dir: Path | None) -> Iterator[Check]:
 
 
 def _any(name: str, given: Path | None) -> Check:
-    from search.training.datasets import load_test, load_train
-    from search.training.errors import DataError
+    from affinity_search.search.training.data.splits import load_test, load_train
+    from affinity_search.search.training.errors import DataError
 
     folder = _folder(name, given)
     if given is None and folder is not None and not folder.is_dir():
@@ -241,7 +243,7 @@ def _not_in(name: str, given: Path) -> Check:
 
 
 def _is_absent(error: Exception) -> bool:
-    from search.training.errors import MissingDataError
+    from affinity_search.search.training.errors import MissingDataError
 
     return isinstance(error, MissingDataError)
 

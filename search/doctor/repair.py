@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from search.doctor.study import Diagnosis, examine
-from search.view import duration_text, plural
-from storage.defaults import DEFAULT_LEASE_S
-from storage.files import StudyFiles
-from storage.places import Places
-from storage.recovery import LOOKS_A_LEASE, Recovery, complete_halves
-from storage.study import StoredStudy
-from storage.tables import USED
+from affinity_search.search.doctor.study import Diagnosis, examine
+from affinity_search.search.view.terminal import duration_text, plural
+from affinity_search.storage import DEFAULT_LEASE_S
+from affinity_search.storage.database.tables import USED
+from affinity_search.storage.files import StudyFiles
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.recovery import LOOKS_A_LEASE, Recovery, complete_halves
+from affinity_search.storage.study import StoredStudy
 
 LOOK_EVERY_S = (0.1, 1.0)  # the least and the most
 MARGIN_S = 5.0  # beyond the longest watch: a slow answer of the database starts the watch of a short lease anew

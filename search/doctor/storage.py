@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from search.doctor.check import Check
-from storage.backend import Backend, open_backend
-from storage.errors import NoDatabaseError, StorageError
-from storage.failures import explain_late, first_line
-from storage.files import StudyFiles, default_root
-from storage.patience import at_once
-from storage.places import Places
-from storage.urls import parse_url
+from affinity_search.search.doctor.check import Check
+from affinity_search.storage.database.backend import Backend, open_backend
+from affinity_search.storage.database.failures import explain_late, first_line
+from affinity_search.storage.database.patience import at_once
+from affinity_search.storage.errors import NoDatabaseError, StorageError
+from affinity_search.storage.files import StudyFiles, default_root
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.urls import parse_url
 
 if TYPE_CHECKING:
-    from storage.study import StoredStudy
-    from studies.spec import StudySpec
+    from affinity_search.storage.study import StoredStudy
+    from affinity_search.studies.model.spec import StudySpec
 
 ROUND_TRIPS = 5
 MOST_CLOCK_DIFFERENCE_S = 2.0

@@ -1,6 +1,6 @@
 """What ails a stored study: places whose workers fell silent, trials that nobody ended, places that gave nothing.
 
-Only looks. What it calls lost is what `storage.recovery` would mend, and it says what that would do.
+Only looks. What it calls lost is what `storage.places.recovery` would mend, and it says what that would do.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from typing import Any, Literal
 import psutil
 from optuna.trial import FrozenTrial
 
-from storage import recovery
-from storage.attributes import attributes
-from storage.defaults import DEFAULT_LEASE_S
-from storage.files import StudyFiles
-from storage.places import Places
-from storage.recovery import find_halves
-from storage.study import StoredStudy
-from storage.tables import USED, PlaceState
-from storage.tallies import Counts
+from affinity_search.storage import DEFAULT_LEASE_S
+from affinity_search.storage.database.tables import USED, PlaceState
+from affinity_search.storage.files import StudyFiles
+from affinity_search.storage.places import recovery
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.counts import Counts
+from affinity_search.storage.places.recovery import find_halves
+from affinity_search.storage.study import StoredStudy, attributes
 
 SETTLE_S = 1.0  # a living worker writes a place's end and its trial's end within it
 

@@ -9,10 +9,10 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from search.doctor.check import Check
-from search.doctor.study import Diagnosis, Held, Spent
-from search.fitting import Column, Fitted
-from search.view import duration_text, plural
+from affinity_search.search.doctor.check import Check
+from affinity_search.search.doctor.study import Diagnosis, Held, Spent
+from affinity_search.search.view.tables import Column, Fitted
+from affinity_search.search.view.terminal import duration_text, plural
 
 STYLES = {"ok": "green", "warning": "yellow", "failed": "bold red"}
 MOST_SPENT = 10

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from search.training.errors import CheckpointError
-from search.training.results import EpochScore
+from affinity_search.search.training.errors import CheckpointError
+from affinity_search.search.training.results import EpochScore
 
 FORMAT = 2
 

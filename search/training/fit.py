@@ -11,13 +11,13 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from search import devices
-from search.training.checkpoints import TrainingState
-from search.training.datasets import DatasetFacts, Split
-from search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
-from search.training.features import Features, centers_among_features, features_of
-from search.training.metrics import Scores, score
-from search.training.networks import (
+from affinity_search.search import devices
+from affinity_search.search.training.checkpoints import TrainingState
+from affinity_search.search.training.data.splits import DatasetFacts, Split
+from affinity_search.search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
+from affinity_search.search.training.metrics import Scores, score
+from affinity_search.search.training.networks.features import Features, centers_among_features, features_of
+from affinity_search.search.training.networks.plain import (
     NetworkConfig,
     build_network,
     classes_of,
@@ -25,10 +25,21 @@ from search.training.networks import (
     reset_network,
     trainable_state,
 )
-from search.training.optimizers import make_optimizer, reset_optimizer
-from search.training.pace import Pace
-from search.training.results import AffinityParams, EpochScore, TrainingConfig, TrainingResult, best_epoch
-from search.training.schedule import epoch_order, learning_rate, whole_batches
+from affinity_search.search.training.results import (
+    AffinityParams,
+    EpochScore,
+    TrainingConfig,
+    TrainingResult,
+    best_epoch,
+)
+from affinity_search.search.training.schedule import (
+    Pace,
+    epoch_order,
+    learning_rate,
+    make_optimizer,
+    reset_optimizer,
+    whole_batches,
+)
 
 __all__ = ["AffinityParams", "EpochScore", "Trainer", "TrainingConfig", "TrainingResult", "TrainingState"]
 

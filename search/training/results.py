@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self, get_args
+from typing import Any, Self
 
-from search.training.diagnostics import Diagnostics
-from search.training.metrics import Scores
-
-Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
-PRECISIONS = get_args(Precision)
+from affinity_search.search.devices.precision import PRECISIONS, Precision
+from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
+from affinity_search.search.training.metrics import Scores
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,30 @@
+"""`affinity-search create`: a study in the storage, before any worker."""
+
+from __future__ import annotations
+
+from affinity_search.search.cli.options import (
+    DEFAULT_STORAGE,
+    DataDir,
+    IntoExisting,
+    Overrides,
+    Rename,
+    Storage,
+    StudySource,
+    Trials,
+    asked_study,
+    say,
+)
+
+
+def create(
+    study: StudySource,
+    trials: Trials = None,
+    data_dir: DataDir = None,
+    storage: Storage = DEFAULT_STORAGE,
+    name: Rename = None,
+    overrides: Overrides = None,
+    into_existing: IntoExisting = False,
+) -> None:
+    """Create or continue a study and run nothing; workers that are started later need only its name."""
+    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
+    say(f"study {stored.name!r} is in {stored.backend}")

@@ -1,0 +1,85 @@
+"""`affinity-search dashboard`: the real optuna-dashboard, behind a login where others can reach it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from affinity_search.search.cli.options import DEFAULT_STORAGE, Files, Storage, home_path, opened, say
+
+if TYPE_CHECKING:
+    from affinity_search.search.view.dashboard.serving import Access
+
+
+def dashboard(
+    host: Annotated[
+        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; beyond loopback only with a password.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
+    password_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--password-file",
+            metavar="FILE",
+            parser=home_path,
+            envvar="AFFINITY_SEARCH_PASSWORD_FILE",
+            help="USER:PASSWORD or a password alone, mode 600: ask for it.",
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option("--allowed-host", metavar="NAME", help="A host name people reach it by; repeatable."),
+    ] = None,
+    allow_edit: Annotated[
+        bool, typer.Option("--allow-edit", help="Let it change and delete studies and their files.")
+    ] = False,
+    trusted_proxy: Annotated[
+        str | None,
+        typer.Option("--trusted-proxy", metavar="ADDRESS", help="Believe this proxy's X-Forwarded-For."),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
+) -> None:
+    """Serve optuna-dashboard until Ctrl-C: on this machine alone, and read-only, unless asked otherwise."""
+    from affinity_search.search.view.dashboard.guard import is_loopback
+    from affinity_search.search.view.dashboard.password import read_password
+    from affinity_search.search.view.dashboard.serving import Access, guarded, port_of, server_for
+    from affinity_search.storage.files import default_root
+    from affinity_search.storage.trials.reading import reading_storage
+
+    password = read_password(password_file) if password_file else None
+    if password is None and not is_loopback(host):
+        raise typer.BadParameter(f"{host!r} can be reached by others: give a password with --password-file FILE")
+    access = Access(host, port, password, tuple(allowed_host or ()), allow_edit, trusted_proxy)
+    backend = opened(storage, read_only=not allow_edit)
+    root = files or default_root(backend.url)
+    trials = reading_storage(backend)
+    server = server_for(guarded(trials, root, access, say, backend.check), access)
+    # Otherwise the first visitor of a large study would wait for its trials to be read.
+    threading.Thread(target=trials.read_ahead, daemon=True).start()
+    _announce(f"{backend}", access, port_of(server))
+    _end_on_sigterm()
+    server.run()
+
+
+def _end_on_sigterm() -> None:
+    """As process 1 of a container it would otherwise be deaf to the signal that ends it."""
+    from affinity_search.search.worker.stopping import is_ignored
+
+    if not is_ignored(signal.SIGTERM):
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+
+
+def _announce(backend: str, access: Access, port: int) -> None:
+    from affinity_search.search.view.dashboard.guard import is_loopback
+
+    host = f"[{access.host}]" if ":" in access.host else access.host
+    mode = "studies can be changed" if access.allow_edit else "read-only"
+    say(f"dashboard of {backend} at http://{host}:{port}/ ({mode}; Ctrl-C ends it)")
+    if not is_loopback(access.host):
+        say("the password travels as it is: outside a network you trust, put a proxy with TLS in front (docs/share.md)")

@@ -1,0 +1,38 @@
+"""`affinity-search delete`: a study, its trials and its files, for good."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from affinity_search.search.cli.options import DEFAULT_STORAGE, Files, Storage, StudyName, is_at_a_terminal, opened, say
+from affinity_search.search.worker.exits import Exit
+
+
+def delete(
+    study: StudyName,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
+) -> None:
+    """Remove a study for good: its trials, its history, its test scores, and its files here."""
+    from affinity_search.storage.files import default_root
+    from affinity_search.storage.stored.deletion import delete_study, require_idle
+
+    backend = opened(storage)
+    require_idle(backend, study)
+    root = files or default_root(backend.url)
+    if not (yes or _agreed(f"delete study {study!r} of {backend}, with its trials and its files in {root}?")):
+        say("nothing was deleted")
+        raise typer.Exit(Exit.FAILED)
+    delete_study(backend, study, root)
+    say(f"study {study!r} is deleted")
+
+
+def _agreed(question: str) -> bool:
+    from affinity_search.storage.errors import StorageError
+
+    if not is_at_a_terminal():
+        raise StorageError("nobody can be asked here whether the study may be deleted; add --yes")
+    return typer.confirm(question, err=True)

@@ -1,0 +1,124 @@
+"""`affinity-search doctor`: why a search does not start or seems stuck, and what to do next."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from affinity_search.search.cli.options import DEFAULT_STORAGE, AsJson, DataDir, Files, Storage, console, say
+from affinity_search.search.worker.exits import Exit
+
+if TYPE_CHECKING:
+    from affinity_search.search.doctor.check import Check
+    from affinity_search.search.doctor.study import Diagnosis
+    from affinity_search.storage.database.backend import Backend
+    from affinity_search.storage.files import StudyFiles
+    from affinity_search.storage.study import StoredStudy
+
+
+def doctor(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study to look into.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Free lost places and end half-ended trials, watching a full lease first.")
+    ] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Also compute on the device that a worker would get; takes seconds.")
+    ] = False,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
+) -> None:
+    """Check this machine and the storage; with STUDY also its workers, lost trials and failures.
+
+    Exit code 0: all is well, warnings allowed; 1: a check failed; 3: no check failed, but lost or half-ended trials
+    were found and not repaired.
+    """
+    if repair and study is None:
+        raise typer.BadParameter("--repair mends one study: name it")
+    from affinity_search.search.doctor.storage import files_root, open_storage
+    from affinity_search.search.doctor.view import show
+    from affinity_search.storage.files import StudyFiles
+    from affinity_search.storage.study import load_study
+
+    opening, backend = open_storage(storage, study)
+    stored = load_study(backend, study) if backend and study is not None else None
+    root = files_root(storage, files)
+    kept = StudyFiles(root, stored.token) if stored and root else None
+    checks = []
+    for check in _checks(storage, opening, backend, stored, data_dir, root, probe):
+        checks.append(check)
+        if not as_json:
+            show(console(data=True), check)
+    diagnosis, repaired = _treated(stored, kept, repair, as_json) if stored else (None, [])
+    _end(checks, diagnosis, repaired, as_json)
+
+
+def _checks(
+    url: str,
+    opening: Check,
+    backend: Backend | None,
+    stored: StoredStudy | None,
+    data_dir: Path | None,
+    root: Path | None,
+    probe: bool,
+) -> Iterator[Check]:
+    """Each check when it is done: some take their time."""
+    from affinity_search.search.doctor import machine
+    from affinity_search.search.doctor import storage as database
+
+    yield from machine.check_machine(stored, data_dir, database.driver_package(url))
+    if probe:
+        yield machine.probe()
+    yield opening
+    if backend:
+        yield from database.check_database(backend)
+    if root:
+        yield database.check_files(root, stored)
+
+
+def _treated(stored: StoredStudy, kept: StudyFiles | None, repair: bool, as_json: bool) -> tuple[Diagnosis, list[str]]:
+    """The study as it is, after the repair if one is asked for, and what that mended."""
+    from affinity_search.search.doctor.repair import Repair
+    from affinity_search.search.doctor.study import examine
+
+    diagnosis = examine(stored, kept)
+    _show_study(diagnosis, as_json)
+    if not repair:
+        return diagnosis, []
+    repaired = Repair(stored, kept, say).mend(diagnosis)
+    if not (repaired or diagnosis.ails or diagnosis.gone):
+        say("nothing to repair")
+        return diagnosis, []
+    if not as_json:
+        say("after the repair:")
+    diagnosis = examine(stored, kept)
+    _show_study(diagnosis, as_json)
+    return diagnosis, repaired
+
+
+def _show_study(diagnosis: Diagnosis, as_json: bool) -> None:
+    from affinity_search.search.doctor.view import show, study_checks, study_parts
+
+    for part in () if as_json else (*study_checks(diagnosis), *study_parts(diagnosis)):
+        show(console(data=True), part)
+
+
+def _end(checks: list[Check], diagnosis: Diagnosis | None, repaired: list[str], as_json: bool) -> None:
+    from affinity_search.search.doctor.view import study_checks
+
+    checks = [*checks, *(study_checks(diagnosis) if diagnosis else ())]
+    failed = any(check.status == "failed" for check in checks)
+    code = Exit.FAILED if failed else Exit.LOST if diagnosis and diagnosis.ails else Exit.DONE
+    if as_json:
+        found = {
+            "checks": [check.to_dict() for check in checks],
+            "study": diagnosis and diagnosis.to_dict() | {"repaired": repaired},
+            "exit_code": code,
+        }
+        typer.echo(json.dumps(found, indent=2))
+    raise typer.Exit(code)

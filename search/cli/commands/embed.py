@@ -1,0 +1,93 @@
+"""`affinity-search embed`: pictures of the features of a trial, epoch by epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from affinity_search.search.cli.options import (
+    DEFAULT_STORAGE,
+    DataDir,
+    Storage,
+    StudyName,
+    Threads,
+    home_path,
+    opened,
+    say,
+)
+
+if TYPE_CHECKING:
+    from affinity_search.search.experiments.embed import Embedded
+
+
+def embed(
+    study: StudyName,
+    trial: Annotated[
+        int | None, typer.Option("--trial", metavar="N", min=0, max=2**31 - 1, help="Trial N; default the best.")
+    ] = None,
+    width: Annotated[
+        int | None,
+        typer.Option(
+            "--width",
+            metavar="H",
+            min=2,
+            max=8192,
+            help="Put a Dense layer of H features before the head; 2 for the "
+            "article's pictures. Without it the network's own features are shown by PCA.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", parser=home_path, help="Folder for the pictures.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    threads: Threads = None,
+    data_dir: DataDir = None,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Retrain a trial and write the scatter of its features after each epoch, with the centres: PNGs and a GIF."""
+    from affinity_search.search.devices.slots import own_device
+    from affinity_search.search.experiments.embed import chosen
+    from affinity_search.search.experiments.embed import embed as retrain
+    from affinity_search.search.training.data.splits import facts
+    from affinity_search.search.worker.loop import epoch_text
+    from affinity_search.search.worker.setup import WorkerOptions
+    from affinity_search.storage.study import load_study
+
+    stored = load_study(opened(storage, read_only=True), study)
+    spec = stored.spec
+    options = WorkerOptions(own_device(device), threads, data_dir)
+    number = chosen(stored, trial)
+    folder = output or Path(f"trial-{number}-features")
+    _require_writable(folder)
+    found = retrain(
+        stored, options, number, width, lambda score: say(epoch_text(score, spec.training.epochs, spec.protocol))
+    )
+    _write(found, f"{spec.data.set}, n = {spec.data.minority}", facts(spec.data.set).class_names, folder)
+    say(f"wrote {len(found.features)} pictures and features.gif to {folder}")
+
+
+def _require_writable(folder: Path) -> None:
+    """Before the training, which takes minutes."""
+    from affinity_search.storage.errors import StorageError
+    from affinity_search.storage.files import why_not_writable
+
+    if reason := why_not_writable(folder):
+        raise StorageError(f"{folder} cannot be written: {reason}; name another folder with -o")
+
+
+def _write(found: Embedded, what: str, names: Sequence[str], folder: Path) -> None:
+    from affinity_search.search.view.figures.features import animate, draw
+    from affinity_search.search.view.terminal import params_text
+    from affinity_search.storage.errors import StorageError
+
+    frames = draw(found.features, f"{what}, {params_text(found.params)}", found.macro_f1, names)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number, frame in enumerate(frames, start=1):
+            (folder / f"epoch-{number:03}.png").write_bytes(frame)
+        animate(frames, folder / "features.gif")
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}; name another folder with -o") from error

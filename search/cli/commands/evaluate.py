@@ -1,0 +1,117 @@
+"""`affinity-search evaluate`: the only reader of the test set."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from affinity_search.search.cli.options import (
+    DEFAULT_STORAGE,
+    AsJson,
+    DataDir,
+    Storage,
+    StudyName,
+    Threads,
+    console,
+    opened,
+    say,
+)
+
+if TYPE_CHECKING:
+    from affinity_search.search.experiments.evaluate import Plan
+    from affinity_search.storage.study import StoredStudy
+
+ASKS_ABOVE = 100  # trainings
+MOST_SEEDS = 10_000
+
+
+def evaluate(
+    study: StudyName,
+    top: Annotated[int, typer.Option("--top", metavar="K", min=1, max=100_000, help="Evaluate the K best trials.")] = 1,
+    seeds: Annotated[
+        int, typer.Option("--seeds", metavar="S", min=1, max=MOST_SEEDS, help="Retrain each with S fresh seeds.")
+    ] = 5,
+    yes: Annotated[bool, typer.Option("--yes", help=f"Do not ask before more than {ASKS_ABOVE} trainings.")] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    threads: Threads = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Retrain the best trials with fresh seeds and score the test set.
+
+    Under holdout the validation images choose the epoch, and the test set is scored once a seed. Scores that are
+    stored are not trained again, so an evaluation that was interrupted goes on where it stopped.
+    """
+    from affinity_search.search.devices.slots import own_device
+    from affinity_search.search.experiments.evaluate import evaluate_best, plan
+    from affinity_search.search.worker.setup import WorkerOptions
+    from affinity_search.storage.study import load_study
+
+    stored = load_study(opened(storage), study)
+    planned = plan(stored, top=top, seeds=seeds)
+    _announce(stored, planned, top)
+    if planned.trainings > ASKS_ABOVE and not yes:
+        _ask(planned.trainings)
+    results = evaluate_best(stored, WorkerOptions(own_device(device), threads, data_dir), planned)
+    if as_json:
+        typer.echo(json.dumps(results, indent=2))
+    else:
+        _show(stored, results)
+
+
+def _announce(stored: StoredStudy, planned: Plan, top: int) -> None:
+    from affinity_search.search.view.terminal import plural, rough_text
+
+    trials = len(planned.chosen)
+    if trials < top:
+        say(f"the study has {plural(trials, 'finished trial')}, fewer than --top {top}")
+    stored_ones = trials * len(planned.seeds) - planned.trainings
+    here = f"; {plural(stored_ones, 'score')} of earlier evaluations stay" if stored_ones else ""
+    took = _seconds_each(stored, planned)
+    lasts = (
+        f", about {rough_text(took * planned.trainings)} on the search's machine" if took and planned.trainings else ""
+    )
+    say(f"{plural(trials, 'trial')} × {plural(len(planned.seeds), 'seed')}: {planned.trainings} to train{lasts}{here}")
+    if trials > 1:
+        say(
+            f"warning: the test set is opened for {trials} trials. Report the first, which the search chose; whoever "
+            "chooses by these scores has no unseen images left"
+        )
+
+
+def _seconds_each(stored: StoredStudy, planned: Plan) -> float | None:
+    """How long a whole training took in the search, by the best trial's epochs."""
+    from affinity_search.storage.study import attributes
+
+    told = attributes(planned.chosen[0][0])
+    if not (told.get("duration_s") and told.get("epochs")) or told.get("resumed_epochs"):
+        return None
+    return float(told["duration_s"] / told["epochs"] * stored.spec.training.epochs)
+
+
+def _ask(trainings: int) -> None:
+    if not sys.stdin.isatty():
+        raise typer.BadParameter(
+            f"{trainings} trainings are more than {ASKS_ABOVE}: lower --top or --seeds, or say --yes"
+        )
+    typer.confirm(f"train {trainings} times?", abort=True, err=True)
+
+
+def _show(stored: StoredStudy, results: list[dict[str, Any]]) -> None:
+    from affinity_search.search.view.tables import Column, Fitted
+    from affinity_search.search.view.terminal import params_text
+
+    columns = [Column("trial", right=True), Column("parameters", rank=3), Column("search", right=True, rank=2)]
+    columns += [Column(name, right=True, rank=rank) for name, rank in (("mean", 0), ("least", 1), ("greatest", 1))]
+    columns.append(Column("seeds", right=True))
+    rows = []
+    for result in results:
+        test = result["test"]
+        scores = [test[f"macro_f1_{which}"] for which in ("mean", "least", "greatest")]
+        shown = [f"{score:.4f}" for score in (result["macro_f1"], *scores)]
+        rows.append([str(result["trial"]), params_text(result["params"]), *shown, str(len(test["seeds"]))])
+    console(data=True).print(Fitted(columns, rows, f"test macro F1 ({stored.spec.protocol})"))

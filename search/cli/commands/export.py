@@ -1,0 +1,75 @@
+"""`affinity-search export`: the best parameters as JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from affinity_search.search.cli.options import DEFAULT_STORAGE, Storage, home_path, opened, say
+
+
+def export(
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a stored study.")] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", metavar="K", min=1, max=100_000, help="Add a list of the K best.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", parser=home_path, help="Instead of stdout.")
+    ] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the export instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", hidden=True, help="It is JSON anyway.")] = True,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Print the best trial as one JSON object: parameters, scores, seed, versions, and its test score if evaluated."""
+    from affinity_search.storage.results.export import schema_text
+
+    if study is None and not schema:
+        raise typer.BadParameter("name the study to export; `affinity-search status` lists them")
+    text = schema_text() if schema or study is None else _exported(storage, study, top)
+    if output is None:
+        typer.echo(text, nl=False)
+    else:
+        write_atomically(output, text)
+        say(f"wrote {output}")
+
+
+def _exported(storage: str, study: str, top: int | None) -> str:
+    from affinity_search.storage.results.export import export as export_best
+    from affinity_search.storage.results.export import to_json
+    from affinity_search.storage.study import load_study
+
+    return to_json(export_best(load_study(opened(storage, read_only=True), study), top)) + "\n"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or leave the old one: a reader never sees half of it. A device or pipe is written as it is."""
+    from affinity_search.storage.errors import StorageError
+
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8")
+        else:
+            _replace(path.resolve(), text)  # a link stays, the file behind it is replaced
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
+
+
+def _replace(path: Path, text: str) -> None:
+    """The new file has the mode of the old one; without one, what the umask leaves."""
+    import os
+    import secrets
+
+    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
+    try:
+        with draft.open("x", encoding="utf-8") as file:
+            if path.exists():
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,127 @@
+"""`affinity-search status`: how a search stands."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from affinity_search.search.cli.options import DEFAULT_STORAGE, AsJson, Files, Storage, console, opened
+
+if TYPE_CHECKING:
+    from affinity_search.search.view.snapshot import Snapshot
+    from affinity_search.search.view.tables import Fitted
+    from affinity_search.storage.database.backend import Backend
+    from affinity_search.storage.study import StoredStudy
+
+
+def status(
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study; all without.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until the places are used.")] = False,
+    as_json: AsJson = False,
+    storage: Storage = DEFAULT_STORAGE,
+    files: Files = None,
+) -> None:
+    """Show the stored studies, or one of them: budget, best trial, workers, history."""
+    if watch and (study is None or as_json):
+        raise typer.BadParameter("--watch shows one study to a person: name it, and leave --json out")
+    backend = opened(storage, read_only=True)
+    if study is None:
+        _show_all(backend, as_json)
+        return
+    from affinity_search.storage.study import load_study
+
+    stored = load_study(backend, study)
+    if watch:
+        _watch(stored)
+    _show_one(stored, as_json, files)
+
+
+def _show_all(backend: Backend, as_json: bool) -> None:
+    from affinity_search.search.view.snapshot import take
+    from affinity_search.storage.study import load_study, study_names
+
+    snapshots = [take(load_study(backend, name)) for name in study_names(backend)]
+    if as_json:
+        typer.echo(json.dumps([snapshot.to_dict() for snapshot in snapshots], indent=2))
+    else:
+        console(data=True).print(_table(snapshots))
+
+
+def _table(snapshots: list[Snapshot]) -> Fitted:
+    from affinity_search.search.view.tables import Column, Fitted
+
+    columns = [
+        Column("study"),
+        Column("data", rank=3),
+        Column("protocol", rank=4),
+        Column("trials done", right=True),
+        Column("running", right=True, rank=2),
+        Column("best macro F1", right=True, rank=1),
+    ]
+    rows = [
+        [
+            one.study,
+            f"{one.dataset}, n = {one.minority}",
+            one.protocol,
+            f"{one.counts.used}/{one.counts.total}",
+            "stopped" if one.stopped and not one.counts.running else str(one.counts.running),
+            f"{one.best.macro_f1:.4f}" if one.best else "-",
+        ]
+        for one in snapshots
+    ]
+    return Fitted(columns, rows)
+
+
+def _show_one(stored: StoredStudy, as_json: bool, root: Path | None) -> None:
+    from affinity_search.search.launch.logs import folders
+    from affinity_search.search.view.snapshot import take
+    from affinity_search.search.view.terminal import panel
+    from affinity_search.storage.files import StudyFiles, default_root
+    from affinity_search.storage.results.bounds import crowded_bounds
+    from affinity_search.storage.results.evaluations import openings
+    from affinity_search.storage.study import history
+
+    snapshot = take(stored)
+    logs = folders(StudyFiles(root or default_root(stored.backend.url), stored.token))
+    bounds = [crowded.text for crowded in crowded_bounds(stored)]
+    if as_json:
+        extra = {
+            "bounds": bounds,
+            "logs": [str(folder) for folder in logs],
+            "history": history(stored),
+            "test_openings": openings(stored),
+            "definition": stored.spec.to_dict(),
+        }
+        typer.echo(json.dumps(snapshot.to_dict() | extra, indent=2))
+        return
+    out = console(data=True)
+    out.print(panel(snapshot))
+    for line in bounds:
+        out.print(line, markup=False)
+    for event in history(stored):
+        out.print(f"{_when(event['at'])}  {event['kind']}: {event['text']}", markup=False)
+    for opening in openings(stored):
+        what = f"test set opened for trial {opening['trial']} by {opening['opened_by']}"
+        end = "" if opening["finished"] else " (not finished)"
+        out.print(f"{_when(opening['opened_at'])}  {what}{end}", markup=False)
+    if logs:
+        out.print(f"logs of the last launch on this machine: {logs[0]}", markup=False, soft_wrap=True)
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _watch(stored: StoredStudy) -> None:
+    from affinity_search.search.view.terminal import REFRESH_S, progress_for
+    from affinity_search.storage.places.claims import Places
+
+    places = Places(stored.backend, stored.token)
+    with progress_for(stored, lambda: "Ctrl-C leaves; the search goes on") as progress:
+        while (counts := places.counts()).used < counts.total:
+            progress.show(stored.refreshed())
+            time.sleep(REFRESH_S)

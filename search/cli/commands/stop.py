@@ -1,0 +1,39 @@
+"""`affinity-search stop`: end a search from any machine that reaches its storage."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Annotated
+
+import typer
+
+from affinity_search.search.cli.options import DEFAULT_STORAGE, Storage, StudyName, opened, say
+
+
+def stop(
+    study: StudyName,
+    now: Annotated[bool, typer.Option("--now", help="Also give the running trials back.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Let workers begin trials again; `launch` does so too.")] = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """Let no worker begin another trial, wherever it runs; `launch` goes on later."""
+    from affinity_search.search.view.terminal import plural
+    from affinity_search.storage.database.tables import Stop
+    from affinity_search.storage.places.claims import Places
+    from affinity_search.storage.results.evaluations import opened_by
+    from affinity_search.storage.stored.stopping import resume
+    from affinity_search.storage.stored.stopping import stop as stop_study
+    from affinity_search.storage.study import load_study
+
+    if now and undo:
+        raise typer.BadParameter("--now and --undo contradict each other")
+    stored = load_study(opened(storage), study)
+    if undo:
+        resume(stored, opened_by())
+        say(f"workers may begin trials of {study!r} again")
+        return
+    stop_study(stored, Stop.NOW if now else Stop.DRAIN, opened_by())
+    running = plural(Places.of(stored).counts().running, "running trial")
+    then = "are given back within about ten seconds" if now else "will finish"
+    say(f"study {study!r} is stopped: no new trials; {running} {then}")
+    say(f"to go on: affinity-search launch {shlex.quote(study)}")

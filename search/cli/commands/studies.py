@@ -1,0 +1,95 @@
+"""`affinity-search studies`: the bundled study files."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from affinity_search.search.cli.options import AsJson, DataDir, Overrides, console
+from affinity_search.search.cli.plain import PlainCommand
+
+if TYPE_CHECKING:
+    from affinity_search.studies.model.spec import StudySpec
+
+app = typer.Typer(help="List the bundled studies, or show one.", pretty_exceptions_enable=False)
+FEW_IMAGES = 20
+
+
+@app.callback(invoke_without_command=True)
+def list_studies(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the bundled studies, one line each."""
+    if context.invoked_subcommand is not None:
+        return
+    from affinity_search.studies import bundled
+
+    summaries = {name: bundled.summary(name) for name in bundled.names()}
+    if as_json:
+        typer.echo(json.dumps(summaries, indent=2))
+        return
+    width = max(map(len, summaries))
+    for name, summary in summaries.items():
+        typer.echo(f"{name:<{width}}  {summary}")
+
+
+@app.command(cls=PlainCommand)
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A bundled study or a study file.")],
+    data_dir: DataDir = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a study file; with --data-dir (or the embedded digits) also its images per class."""
+    from affinity_search.studies import bundled
+    from affinity_search.studies.files import load, read
+
+    spec = load(name, overrides or ())
+    counted = data_dir is not None or spec.data.set == "digits"
+    counts = _counts(spec, data_dir) if counted else None
+    if as_json:
+        typer.echo(json.dumps({"definition": spec.to_dict(), "images": counts}, indent=2))
+        return
+    if overrides:
+        typer.echo(spec.to_toml(), nl=False)  # comments belong to the file, not to what was laid over it
+    else:
+        typer.echo(bundled.text(name) if name in bundled.names() else read(name), nl=False)
+    if counts:
+        _print_counts(spec, counts)
+
+
+def _counts(spec: StudySpec, data_dir: DataDir) -> dict[str, list[int]]:
+    """Images of each class by part. The test part's labels are counted, its images are not looked at."""
+    from affinity_search.search.training.data.splits import FACTS, search_splits, test_split
+
+    data = spec.data
+    classes = FACTS[data.set].n_classes
+    train, scored = search_splits(data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir)
+    test = test_split(data.set, data.minority, data_dir)
+    parts = (
+        {"training": train, "test": test}
+        if spec.protocol == "article"
+        else {"training": train, "validation": scored, "test": test}
+    )
+    return {part: [int(count) for count in split.counts(classes)] for part, split in parts.items()}
+
+
+def _print_counts(spec: StudySpec, counts: dict[str, list[int]]) -> None:
+    from affinity_search.search.view.tables import Column, Fitted
+
+    classes = range(len(counts["training"]))
+    columns = [Column("class"), *(Column(part, right=True) for part in counts)]
+    rows = [
+        [f"{number}{'*' if number % 2 == 0 else ''}", *(str(row[number]) for row in counts.values())]
+        for number in classes
+    ]
+    out = console()
+    out.print(Fitted(columns, rows, f"images per class (protocol {spec.protocol})"))
+    out.print("* minority class", style="dim")
+    few = [number for number in classes if counts.get("validation", [FEW_IMAGES] * len(classes))[number] < FEW_IMAGES]
+    if few:
+        out.print(
+            f"warning: fewer than {FEW_IMAGES} validation images in class {', '.join(map(str, few))}: their F1 moves "
+            "in large steps, and the search may choose by luck; raise data.minority or data.validation",
+            style="yellow",
+        )

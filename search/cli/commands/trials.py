@@ -1,0 +1,97 @@
+"""`affinity-search trials`: every trial of a study, as a table, CSV or JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from affinity_search.search.cli.options import (
+    DEFAULT_STORAGE,
+    AsJson,
+    Storage,
+    StudyName,
+    console,
+    home_path,
+    opened,
+    say,
+)
+
+if TYPE_CHECKING:
+    from affinity_search.search.view.tables import Fitted
+
+
+def trials(
+    study: StudyName,
+    csv_file: Annotated[
+        Path | None,
+        typer.Option("--csv", metavar="FILE", parser=home_path, help="Write CSV; - is stdout."),
+    ] = None,
+    as_json: AsJson = False,
+    storage: Storage = DEFAULT_STORAGE,
+) -> None:
+    """List every trial of a study: parameters, state, score, epochs, seconds, seed, worker."""
+    from affinity_search.search.cli.commands.export import write_atomically
+    from affinity_search.storage.stored.listing import trial_rows
+    from affinity_search.storage.study import load_study
+
+    if csv_file and as_json:
+        raise typer.BadParameter("--csv and --json contradict each other")
+    stored = load_study(opened(storage, read_only=True), study)
+    rows, names = trial_rows(stored), [name for name, _ in stored.spec.space.items()] if stored.spec.space else []
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    elif csv_file is None:
+        console(data=True).print(_table(rows, names))
+    elif str(csv_file) == "-":
+        typer.echo(_csv(rows, names), nl=False)
+    else:
+        write_atomically(csv_file, _csv(rows, names))
+        say(f"wrote {len(rows)} trials to {csv_file}")
+
+
+def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:
+    """A column for every key, the parameters' in the place of `params`; nothing where a value is unknown."""
+    keys = ["trial", "place", "attempt", "state", "macro_f1", *names]
+    keys += ["best_epoch", "epochs", "seconds", "seed", "worker", "device", "reason"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row | row["params"] for row in rows)
+    return text.getvalue()
+
+
+def _table(rows: list[dict[str, Any]], names: list[str]) -> Fitted:
+    from affinity_search.search.view.tables import Column, Fitted
+    from affinity_search.search.view.terminal import SYMBOLS, duration_text
+
+    right = [Column(SYMBOLS.get(name, name), right=True, rank=1) for name in names]
+    columns = [Column("trial", right=True), Column("state"), Column("macro F1", right=True), *right]
+    columns += [
+        Column("best epoch", right=True, rank=4),
+        Column("epochs", right=True, rank=3),
+        Column("time", right=True, rank=2),
+        Column("seed", right=True, rank=7),
+        Column("worker", rank=5),
+        Column("why", rank=6),
+    ]
+    shown = [
+        [
+            str(row["trial"]),
+            row["state"],
+            "-" if row["macro_f1"] is None else f"{row['macro_f1']:.4f}",
+            *(f"{row['params'][name]:.4g}" if name in row["params"] else "-" for name in names),
+            "-" if row["best_epoch"] is None else str(row["best_epoch"]),
+            str(row["epochs"]),
+            "-" if row["seconds"] is None else duration_text(row["seconds"]),
+            str(row["seed"]),
+            row["worker"] or "-",
+            row["reason"] or "",
+        ]
+        for row in rows
+    ]
+    return Fitted(columns, shown)

@@ -1,0 +1,104 @@
+"""`affinity-search worker`: one worker in the foreground."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from affinity_search.search.cli.options import (
+    DEFAULT_STORAGE,
+    DataDir,
+    Files,
+    IntoExisting,
+    LeaseS,
+    OutageS,
+    Overrides,
+    Rename,
+    Storage,
+    StudySource,
+    Threads,
+    Trials,
+    asked_study,
+    tried_files,
+)
+from affinity_search.search.worker.exits import Exit
+from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
+
+if TYPE_CHECKING:
+    from affinity_search.search.training.errors import OutOfMemoryError
+    from affinity_search.storage.study import StoredStudy
+
+# In the environment: how many processes before this one ran out of memory, without a trial in between.
+FAILED_BEFORE = "AFFINITY_SEARCH_MEMORY_FAILURES"
+
+
+def worker(
+    study: StudySource,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    threads: Threads = None,
+    trials: Trials = None,
+    data_dir: DataDir = None,
+    storage: Storage = DEFAULT_STORAGE,
+    name: Rename = None,
+    overrides: Overrides = None,
+    into_existing: IntoExisting = False,
+    files: Files = None,
+    outage_s: OutageS = DEFAULT_LIMIT_S,
+    lease_s: LeaseS = DEFAULT_LEASE_S,
+    tpu: Annotated[str | None, typer.Option("--tpu", metavar="NAME", help="A TPU elsewhere.")] = None,
+    memory_mib: Annotated[int | None, typer.Option("--memory-mib", min=1, max=2**31 - 1, hidden=True)] = None,
+    worker_id: Annotated[str | None, typer.Option("--worker-id", hidden=True)] = None,
+) -> None:
+    """Run one worker here until no place is free; run it on any machine that reaches the storage.
+
+    Ctrl-C once finishes the running trial, twice gives it back and stops now.
+    """
+    from affinity_search.search.devices.slots import own_device
+    from affinity_search.search.training.errors import OutOfMemoryError
+    from affinity_search.search.worker.setup import WorkerOptions, announce, work
+    from affinity_search.search.worker.stopping import StopSignals
+
+    device = own_device(device, [tpu] if tpu else [])
+    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing, examine=False)
+    if worker_id is None:  # a launcher has tried them
+        tried_files(stored, files)
+    signals = StopSignals(announce)
+    options = WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals)
+    try:
+        work(stored, options)
+    except OutOfMemoryError as error:
+        if worker_id is None:  # it has no launcher, which would start another
+            _start_anew(error)
+        raise
+    if signals.draining and _has_free_places(stored):
+        raise typer.Exit(Exit.STOPPED)
+
+
+def _has_free_places(stored: StoredStudy) -> bool:
+    """Also while the storage is away: then this worker's own place comes back when its lease ends."""
+    from affinity_search.storage.database.patience import is_transient
+    from affinity_search.storage.places.claims import Places
+
+    try:
+        return Places.of(stored).counts().free > 0
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        return True
+
+
+def _start_anew(error: OutOfMemoryError) -> None:
+    """Become a fresh process, which has all of the GPU's memory; returns if that was of no use the last time."""
+    from affinity_search.search.launch.children import COMMAND, surroundings
+    from affinity_search.search.launch.launcher import MEMORY_FAILURES
+    from affinity_search.search.worker.loop import say as log
+
+    failures = 1 + (0 if error.trials_ended else int(os.environ.get(FAILED_BEFORE, "0")))
+    if failures >= MEMORY_FAILURES:
+        return
+    log(f"{error}; once more in a fresh process")
+    environment = surroundings() | {FAILED_BEFORE: str(failures)}
+    os.execve(sys.executable, [sys.executable, *COMMAND, *sys.argv[1:]], environment)

@@ -1,0 +1,186 @@
+"""Which devices this machine has, found without importing TensorFlow: GPUs by NVML, TPUs by their device files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from affinity_search.search.devices import nvidia
+from affinity_search.search.devices.nvidia import VISIBLE, Gpu, NoSuchDeviceError, visible
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one worker process: what people see, what it is told, and its environment."""
+
+    label: str  # cpu, gpu:1, tpu
+    device: str  # the worker's --device
+    threads: int | None
+    environment: dict[str, str]
+    uuid: str | None = None  # its GPU's: NVML numbers the others anew when a card falls off the bus
+    memory_mib: int | None = None  # its share of a GPU that it does not have for itself
+
+
+# Of a GPU that several workers share, what stays for the driver and each process's own.
+SHARED = 0.9
+# Below it no network of ours finds room beside its images.
+LEAST_FREE_MIB = 1024
+
+
+def trouble(slot: Slot) -> str | None:
+    """Why no worker can be started there now: its GPU is gone or full. None if all is well."""
+    if slot.uuid is None:
+        return None
+    try:
+        present = nvidia.gpus()
+    except NoSuchDeviceError as error:
+        return f"{slot.label}: {error}"
+    gpu = next((gpu for gpu in present if gpu.uuid == slot.uuid), None)
+    if gpu is None:
+        lost = "".join(f", and one is lost ({gpu.lost})" for gpu in present if gpu.lost)
+        found = f"NVML finds {len(present)} GPUs{lost}, none of them {slot.uuid}"
+        return f"{slot.label} has disappeared: {found}; look at nvidia-smi"
+    needed = max(LEAST_FREE_MIB, slot.memory_mib or 0)
+    if gpu.free_mib < needed:
+        found = f"{gpu.free_mib} MiB free of {gpu.total_mib}, {needed} needed"
+        return f"{slot.label} is full: {found}; see nvidia-smi for who uses it"
+    return None
+
+
+def has_tpu() -> bool:
+    """Whether this is a TPU VM (its device files), or a TPU is named in the environment."""
+    return bool(os.environ.get("TPU_NAME")) or any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
+
+
+def cpu_cores() -> int:
+    """Cores this process may use: containers and `taskset` allow fewer than the machine has."""
+    try:
+        return len(psutil.Process().cpu_affinity())
+    except AttributeError:  # macOS has no affinity
+        return psutil.cpu_count() or 1
+
+
+def plan(
+    devices: str,
+    workers: int | None,
+    *,
+    per_device: int = 1,
+    tpus: Sequence[str] = (),
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Slot]:
+    """One slot for each worker: `devices` is auto, cpu, gpu, gpu:0,2 or tpu; `workers` counts CPU workers.
+
+    `per_device` workers share each GPU; `tpus` names TPUs elsewhere, one worker each. auto and gpu take the GPUs that
+    CUDA_VISIBLE_DEVICES shows and NVML can read; `say` gets a line about each that it cannot.
+
+    Raises:
+        NoSuchDeviceError: an unknown word, a GPU or TPU that is not there, or a count that the devices do not take.
+    """
+    if devices == "auto":
+        devices = "tpu" if tpus else "gpu" if visible(nvidia.gpus()) else "tpu" if has_tpu() else "cpu"
+    kind, _, indices = devices.partition(":")
+    if tpus and devices != "tpu":
+        raise NoSuchDeviceError(f"--tpu {tpus[0]} given for {devices}; TPUs are named with --devices tpu")
+    if per_device != 1 and kind != "gpu":
+        raise NoSuchDeviceError(
+            f"--workers-per-device {per_device} given for {devices}: only GPUs are shared; on a CPU use --workers"
+        )
+    if devices == "cpu":
+        return _cpu_slots(workers or 1)
+    slots = _gpu_slots(indices, per_device, say) if kind == "gpu" else _tpu_slots(tpus) if devices == "tpu" else None
+    if slots is None:
+        raise NoSuchDeviceError(f"devices {devices!r} given; allowed: auto, cpu, gpu, gpu:0,2 (by index) or tpu")
+    if workers is not None and workers != len(slots):
+        raise NoSuchDeviceError(
+            f"--workers {workers} given for {devices}, where {len(slots)} run; --workers-per-device puts more on a GPU"
+        )
+    return slots
+
+
+def own_device(asked: str, tpus: Sequence[str] = ()) -> str:
+    """The device of a command that trains in this process: for auto the first that answers of this machine's best.
+
+    This process then sees that one alone: CUDA's first GPU may be lost, or another's.
+    """
+    if asked != "auto" and not tpus:
+        return asked
+    slot = plan(asked, None, tpus=tpus)[0]
+    os.environ.update(slot.environment if slot.device != "cpu" else {})
+    return slot.device
+
+
+def _cpu_slots(workers: int) -> list[Slot]:
+    if workers < 1:
+        raise NoSuchDeviceError(f"--workers {workers} given; allowed: a whole number from 1")
+    threads = max(1, cpu_cores() // workers)
+    return [Slot("cpu", "cpu", threads, {VISIBLE: "-1"}) for _ in range(workers)]
+
+
+def _gpu_slots(indices: str, per_device: int, say: Callable[[str], None]) -> list[Slot]:
+    present = nvidia.gpus()
+    if not present:
+        raise NoSuchDeviceError("no NVIDIA GPU found by NVML; check the driver with nvidia-smi, or use --devices cpu")
+    chosen = _chosen(indices, present) if indices else _answering(visible(present), say)
+    return [_gpu_slot(gpu, per_device) for gpu in chosen for _ in range(per_device)]
+
+
+def _gpu_slot(gpu: Gpu, per_device: int) -> Slot:
+    """The worker sees its GPU alone, as number 0, and of a shared one its part of the memory."""
+    environment = {VISIBLE: gpu.uuid}
+    if per_device == 1:
+        return Slot(gpu.label, "gpu:0", None, environment, gpu.uuid)
+    share = SHARED / per_device
+    environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{share:.3f}"  # JAX's; TensorFlow is told in MiB
+    return Slot(gpu.label, "gpu:0", None, environment, gpu.uuid, int(gpu.total_mib * share))
+
+
+def _answering(seen: Sequence[Gpu], say: Callable[[str], None]) -> list[Gpu]:
+    """Those that NVML can read; a line about each of the others."""
+    if not seen:
+        listed = os.environ[VISIBLE]
+        raise NoSuchDeviceError(f"{VISIBLE} is {listed!r} and hides every GPU; unset it, or use --devices cpu")
+    lost = [gpu for gpu in seen if gpu.lost]
+    if len(lost) == len(seen):
+        reasons = ", ".join(f"{gpu.label}: {gpu.lost}" for gpu in lost)
+        raise NoSuchDeviceError(f"NVML answers for no GPU ({reasons}); look at nvidia-smi, or use --devices cpu")
+    for gpu in lost:
+        say(f"{gpu.label} is left out: NVML does not answer for it ({gpu.lost}); look at nvidia-smi")
+    return [gpu for gpu in seen if not gpu.lost]
+
+
+def _chosen(text: str, present: Sequence[Gpu]) -> list[Gpu]:
+    """Those that were asked for by index, every one of which must be there."""
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) for part in parts if part.isdecimal() and int(part) < len(present)]
+    if len(set(numbers)) != len(parts):
+        raise NoSuchDeviceError(f"gpu:{text} given; this machine has GPUs 0 to {len(present) - 1}, each named once")
+    seen = visible(present)
+    for gpu in (present[number] for number in numbers):
+        if gpu not in seen:
+            raise NoSuchDeviceError(
+                f"gpu:{text} given, but {VISIBLE} is {os.environ[VISIBLE]!r} and hides {gpu.label}; unset it, or name "
+                "a GPU that it shows"
+            )
+        if gpu.lost:
+            raise NoSuchDeviceError(
+                f"gpu:{text} given, but NVML does not answer for {gpu.label} ({gpu.lost}); look at nvidia-smi, or "
+                "leave it out"
+            )
+    return [present[number] for number in numbers]
+
+
+def _tpu_slots(names: Sequence[str]) -> list[Slot]:
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise NoSuchDeviceError(f"--tpu {twice} given twice; a TPU has one worker, so name each once")
+    if names:
+        return [Slot(f"tpu:{name}", "tpu", None, {"TPU_NAME": name}) for name in names]
+    if not has_tpu():
+        raise NoSuchDeviceError(
+            "no TPU found: neither /dev/accel*, /dev/vfio/0 nor TPU_NAME; name one with --tpu, or use --devices cpu"
+        )
+    return [Slot("tpu", "tpu", None, {})]

@@ -1,0 +1,87 @@
+"""How a trial's features come about: it is retrained, and every epoch's features are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from optuna.trial import TrialState
+
+from affinity_search.search.worker.images import StudyImages
+from affinity_search.search.worker.loop import say
+from affinity_search.search.worker.setup import WorkerOptions
+from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.storage.errors import NothingToExportError
+from affinity_search.storage.results.export import best_trials
+from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.studies.model.parameters import Params
+
+if TYPE_CHECKING:
+    from affinity_search.search.training.networks.features import Features
+    from affinity_search.search.training.results import EpochScore
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A retrained trial: the features and macro F1 of each epoch."""
+
+    trial: int
+    params: Params
+    features: list[Features]
+    macro_f1: list[float]
+
+
+def embed(
+    study: StoredStudy,
+    options: WorkerOptions,
+    number: int,
+    width: int | None,
+    on_epoch: Callable[[EpochScore], None],
+) -> Embedded:
+    """Retrain a trial with its own seed; `width` puts a Dense layer of that width before the head.
+
+    The features are those of the images that score the epochs: under `holdout` no test image is read.
+
+    Raises:
+        NothingToExportError: there is no such trial, or none has finished.
+        DataError, DeviceError: this machine cannot train the study.
+    """
+    params, seed = _described(study, number)
+    from affinity_search.search import devices
+
+    devices.configure(options.device, options.threads)
+    images = StudyImages(study, options.data_dir, say, settles=False)
+    objective = Objective(study.spec, study.settled_precision, images.folder, embedding=width, seen=images)
+    kept: list[Features] = []
+
+    def after_epoch(score: EpochScore) -> None:
+        kept.append(objective.features())
+        on_epoch(score)
+
+    result = objective.run(params, seed, after_epoch, max_centers=study.spec.max_centers)
+    return Embedded(number, params, kept, [epoch.scores.macro_f1 for epoch in result.epochs])
+
+
+def chosen(study: StoredStudy, number: int | None) -> int:
+    """The trial of that number; None: the best.
+
+    Raises:
+        NothingToExportError: there is no such trial, or none has finished.
+    """
+    if number is None:
+        return best_trials(study)[0][0].number
+    _described(study, number)
+    return number
+
+
+def _described(study: StoredStudy, number: int) -> tuple[Params, int]:
+    """Its parameters and its seed."""
+    ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    trials = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False, states=ended)}
+    if number not in trials or "seed" not in attributes(trials[number]):
+        raise NothingToExportError(
+            f"study {study.name!r} has no finished trial {number}; `affinity-search status {study.name}` shows it, and "
+            "without --trial the best one is taken"
+        )
+    return trials[number].params, attributes(trials[number])["seed"]

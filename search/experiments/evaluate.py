@@ -1,0 +1,145 @@
+"""Retraining the best trials with fresh seeds and scoring the test set, which a holdout search never reads."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from affinity_search.search.view.publishing import write_note
+from affinity_search.search.worker.images import StudyImages
+from affinity_search.search.worker.loop import epoch_text, say
+from affinity_search.search.worker.setup import WorkerOptions
+from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.storage.database.failures import first_line
+from affinity_search.storage.results.evaluations import latest_test, record_opening, record_scores, stored_scores
+from affinity_search.storage.results.export import best_trials
+from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.studies.seeds import evaluation_seed
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from affinity_search.search.training.fit import EpochScore
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which trials are scored with which seeds, and what of it is still to be trained."""
+
+    chosen: list[tuple[FrozenTrial, dict[str, Any]]]  # with their places' rows, the best first
+    seeds: list[int]
+    missing: dict[int, list[int]]  # the trial's number: its seeds without a stored score
+
+    @property
+    def trainings(self) -> int:
+        """What is still to be done."""
+        return sum(map(len, self.missing.values()))
+
+
+def plan(study: StoredStudy, *, top: int, seeds: int) -> Plan:
+    """The `top` best trials, each with the same `seeds` seeds; what was scored earlier is not trained again.
+
+    Raises:
+        NothingToExportError: no trial has finished.
+    """
+    chosen = best_trials(study, top)
+    numbers = [evaluation_seed(study.spec.seed, number) for number in range(seeds)]
+    missing = {}
+    for trial, _ in chosen:
+        scored = stored_scores(study, trial.number)
+        missing[trial.number] = [seed for seed in numbers if seed not in scored]
+    return Plan(chosen, numbers, missing)
+
+
+def evaluate_best(study: StoredStudy, options: WorkerOptions, planned: Plan) -> list[dict[str, Any]]:
+    """Retrain what is missing; store and return the test scores.
+
+    Under `holdout` the validation images choose the epoch and the test set is scored once a seed. Under `article` the
+    epoch is chosen on the test set as the reference does, which flatters.
+
+    Returns:
+        For each trial: `trial`, `protocol`, `params`, `macro_f1` (of the search) and `test` as in the export, over the
+        planned seeds.
+
+    Raises:
+        DataError, DeviceError: this machine cannot train the study.
+    """
+    if planned.trainings:
+        _train_missing(study, options, planned)
+    return [
+        {
+            "trial": trial.number,
+            "protocol": study.spec.protocol,
+            "params": row["params"],
+            "macro_f1": attributes(trial)["macro_f1"],
+            "test": latest_test(study, trial.number, planned.seeds),
+        }
+        for trial, row in planned.chosen
+    ]
+
+
+def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) -> None:
+    from affinity_search.search import devices
+
+    devices.configure(options.device, options.threads)
+    # Without the training images nothing can be evaluated, and then nothing is opened.
+    images = StudyImages(study, options.data_dir, say)
+    objective = Objective(study.spec, study.settled_precision, images.folder, seen=images)
+    count = itertools.count(1)
+    for trial, row in planned.chosen:
+        if seeds := planned.missing[trial.number]:
+            _evaluate(
+                study, objective, trial.number, row["params"], seeds, lambda: f"{next(count)}/{planned.trainings}"
+            )
+    try:
+        write_note(study)
+    except Exception as error:  # the scores are stored, and are worth more than the note
+        say(f"the dashboard's note on the study could not be written: {first_line(error)}")
+
+
+def _evaluate(
+    study: StoredStudy,
+    objective: Objective,
+    trial: int,
+    params: dict[str, float | int],
+    seeds: list[int],
+    number: Callable[[], str],
+) -> None:
+    record = record_opening(study, trial, seeds)
+    objective.open_test()
+    scores: list[dict[str, Any]] = []
+    for seed in seeds:
+        scores.append(_score(study, objective, params, seed, f"{number()}: trial {trial}, seed {seed}"))
+        record_scores(study, record, scores)  # after each: the next call goes on where this one is interrupted
+
+
+def _score(
+    study: StoredStudy, objective: Objective, params: dict[str, float | int], seed: int, what: str
+) -> dict[str, Any]:
+    protocol = study.spec.protocol
+    result = objective.run(
+        params,
+        seed,
+        _seldom(lambda score: say(f"{what}, {epoch_text(score, study.spec.training.epochs, protocol)}")),
+        # The search's own room for centres, so that a retraining rounds as the search did.
+        max_centers=study.spec.max_centers,
+        restore_best=True,
+    )
+    score = objective.score_test() | {"best_epoch": result.best.number}
+    say(f"{what}: macro F1 {score['macro_f1']:.4f} on the test set ({protocol}), epoch {result.best.number}")
+    return score
+
+
+def _seldom(tell: Callable[[EpochScore], None], every_s: float = 10.0) -> Callable[[EpochScore], None]:
+    """Calls `tell` at most every `every_s`: a long training shows that it lives, a short one says only how it ended."""
+    told = [time.monotonic()]
+
+    def perhaps(score: EpochScore) -> None:
+        if time.monotonic() - told[0] >= every_s:
+            told[0] = time.monotonic()
+            tell(score)
+
+    return perhaps

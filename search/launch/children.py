@@ -1,0 +1,35 @@
+"""How our processes start further ones: nothing of the current folder is executed in place of what is installed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import affinity_search
+
+# For Python. Without -P it looks in the current folder first, where anybody's `optuna.py` may lie.
+SAFE = "-P"
+COMMAND = (SAFE, "-m", "affinity_search")
+
+
+def surroundings() -> dict[str, str]:
+    """Our environment, without the entries of PYTHONPATH that mean the current folder: `PYTHONPATH=:/mine` has one."""
+    folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    kept = os.pathsep.join(folder for folder in folders if folder not in ("", "."))
+    others = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return others | ({"PYTHONPATH": kept} if kept else {})
+
+
+def leave_out_current_folder() -> None:
+    """The same for what this process is still to import; a checkout in which we run stays."""
+    ours = Path(affinity_search.__file__).resolve().parents[1]
+    sys.path[:] = [entry for entry in sys.path if not _is_current(entry, ours)]
+
+
+def _is_current(entry: str, ours: Path) -> bool:
+    try:
+        here = Path.cwd()
+        return here != ours and (entry == "" or Path(entry).resolve() == here)
+    except OSError:  # the current folder was removed
+        return entry == ""

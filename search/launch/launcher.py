@@ -1,0 +1,283 @@
+"""The launcher: worker processes on this machine's devices, restarted when they die, watched until the end."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from affinity_search.search.devices.slots import Slot, trouble
+from affinity_search.search.launch.logs import new_folder
+from affinity_search.search.launch.process import WorkerProcess, exit_text
+from affinity_search.search.view.publishing import ReportingThread
+from affinity_search.search.view.snapshot import last_end_s, take
+from affinity_search.search.view.terminal import rough_text
+from affinity_search.search.worker.exits import Exit
+from affinity_search.search.worker.setup import sweep
+from affinity_search.search.worker.stopping import StopListener, StopSignals
+from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
+from affinity_search.storage.database.patience import Patience
+from affinity_search.storage.database.tables import USED, PlaceState
+from affinity_search.storage.errors import RepeatedFailureError, StorageGoneError, VanishedError
+from affinity_search.storage.files import StudyFiles, default_root
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.recovery import LOOKS_A_LEASE, RecoveryThread, complete_halves
+from affinity_search.storage.study import StoredStudy
+from affinity_search.studies.errors import AffinitySearchError
+
+POLL_S = 0.5
+DEATHS_BEFORE_FIRST_CLAIM = 3
+GRACE_S = 10.0
+TROUBLE_S = 10.0  # a GPU may be full for a moment: the memory of a process that died comes back a little later
+MEMORY_FAILURES = 2  # on one GPU without a trial in between, until no worker is started there any more
+
+
+class WorkersDieError(AffinitySearchError):
+    """Workers cannot work here: the launcher stops with the last line of the last one's log, and with its code."""
+
+    def __init__(self, reason: str, exit_code: Exit = Exit.FAILED) -> None:
+        super().__init__(reason)
+        self.exit_code = exit_code
+
+
+class Launcher:
+    """Runs `slots` workers on a stored study until its places are used or somebody asks to stop."""
+
+    def __init__(
+        self,
+        study: StoredStudy,
+        slots: Sequence[Slot],
+        data_dir: Path | None,
+        *,
+        show: Callable[[StoredStudy, Sequence[str]], None],
+        say: Callable[[str], None],
+        logs: Path | None = None,
+        lease_s: float = DEFAULT_LEASE_S,
+        files: Path | None = None,
+        outage_s: float = DEFAULT_LIMIT_S,
+        new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._study = study
+        self._data_dir = data_dir
+        self._files = StudyFiles(files or default_root(study.backend.url), study.token)
+        self._outage_s = outage_s
+        self._since = study.backend.time()
+        self._started: list[str] = []  # every worker so far
+        self._show = show
+        self._say = say
+        self._lease_s = lease_s
+        self._clock = clock
+        self._waiting = False
+        self._told: int | None = None  # the last signal that was announced
+        self._unfit = Exit.FAILED  # what ails the device that was given up last
+        self.logs = logs or new_folder(self._files, say)
+        self.workers = [new_worker(slot, self.logs) for slot in slots]
+
+    @property
+    def _places(self) -> Places:
+        return Places.of(self._study)
+
+    def run(self, signals: StopSignals | None = None) -> Exit:
+        """`signals` are heard already, or from here on.
+
+        Returns DONE when every place is used, NO_SCORE if all that were used now failed, STOPPED if some are left.
+
+        Raises:
+            WorkersDieError: no device is left where workers can work (theirs is gone or full, two ran out of memory, or
+                three in a row died before a first claim), the data is not there, or three places in a row failed for
+                the same cause.
+            VanishedError: the SQLite file is gone; so are the workers.
+        """
+        with contextlib.nullcontext(signals) if signals else StopSignals() as signals:
+            # A database that is away must not end the search: the workers wait for it, and so does their launcher.
+            patience = Patience(self._say, limit_s=self._outage_s, give_up=signals.should_stop)
+            self._study = self._study.made_patient(patience)
+            self._listener = StopListener(signals, self._say)
+            recovery = RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE, self._listener)
+            with recovery, ReportingThread(self._study, self._say):
+                self._watch(signals)
+        sweep(self._files, self._places)
+        return self._outcome()
+
+    def _outcome(self) -> Exit:
+        counts = self._places.counts()
+        if counts.used < counts.total:
+            return Exit.STOPPED
+        used = self._places.rows(*USED)
+        now = [row for row in used if row["finished_at"] >= self._since] or used
+        return Exit.NO_SCORE if all(row["state"] == PlaceState.SPENT for row in now) else Exit.DONE
+
+    def _watch(self, signals: StopSignals) -> None:
+        try:
+            while self._step(signals):
+                self._show(self._study, [worker.worker_id for worker in self.workers if worker.process])
+                time.sleep(POLL_S)
+        finally:
+            self._end_all()
+
+    def _step(self, signals: StopSignals) -> bool:
+        """Look after every worker once; false when there is nothing left to wait for."""
+        for worker in self.workers:
+            code = worker.process.poll() if worker.process else None
+            if code is not None:
+                worker.process = None
+                self._ended(worker, code, signals.draining)
+                self._check_failures()
+        if signals.draining:
+            self._pass_on(signal.SIGTERM if signals.stopping else signal.SIGINT)
+        else:
+            self._refill(signals)
+        if any(worker.process for worker in self.workers):
+            return True
+        return not signals.draining and (self._a_device_may_recover() or self._others_hold_places())
+
+    def _check_failures(self) -> None:
+        try:
+            self._places.refuse_repeated_failure(self._started, self._since)
+        except RepeatedFailureError as error:
+            raise WorkersDieError(str(error), Exit.UNFIT_MACHINE) from error
+
+    def _a_device_may_recover(self) -> bool:
+        return any(worker.troubled_since is not None and worker.retired is None for worker in self.workers)
+
+    def _others_hold_places(self) -> bool:
+        """Whether workers elsewhere hold the last places: should one of them die, its place is trained here."""
+        running = self._places.counts().running
+        if running and not self._waiting:
+            self._say(f"{running} places are held by other workers; waiting for them (Ctrl-C leaves)")
+            self._waiting = True
+        return running > 0
+
+    def _refill(self, signals: StopSignals) -> None:
+        """Places can come back after a worker has left: one that died later, or one given back elsewhere."""
+        idle = [worker for worker in self.workers if worker.process is None]
+        free = self._places.counts().free if idle else 0
+        if free:
+            self._listener(self._study.refreshed())
+            if signals.draining:
+                return
+        if free and idle[-1].retired:
+            self._require_a_device(idle[-1].retired)
+        for worker in idle:
+            if worker.retired:
+                continue
+            if not free:
+                worker.troubled_since = None  # nobody looks at its device now
+            elif self._is_well(worker):
+                self._start(worker)
+                free -= 1
+
+    def _is_well(self, worker: WorkerProcess) -> bool:
+        """Whether a worker can be started there now; when its device has been in trouble for long, none ever will."""
+        reason = trouble(worker.slot)
+        if reason is None:
+            worker.troubled_since = None
+            return True
+        now = self._clock()
+        if worker.troubled_since is None:
+            worker.troubled_since = now
+        if now - worker.troubled_since >= TROUBLE_S:
+            self._retire([worker], reason, Exit.UNFIT_DEVICE)
+        return False
+
+    def _retire(self, workers: Sequence[WorkerProcess], reason: str, code: Exit) -> None:
+        """Their device is of no use any more: none is started there again. The others go on, if there are any."""
+        self._unfit = code
+        for worker in workers:
+            worker.retired = reason
+        self._require_a_device(reason)
+        self._say(f"no more workers on {workers[0].slot.label}: {reason}")
+
+    def _require_a_device(self, reason: str) -> None:
+        if all(one.retired and one.process is None for one in self.workers):
+            raise WorkersDieError(reason, self._unfit)
+
+    def _start(self, worker: WorkerProcess) -> None:
+        options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._files.root)]
+        options += ["--data-dir", str(self._data_dir)] if self._data_dir else []
+        worker.start(self._study.under_its_name(), options)
+        self._started.append(worker.worker_id)
+
+    def _ended(self, worker: WorkerProcess, code: int, draining: bool) -> None:
+        if code in (Exit.DONE, Exit.STOPPED):
+            return
+        if code == Exit.UNFIT_MACHINE:
+            raise WorkersDieError(worker.last_line(), Exit.UNFIT_MACHINE)
+        if code == Exit.VANISHED:
+            self._study.backend.check()
+            # Here the path is in order: again, or because the worker's machine is another one.
+            raise VanishedError(worker.last_line())
+        if code == Exit.UNFIT_DEVICE:
+            self._retire([worker], worker.last_line(), Exit.UNFIT_DEVICE)
+            return
+        if code == Exit.OUT_OF_MEMORY:
+            self._ran_out_of_memory(worker)
+            return
+        claimed = self._places.was_claimed_by(worker.worker_id)
+        self._release(worker, f"its worker died ({exit_text(code)})")
+        if draining:
+            return
+        self._say(f"worker {worker.worker_id} died ({exit_text(code)}): {worker.last_line()}; log: {worker.log}")
+        worker.early_deaths = 0 if claimed else worker.early_deaths + 1
+        if worker.early_deaths >= DEATHS_BEFORE_FIRST_CLAIM:
+            self._retire(
+                [worker],
+                f"{worker.early_deaths} workers in a row died on {worker.slot.label} before their first trial: "
+                f"{worker.last_line()} (whole log: {worker.log})",
+                Exit.FAILED,
+            )
+
+    def _ran_out_of_memory(self, worker: WorkerProcess) -> None:
+        """It has given its place up. Once may be bad luck; the second time nobody is started on that GPU any more.
+
+        Workers that share the GPU share its lack of memory too: those that run there go on while they can. A worker
+        that had room for a trial before starts the count anew: somebody else's program comes and goes.
+        """
+        slot = worker.slot
+        sharing = [one for one in self.workers if one is worker or (slot.uuid and one.slot.uuid == slot.uuid)]
+        if self._places.was_used_by(worker.worker_id):
+            for one in sharing:
+                one.memory_failures = 0
+        worker.memory_failures += 1
+        if not worker.retired and sum(one.memory_failures for one in sharing) >= MEMORY_FAILURES:
+            self._retire(sharing, f"{slot.label} ran out of memory twice: {worker.last_line()}", Exit.OUT_OF_MEMORY)
+
+    def _release(self, worker: WorkerProcess, reason: str) -> None:
+        """Nobody is at its place any more, and nobody ends its trial, so both are done here."""
+        self._places.release_worker(worker.worker_id, reason)
+        complete_halves(self._study)
+
+    def _pass_on(self, number: int) -> None:
+        """Tell every worker once; not from the handler, which misses a worker that is being started."""
+        for worker in self.workers:
+            worker.tell(number)
+        if self._told != number:
+            self._say(STOPPING if number == signal.SIGTERM else self._draining_text())
+            self._told = number
+
+    def _draining_text(self) -> str:
+        lasts = last_end_s(take(self._study))
+        about = " (nobody knows for how long before their first epoch)"
+        if lasts is not None:
+            about = f" (at most about {rough_text(lasts)})"
+        return f"finishing the running trials{about}, no new ones; Ctrl-C again gives them back and stops now"
+
+    def _end_all(self) -> None:
+        """Whatever way the launcher leaves, no worker stays behind and no place stays held by one."""
+        alive = [worker for worker in self.workers if worker.process]
+        for worker in alive:
+            worker.tell(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S
+        for worker in alive:
+            worker.wait_or_kill(max(0.0, deadline - time.monotonic()))
+        with contextlib.suppress(StorageGoneError):  # then the places come back when their leases end
+            for worker in alive:
+                self._release(worker, "its worker was stopped with the launcher")
+            # Workers that no launcher of ours saw die may have left halves too.
+            complete_halves(self._study)
+
+
+STOPPING = "stopping now: running trials are given back"

@@ -1,0 +1,233 @@
+"""Workers on a Ray cluster: each is an actor that runs the worker's command on its node, watched by the usual launcher.
+
+The command is a process of its own, because a worker handles signals and an actor's method runs in no main thread. It
+gets the storage's URL by environment, handed over as a method's argument when it starts: neither Ray's dashboard nor
+its logs show those, unlike a runtime environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from affinity_search.search.devices.nvidia import NoSuchDeviceError
+from affinity_search.search.devices.slots import Slot
+from affinity_search.search.launch.children import surroundings
+from affinity_search.search.launch.process import WorkerProcess
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.urls import is_sqlite
+from affinity_search.studies.errors import AffinitySearchError
+
+LOST = -signal.SIGKILL
+LOG_KEPT = 64 * 1024  # bytes of a worker's log that come back to the launcher
+PR_SET_PDEATHSIG = 1
+KNOCK_S = 10.0
+
+
+class RayError(AffinitySearchError):
+    """There is no Ray to run on, or it went away: the launcher ends with this message."""
+
+
+@dataclass(frozen=True)
+class RaySlot(Slot):
+    """Room for one worker somewhere in the cluster: Ray chooses the node that has these resources."""
+
+    resources: dict[str, Any] = field(default_factory=dict)  # an actor's options
+
+
+class Actor:
+    """Runs one worker on the node where Ray put it."""
+
+    def run(self, options: Sequence[str], environment: dict[str, str], python: str | None) -> tuple[int, bytes]:
+        """The exit code of `python OPTIONS` (None: this node's own) and the end of what it printed."""
+        libc = ctypes.CDLL(None)
+        self._process = subprocess.Popen(
+            [python or sys.executable, *options],
+            env=surroundings() | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # An actor that Ray ends takes its worker along, which then gives its place back.
+            preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM)),
+        )
+        assert self._process.stdout is not None
+        said = b""
+        for line in self._process.stdout:
+            said = (said + line)[-LOG_KEPT:]
+        return self._process.wait(), said
+
+    def tell(self, number: int) -> None:
+        """Pass a signal on to the worker, if it has begun."""
+        if hasattr(self, "_process") and self._process.poll() is None:
+            self._process.send_signal(number)
+
+
+class RemoteProcess:
+    """What the launcher knows as its worker's process."""
+
+    def __init__(self, slot: RaySlot, study: StoredStudy, log: Path, call: tuple[Any, ...]) -> None:
+        import ray
+
+        self._log = log
+        self._places = Places.of(study)
+        actor = ray.remote(max_concurrency=2, max_restarts=0, **slot.resources)(Actor)
+        self._actor = actor.remote()
+        self._placed = self._actor.__ray_ready__.remote()
+        self._done = self._actor.run.remote(*call)
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """Its exit code, or None while it runs or waits for room in the cluster."""
+        if self._code is None and self._has_ended(0):
+            self._code = self._outcome()
+        elif self._code is None and not _is_ready(self._placed, 0) and not self._places.counts().free:
+            self.kill()  # others train what is left: nobody needs to wait for room any more
+            self._code = 0
+        return self._code
+
+    def wait(self, timeout: float | None = None) -> int:
+        """As Popen's."""
+        if self._code is None:
+            if not self._has_ended(timeout):
+                raise subprocess.TimeoutExpired("worker", timeout or 0.0)
+            self._code = self._outcome()
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        """As Popen's; one that still waits for room is not started any more."""
+        if _is_ready(self._placed, 0):
+            self._actor.tell.remote(number)
+        else:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the actor, and with it the worker."""
+        import ray
+
+        ray.kill(self._actor)
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        return _is_ready(self._done, timeout)
+
+    def _outcome(self) -> int:
+        import ray
+
+        try:
+            code, said = ray.get(self._done)
+        except ray.exceptions.RayError as error:
+            self._keep(f"lost with its Ray node or actor ({type(error).__name__})\n".encode())
+            return LOST
+        self._keep(said)
+        return int(code)
+
+    def _keep(self, said: bytes) -> None:
+        with contextlib.suppress(OSError):  # a log only informs
+            self._log.write_bytes(said)
+
+
+def _is_ready(reference: Any, timeout: float | None) -> bool:
+    import ray
+
+    return bool(ray.wait([reference], timeout=timeout)[0])
+
+
+class RayWorker(WorkerProcess):
+    """A launcher's worker on a node that Ray chooses."""
+
+    python: str | None = None
+
+    def start(self, study: StoredStudy, options: Sequence[str]) -> None:
+        """Ask Ray for an actor; it starts when the cluster has room, and then its worker does."""
+        assert isinstance(self.slot, RaySlot)
+        command = self.new_command()
+        call = ([*command, *options, "--", study.name], self.environment(study), self.python)
+        self.process = RemoteProcess(self.slot, study, self.log, call)
+        self.told = None
+
+
+def connect(address: str, study: StoredStudy) -> None:
+    """Join the cluster at `address`: ray (RAY_ADDRESS, or the one that runs on this machine) or ray://HOST:PORT.
+
+    Raises:
+        RayError: Ray is not installed, there is no cluster, or its machines cannot share the study's SQLite file.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise RayError("--on ray needs Ray here and on every node; pip install 'affinity-search[ray]'") from None
+    if address != "ray" and not address.startswith("ray://"):
+        raise RayError(f"--on {address} given; allowed: ray, or ray://HOST:PORT for a cluster elsewhere")
+    _knock(address if address != "ray" else os.environ.get("RAY_ADDRESS", ""))
+    try:
+        # Ray puts the current folder first on its workers' path: a `search.py` there would be taken for ours.
+        with contextlib.chdir(Path(__file__).parents[1]):
+            ray.init("auto" if address == "ray" else address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise RayError(f"no Ray cluster at {address} ({reason}); start one with: ray start --head") from error
+    machines = {node["NodeManagerAddress"] for node in _nodes()}
+    if is_sqlite(study.backend.url) and len(machines) > 1:
+        raise RayError(f"{len(machines)} machines cannot share the SQLite file of {study.backend}; use PostgreSQL")
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits for minutes for a head that is not there."""
+    host, _, port = address.removeprefix("ray://").partition(":")
+    if not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise RayError(f"nothing listens at {address} ({error}); start Ray there with: ray start --head") from error
+
+
+def plan(devices: str, workers: int | None) -> list[RaySlot]:
+    """One slot for each worker that the cluster has room for: `devices` is auto, cpu, gpu or tpu.
+
+    Raises:
+        NoSuchDeviceError: another word, no such device in the cluster, or more workers than there are.
+    """
+    counts = {
+        kind: [int(node["Resources"].get(kind.upper(), 0)) for node in _nodes()] for kind in ("cpu", "gpu", "tpu")
+    }
+    if devices == "auto":
+        devices = next((kind for kind in ("tpu", "gpu") if any(counts[kind])), "cpu")
+    if devices not in counts:
+        raise NoSuchDeviceError(f"devices {devices!r} given; allowed with --on ray: auto, cpu, gpu or tpu")
+    there = [count for count in counts[devices] if count]
+    most = sum(there) if devices != "tpu" else len(there)
+    if not there or (workers or 1) > most:
+        raise NoSuchDeviceError(
+            f"{workers or 'some'} workers on {devices} asked for; the Ray cluster has room for {most}"
+        )
+    if devices == "gpu":
+        gpu = RaySlot("ray-gpu", "gpu:0", None, {}, resources={"num_gpus": 1})
+        return [gpu] * (workers or most)
+    if devices == "tpu":  # all chips of a host
+        tpu = RaySlot("ray-tpu", "tpu", None, {}, resources={"resources": {"TPU": max(there)}})
+        return [tpu] * (workers or most)
+    return _cpu_slots(there, workers or len(there))
+
+
+def _cpu_slots(cores: Sequence[int], workers: int) -> list[RaySlot]:
+    """All workers with as many threads as leave room for every one: the same everywhere, for the same values."""
+    threads = next(t for t in range(max(cores), 0, -1) if sum(count // t for count in cores) >= workers)
+    environment = {"CUDA_VISIBLE_DEVICES": "-1"}
+    return [RaySlot("ray-cpu", "cpu", threads, environment, resources={"num_cpus": threads})] * workers
+
+
+def _nodes() -> list[dict[str, Any]]:
+    import ray
+
+    return [node for node in ray.nodes() if node["Alive"]]

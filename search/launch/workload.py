@@ -1,0 +1,45 @@
+"""How long a trial will take on a CPU, very roughly, before anything was measured: a warning beats a silent night."""
+
+from __future__ import annotations
+
+from affinity_search.studies.model.spec import StudySpec
+
+SIDES_PX = {"digits": 8, "mnist": 28, "cifar10": 32}
+CHANNELS = {"cifar10": 3}
+FORWARD_AND_BACKWARD = 3  # times the work of a forward pass
+CORE_FLOPS = 30e9  # an assumption: the order of what a laptop core makes of float32 convolutions
+LONG_S = 3600.0
+
+
+def long_trial_warning(spec: StudySpec, cores: int) -> str | None:
+    """What to say before a search whose trials take hours on so many cores each; None if they do not."""
+    from affinity_search.search.view.terminal import duration_text, plural
+
+    seconds = trial_flop(spec) / (CORE_FLOPS * cores)
+    if seconds < LONG_S:
+        return None
+    return (
+        f"warning: a trial of {spec.training.epochs} epochs takes very roughly {duration_text(seconds)} on "
+        f"{plural(cores, 'CPU core')}; use a GPU, or make the study smaller: --set training.epochs=… or "
+        "--set network.widths=[…]"
+    )
+
+
+def trial_flop(spec: StudySpec) -> float:
+    """Of all epochs: the convolutions, beside which the rest is little."""
+    from affinity_search.search.training.data.splits import FACTS
+
+    sizes = FACTS[spec.data.set].train
+    images = sum(min(size, spec.data.minority) if label % 2 == 0 else size for label, size in enumerate(sizes))
+    return FORWARD_AND_BACKWARD * _forward_flop(spec) * images * spec.training.epochs
+
+
+def _forward_flop(spec: StudySpec) -> float:
+    """For one image: 2 operations × 9 weights × channels in × channels out at every pixel."""
+    side, before, flop = SIDES_PX[spec.data.set], CHANNELS.get(spec.data.set, 1), 0
+    for width in spec.network.widths:
+        for _ in range(spec.network.depth):
+            flop += 2 * 9 * before * width * side * side
+            before = width
+        side //= 2
+    return float(flop)

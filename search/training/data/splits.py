@@ -1,0 +1,262 @@
+"""The data sets, made imbalanced and divided as the article does it. Sets: digits, mnist, cifar10.
+
+Training and test images are loaded by separate functions, so that a search never opens the test set.
+Even-numbered classes are the minority; a study's `minority` counts test images per minority class, and training
+keeps k times as many (`DatasetFacts.train_per_test`).
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affinity_search.search.training.data import readers
+from affinity_search.search.training.data.readers import Part
+from affinity_search.search.training.errors import DataError
+
+__all__ = ["FACTS", "Contents", "DatasetFacts", "Part", "Split"]
+
+Protocol = Literal["holdout", "article"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with their labels: `images` uint8 (N, H, W, channels), `labels` int32 (N,)."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def counts(self, n_classes: int) -> tuple[int, ...]:
+        """How many images each class has."""
+        return tuple(int(count) for count in np.bincount(self.labels, minlength=n_classes))
+
+    def take(self, chosen: NDArray[Any]) -> "Split":
+        """The images at `chosen`, an index or boolean array."""
+        return Split(self.images[chosen], self.labels[chosen])
+
+
+Seen = Callable[[Part, Split], None]  # told of each part as it is read, before anything is left out of it
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a part of a data set is known by: `digest` is SHA-256 (hex) over its images and labels."""
+
+    digest: str
+    shape: tuple[int, ...]  # of one image
+    counts: tuple[int, ...]  # images by class
+
+    def __str__(self) -> str:
+        size = "×".join(map(str, self.shape))
+        return f"{sum(self.counts)} of {size}, by class {', '.join(map(str, self.counts))}, SHA-256 {self.digest[:12]}…"
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote, also after JSON."""
+        return cls(plain["digest"], tuple(plain["shape"]), tuple(plain["counts"]))
+
+    def difference_from(self, known: Self) -> str:
+        """What differs, in words; both differ."""
+        if self.shape != known.shape:
+            return f"{'×'.join(map(str, self.shape))} pixels instead of {'×'.join(map(str, known.shape))}"
+        pairs = enumerate(zip(self.counts, known.counts, strict=True))
+        other = [
+            f"{here} images of class {label} instead of {there}" for label, (here, there) in pairs if here != there
+        ]
+        if other:
+            return ", ".join(other[:3]) + (f" and {len(other) - 3} classes more" if len(other) > 3 else "")
+        return f"as many of each class, but not the same (SHA-256 {self.digest[:12]}… instead of {known.digest[:12]}…)"
+
+
+def contents_of(split: Split) -> Contents:
+    """Independent of the files that it came in: a copy packed otherwise is the same data."""
+    digest = hashlib.sha256(np.ascontiguousarray(split.images).data)
+    digest.update(np.ascontiguousarray(split.labels, "<i4").data)
+    return Contents(digest.hexdigest(), split.images.shape[1:], split.counts(N_CLASSES))
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What does not vary within a set; `shift_px` and `flip` are its augmentation, `train_per_test` is k.
+
+    `train` counts the training images of each class in the set as it is published.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train_per_test: int
+    shift_px: int
+    flip: bool
+    train: tuple[int, ...]
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.class_names)
+
+
+DIGITS = tuple("0123456789")
+# In the order of their labels.
+OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+N_CLASSES = 10
+FACTS: dict[str, DatasetFacts] = {
+    "digits": DatasetFacts(
+        "digits", DIGITS, 4, shift_px=1, flip=False, train=(143, 146, 142, 147, 145, 146, 145, 144, 140, 144)
+    ),
+    "mnist": DatasetFacts(
+        "mnist",
+        DIGITS,
+        6,
+        shift_px=4,
+        flip=False,
+        train=(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+    ),
+    "cifar10": DatasetFacts("cifar10", OBJECTS, 5, shift_px=4, flip=True, train=(5000,) * 10),
+}
+
+
+def load_train(name: str, data_dir: Path | None) -> Split:
+    """All training images of a set, the test images unopened; from `data_dir`, or Keras' cache if None.
+
+    Raises DataError if the set is unknown, absent or unreadable. digits comes with scikit-learn and needs no folder.
+    """
+    return _load(name, data_dir, "train")
+
+
+def load_test(name: str, data_dir: Path | None) -> Split:
+    """All test images of a set; otherwise as `load_train`."""
+    return _load(name, data_dir, "test")
+
+
+def _load(name: str, data_dir: Path | None, part: readers.Part) -> Split:
+    facts(name)
+    if name == "digits":
+        return Split(*readers.read_digits(part))
+    if data_dir is None:
+        return Split(*readers.read_keras_cache(name, part))
+    if not data_dir.is_dir():
+        raise DataError(f"The data folder {data_dir} does not exist; check --data-dir.")
+    read = {"mnist": readers.read_mnist, "cifar10": readers.read_cifar10}[name]
+    return Split(*read(data_dir, part))
+
+
+def facts(name: str) -> DatasetFacts:
+    """The facts of a set by its name. Raises DataError naming the known sets."""
+    if name not in FACTS:
+        raise DataError(f"There is no data set {name!r}; the sets are {', '.join(FACTS)}.")
+    return FACTS[name]
+
+
+def imbalance(split: Split, per_minority_class: int, n_classes: int) -> Split:
+    """Keep the first `per_minority_class` images of each even class and every image of the odd ones, in order.
+
+    Raises DataError if that is not positive or an even class has fewer.
+    """
+    counts = split.counts(n_classes)
+    short = [label for label in range(0, n_classes, 2) if counts[label] < per_minority_class]
+    if short or per_minority_class < 1:
+        found = ", ".join(f"{label}: {counts[label]}" for label in range(0, n_classes, 2))
+        raise DataError(
+            f"{per_minority_class} images per minority class are asked for, but the even classes have {found}; "
+            "change the study's `minority`."
+        )
+    keep = np.ones(len(split), bool)
+    for label in range(0, n_classes, 2):
+        keep[np.flatnonzero(split.labels == label)[per_minority_class:]] = False
+    return split.take(keep)
+
+
+def holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Divide into (rest, held out) with every class divided alike; the same `seed` gives the same division.
+
+    Raises DataError if a class would be missing on either side.
+    """
+    from sklearn.model_selection import train_test_split  # late: who only counts does not wait for it
+
+    mistake = _division_mistake([count for count in split.counts(N_CLASSES) if count], fraction)
+    if mistake is not None:
+        raise DataError(mistake)
+    rest, held = train_test_split(np.arange(len(split)), test_size=fraction, random_state=seed, stratify=split.labels)
+    return split.take(np.sort(rest)), split.take(np.sort(held))
+
+
+def holdout_mistake(name: str, minority: int, fraction: float | None) -> str | None:
+    """Why a study of the set as it is published cannot be divided for validation; None if it can, or need not be."""
+    known = facts(name)
+    counts = [
+        count if label % 2 else min(count, minority * known.train_per_test) for label, count in enumerate(known.train)
+    ]
+    return None if fraction is None else _division_mistake(counts, fraction)
+
+
+def _division_mistake(counts: Sequence[int], fraction: float) -> str | None:
+    """Why a share cannot be held out of so many images of each class, so that each class has some on both sides."""
+    total = sum(counts)
+    held = math.ceil(fraction * total)
+    # As scikit-learn divides: whole images first, the rest to the largest remainders.
+    shares = (total - held) * np.array(counts) / max(total, 1)
+    kept = np.floor(shares).astype(int)
+    remainders = shares - kept
+    if left := total - held - int(kept.sum()):
+        kept += remainders >= np.sort(remainders)[-left]
+    fewest = min(counts, default=0)
+    if 0 < fraction < 1 and held >= len(counts) and (kept > 0).all() and (kept < counts).all():
+        return None
+    return (
+        f"Holding out {fraction:g} of {total} training images takes {held}, and the smallest class has {fewest}: "
+        "some class would be left without images on one side; raise data.minority or change data.validation"
+    )
+
+
+def search_splits(
+    name: str,
+    minority: int,
+    validation: float,
+    protocol: Protocol,
+    seed: int,
+    data_dir: Path | None,
+    *,
+    seen: Seen | None = None,
+) -> tuple[Split, Split]:
+    """The (training, evaluation) images of a search.
+
+    "holdout" takes the share `validation` out of the imbalanced training images and leaves the test set unopened.
+    "article" trains on all of them and evaluates on the imbalanced test set, as the article does: it flatters.
+    `seen` is told of each part that is read. Raises DataError for an unknown protocol, and as `load_train`, `imbalance`
+    and `holdout` do.
+    """
+    known = facts(name)
+    if protocol not in ("holdout", "article"):
+        raise DataError(f"There is no protocol {protocol!r}; the protocols are holdout and article.")
+    whole = load_train(name, data_dir)
+    if seen is not None:
+        seen("train", whole)
+    train = imbalance(whole, minority * known.train_per_test, known.n_classes)
+    if protocol == "article":
+        return train, test_split(name, minority, data_dir, seen=seen)
+    return holdout(train, validation, seed)
+
+
+def test_split(
+    name: str,
+    minority: int,
+    data_dir: Path | None,
+    *,
+    seen: Seen | None = None,  # noqa: PT028 - no test
+) -> Split:
+    """The imbalanced test images: `minority` of each even class, every one of the odd classes."""
+    whole = load_test(name, data_dir)
+    if seen is not None:
+        seen("test", whole)
+    return imbalance(whole, minority, facts(name).n_classes)

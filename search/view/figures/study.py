@@ -1,0 +1,206 @@
+"""The figures of a whole study for the dashboard: what was found when and at what cost, where, and by whom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from affinity_search.search.view.figures.ticks import log_ticks
+from affinity_search.search.view.terminal import params_text
+from affinity_search.storage.study import SCORES, attributes
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# A figure is stored in pieces of 2 kB and sent with the study: of more trials, an even choice and the best is shown.
+MOST_POINTS = 500
+# The page may be light or dark: a figure has no ground of its own, and greys that can be read on both.
+CLEAR, GREY, FAINT = "rgba(0,0,0,0)", "#808080", "rgba(128,128,128,0.25)"
+LINES = {"gridcolor": FAINT, "zerolinecolor": FAINT}
+STATES = {
+    "complete": {"symbol": "circle", "size": 9},
+    "pruned (best of its epochs)": {"symbol": "x-thin-open", "size": 6},
+}
+COMPLETE, PRUNED = STATES
+ENDED = {TrialState.COMPLETE: COMPLETE, TrialState.PRUNED: PRUNED}
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+@dataclass(frozen=True)
+class Point:
+    """A trial that has a score: complete, or pruned with the best of its epochs."""
+
+    trial: int
+    state: str  # a key of STATES
+    macro_f1: float
+    minority_f1: float
+    majority_f1: float
+    duration_s: float
+    worker: str
+    params: dict[str, float | int]
+    spent_s: float  # training time of all trials up to its end
+
+
+Of = Callable[[Point], float]
+
+
+def points_of(trials: Sequence[FrozenTrial]) -> list[Point]:
+    """Complete and pruned trials in the order of their end."""
+    ended = [t for t in trials if t.state in ENDED and SCORES in t.user_attrs]
+    found, spent_s = [], 0.0
+    for trial in sorted(ended, key=lambda t: (t.datetime_complete or t.datetime_start, t.number)):
+        scores = trial.user_attrs[SCORES]
+        spent_s += scores["duration_s"]
+        numbers = {key: scores[key] for key in ("macro_f1", "minority_f1", "majority_f1", "duration_s")}
+        worker = str(attributes(trial).get("worker", "?"))
+        whose = {"worker": worker, "params": trial.params, "spent_s": spent_s}
+        found.append(Point(trial.number, ENDED[trial.state], **numbers, **whose))
+    return found
+
+
+def figures(points: Sequence[Point], protocol: str, log: Collection[str] = ()) -> dict[str, Figure]:
+    """By the id under which the dashboard keeps it; empty without a score. `log`: parameters on a log scale."""
+    if not points:
+        return {}
+    shown = _thinned(points)
+    made = {
+        "best-value": _best(points, protocol),
+        "minority-majority": _minority_majority(shown, protocol),
+        "time-by-worker": _time_by_worker(shown),
+    }
+    names = points[0].params.keys()
+    if {"lambda", "sigma"} <= names:
+        made["lambda-sigma"] = _lambda_sigma(shown, protocol, log)
+    if "n_centers" in names:
+        made["f1-by-n-centers"] = _by_centers(shown, protocol)
+    return made
+
+
+def _thinned(points: Sequence[Point]) -> list[Point]:
+    step = -(-len(points) // MOST_POINTS)
+    best = max(points, key=lambda point: point.macro_f1)
+    kept = list(points[::step])
+    return kept if best in kept else [*kept, best]
+
+
+def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
+    from plotly.graph_objects import Figure
+
+    figure = Figure()
+    # The dashboard puts plotly's buttons into the top right corner: the title stands below them, the legend below all.
+    heading = {"text": title, "x": 0.02, "y": 0.91, "font": {"size": 15}}
+    margin = {"l": 60, "r": 20, "t": 70, "b": 50}
+    legend = {"orientation": "h", "y": -0.2}
+    figure.update_layout(title=heading, template="none", margin=margin, legend=legend, height=440, **layout)
+    buttons = {"bgcolor": CLEAR, "color": GREY, "activecolor": GREY}
+    figure.update_layout(paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"color": GREY}, modebar=buttons)
+    figure.update_xaxes(title=x, **LINES)
+    figure.update_yaxes(title=y, **LINES)
+    return figure
+
+
+def _hover(points: Sequence[Point]) -> list[str]:
+    """Kept short: it is stored and sent for every point of every figure."""
+    return [f"trial {p.trial}: {p.macro_f1:.4f}<br>{params_text(p.params)}" for p in points]
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
+
+
+def _best(points: Sequence[Point], protocol: str) -> Figure:
+    """Only the trials that were a new best, and the last: a staircase needs no more."""
+    steps: list[Point] = []
+    for point in points:
+        if not steps or point.macro_f1 > steps[-1].macro_f1:
+            steps.append(point)
+    best = [point.macro_f1 for point in steps]
+    figure = _figure(
+        f"Best macro F1 ({protocol})", "", "macro F1", grid={"rows": 1, "columns": 2, "pattern": "independent"}
+    )
+    number = {id(point): index for index, point in enumerate(points, start=1)}
+    by_count: list[float] = [number[id(point)] for point in steps]
+    by_time = [point.spent_s for point in steps]
+    for axis, x, last, title in (
+        ("", by_count, len(points), "complete and pruned trials"),
+        ("2", by_time, points[-1].spent_s, "training time spent, s"),
+    ):
+        figure.add_scatter(
+            x=_rounded([*x, last]),
+            y=_rounded([*best, best[-1]]),
+            mode="lines+markers",
+            line={"shape": "hv", "color": COLOURS[0]},
+            text=_hover([*steps, steps[-1]]),
+            xaxis=f"x{axis}",
+            yaxis=f"y{axis}",
+            showlegend=False,
+        )
+        figure.update_layout({f"xaxis{axis}": {"title": title} | LINES, f"yaxis{axis}": LINES})
+    return figure
+
+
+def _scatter(figure: Figure, points: Sequence[Point], x: Of, y: Of, colour: Of | None = None) -> None:
+    """A trace for each state that occurs: complete trials lie above the pruned ones."""
+    for state in (PRUNED, COMPLETE):
+        mine = [point for point in points if point.state == state]
+        if mine:
+            marker = STATES[state] | {"line": {"width": 1.5}, "color": COLOURS[0]}
+            marker |= {"color": _rounded(map(colour, mine)), "coloraxis": "coloraxis"} if colour else {}
+            places = {"x": _rounded(map(x, mine)), "y": _rounded(map(y, mine)), "text": _hover(mine)}
+            figure.add_scatter(**places, mode="markers", name=state, hoverinfo="text", marker=marker, showlegend=False)
+            # In the legend a marker that is coloured point by point is black, which is not seen on a dark page.
+            grey = STATES[state] | {"line": {"width": 1.5}, "color": GREY}
+            figure.add_scatter(x=[None], y=[None], mode="markers", name=state, marker=grey, showlegend=True)
+
+
+def _by_macro_f1(figure: Figure, points: Sequence[Point], x: Of, y: Of) -> None:
+    figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": {"title": "macro F1"}})
+    _scatter(figure, points, x, y, lambda point: point.macro_f1)
+
+
+def _lambda_sigma(points: Sequence[Point], protocol: str, log: Collection[str]) -> Figure:
+    figure = _figure(f"λ and σ, coloured by macro F1 ({protocol})", "lambda", "sigma")
+    _by_macro_f1(figure, points, lambda point: point.params["lambda"], lambda point: point.params["sigma"])
+    for axis, name in ((figure.update_xaxes, "lambda"), (figure.update_yaxes, "sigma")):
+        if name in log:
+            axis(_log_axis([point.params[name] for point in points]))
+    return figure
+
+
+def _log_axis(values: Sequence[float]) -> dict[str, Any]:
+    ticks = log_ticks(min(values), max(values))
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
+
+
+def _by_centers(points: Sequence[Point], protocol: str) -> Figure:
+    figure = _figure(f"Macro F1 by number of centres ({protocol})", "n_centers", "macro F1")
+    _scatter(figure, points, lambda p: p.params["n_centers"], lambda p: p.macro_f1)
+    return figure
+
+
+def _minority_majority(points: Sequence[Point], protocol: str) -> Figure:
+    figure = _figure(f"Minority against majority classes ({protocol})", "majority F1", "minority F1")
+    _by_macro_f1(figure, points, lambda point: point.majority_f1, lambda point: point.minority_f1)
+    low = min(min(point.majority_f1, point.minority_f1) for point in points)
+    line = {"color": "#999999", "dash": "dot"}
+    figure.add_scatter(
+        x=[low, 1], y=[low, 1], mode="lines", line=line, name="equal", hoverinfo="skip", showlegend=False
+    )
+    return figure
+
+
+def _time_by_worker(points: Sequence[Point]) -> Figure:
+    figure = _figure("Time of a trial by worker (× pruned)", "trial", "seconds")
+    workers = sorted({point.worker for point in points})
+    for number, worker in enumerate(workers):
+        mine = [point for point in points if point.worker == worker]
+        symbols, sizes = ([STATES[point.state][key] for point in mine] for key in ("symbol", "size"))
+        colour = COLOURS[number % len(COLOURS)]
+        marker = {"color": colour, "symbol": symbols, "size": sizes, "line": {"width": 1.5, "color": colour}}
+        places = {"x": [point.trial for point in mine], "y": _rounded(point.duration_s for point in mine)}
+        places["text"] = [f"trial {point.trial}: {point.duration_s:.1f} s" for point in mine]
+        figure.add_scatter(**places, mode="markers", name=worker, hoverinfo="text", marker=marker, showlegend=True)
+    return figure

@@ -1,0 +1,206 @@
+"""The pictures of one trial, from its epochs: learning curve, confusion matrix, F1 by class size, loss diagnostics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from affinity_search.search.training.results import best_epoch
+from affinity_search.search.view.figures.canvas import (
+    BEST,
+    MAJORITY,
+    MINORITY,
+    PLAIN,
+    SECOND,
+    count_axis,
+    png,
+    styled,
+    subplots,
+)
+from affinity_search.search.view.figures.ticks import log_ticks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+    from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
+    from affinity_search.search.training.results import EpochScore
+
+# The softmax head has no loss diagnostics.
+FILES = ("learning-curve.png", "confusion-matrix.png", "f1-by-class-size.png", "loss-diagnostics.png")
+ROOM = 2.5  # beside the smallest and the largest class, as a factor, for names
+GAP = 0.05  # of F1, between the names of two classes, which are that high
+
+
+def draw(
+    title: str,
+    protocol: str,
+    epochs: Sequence[EpochScore],
+    class_sizes: Sequence[int],
+    class_names: Sequence[str] = (),
+) -> dict[str, bytes]:
+    """PNG files by name: `epochs` in order, at least one; `class_sizes` are training images of each class.
+
+    Classes without names are shown by their numbers. The softmax head has no loss diagnostics.
+    """
+    names = tuple(class_names) or tuple(map(str, range(len(class_sizes))))
+    best = best_epoch(epochs)
+    told = [epoch.diagnostics for epoch in epochs if epoch.diagnostics]
+    curve, confusion, by_class_size, diagnostics = FILES
+    pictures = {
+        curve: _learning_curve(title, protocol, epochs, best),
+        confusion: _confusion(title, protocol, best, names),
+        by_class_size: _by_class_size(title, protocol, best, class_sizes, names),
+    }
+    return pictures | ({diagnostics: _loss_diagnostics(title, told, names)} if told else {})
+
+
+def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], best: EpochScore) -> bytes:
+    figure, (scores, loss) = subplots(2, 9, 3.4, title)
+    x = [epoch.epoch + 1 for epoch in epochs]
+    marker = "o" if len(x) < 30 else None
+    with styled(scores, f"F1 by epoch ({protocol})", "epoch", "F1", loc="lower right"):
+        for name, label, colour in (
+            ("minority_f1", "minority classes", MINORITY),
+            ("majority_f1", "majority classes", MAJORITY),
+            ("macro_f1", "macro", PLAIN),
+        ):
+            scores.plot(x, [getattr(e.scores, name) for e in epochs], color=colour, label=label, marker=marker, ms=3)
+        scores.plot(
+            best.epoch + 1,
+            best.scores.macro_f1,
+            "*",
+            color=BEST,
+            ms=12,
+            label=f"best: {best.scores.macro_f1:.4f}, epoch {best.epoch + 1}",
+        )
+        scores.set_ylim(-0.02, 1.02)
+    # Only the affinity head has diagnostics.
+    what = "training loss, eq. (7)" if epochs[0].diagnostics else "training loss, cross-entropy"
+    with styled(loss, what, "epoch", "loss"):
+        loss.plot(x, [epoch.loss for epoch in epochs], color=PLAIN, marker=marker, ms=3)
+    return png(figure)
+
+
+def _confusion(title: str, protocol: str, best: EpochScore, names: Sequence[str]) -> bytes:
+    counts = np.array(best.scores.confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    figure, axes = subplots(2, 10, 4.8, f"{title}, epoch {best.epoch + 1} ({protocol})")
+    for ax, values, name, form in ((axes[0], counts, "images", "{:.0f}"), (axes[1], shares, "share of row", "{:.2f}")):
+        ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        ax.set_title(name, fontsize=9)
+        ax.set_xlabel("predicted class")
+        ax.set_ylabel("true class")
+        ax.set_xticks(range(len(names)), names, **_slant(names))
+        ax.set_yticks(range(len(names)), names)
+        _tint(ax.get_xticklabels())
+        _tint(ax.get_yticklabels())
+        for (row, column), value in np.ndenumerate(values):
+            if value:
+                colour = "white" if shares[row, column] > 0.6 else "black"
+                ax.text(column, row, form.format(value), ha="center", va="center", fontsize=6.5, color=colour)
+    return png(figure)
+
+
+def _slant(names: Sequence[str]) -> dict[str, Any]:
+    """How the names of classes stand below an axis: words would run into each other."""
+    return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 2 else {}
+
+
+def _tint(labels: Sequence[Text]) -> None:
+    for number, label in enumerate(labels):
+        label.set_color(_colour(number))
+
+
+def _colour(number: int) -> str:
+    return MAJORITY if number % 2 else MINORITY
+
+
+def _by_class_size(
+    title: str, protocol: str, best: EpochScore, class_sizes: Sequence[int], names: Sequence[str]
+) -> bytes:
+    figure, (ax,) = subplots(1, 6.4, 4.2, f"{title}, epoch {best.epoch + 1} ({protocol})")
+    with styled(ax, "F1 of each class by its size", "training images of the class", "F1"):
+        for first, label in ((0, "minority class"), (1, "majority class")):
+            f1 = best.scores.per_class_f1[first::2]
+            ax.scatter(class_sizes[first::2], f1, color=_colour(first), label=label, s=28, zorder=3)
+        _label_points(ax, class_sizes, best.scores.per_class_f1, names)
+        low, high = min(class_sizes), max(class_sizes)
+        ax.set_xscale("log")
+        ax.set_xlim(low / ROOM, high * ROOM)
+        ticks = [tick for tick in log_ticks(low, high) if low / ROOM <= tick <= high * ROOM]
+        ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
+        ax.set_ylim(-0.03, 1.03)
+    return png(figure)
+
+
+def _label_points(ax: Axes, sizes: Sequence[int], values: Sequence[float], names: Sequence[str]) -> None:
+    """Names beside their points: those of a column go right and left in turn."""
+    for column in _columns(sizes):
+        rising = sorted(column, key=lambda number: values[number])
+        for side, numbers in ((1, rising[::2]), (-1, rising[1::2])):
+            for number, height in zip(numbers, spread([values[number] for number in numbers], GAP), strict=True):
+                ax.annotate(
+                    names[number],
+                    (sizes[number], values[number]),
+                    xytext=(sizes[number] * 1.25**side, height),
+                    fontsize=8,
+                    va="center",
+                    ha="left" if side > 0 else "right",
+                    arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.6, "shrinkA": 0, "shrinkB": 2},
+                )
+
+
+def _columns(sizes: Sequence[int]) -> list[list[int]]:
+    """Classes of about one size stand in one column."""
+    columns: list[list[int]] = []
+    for number in sorted(range(len(sizes)), key=lambda number: sizes[number]):
+        if columns and sizes[number] < 1.6 * sizes[columns[-1][-1]]:
+            columns[-1].append(number)
+        else:
+            columns.append([number])
+    return columns
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """Heights in [0, 1] near the rising `values`, at least `gap` apart if there is room."""
+    heights: list[float] = []
+    for value in values:
+        heights.append(max(value, heights[-1] + gap) if heights else value)
+    top = 1.0
+    for index in reversed(range(len(heights))):
+        heights[index] = min(heights[index], top)
+        top = heights[index] - gap
+    return heights
+
+
+def _loss_diagnostics(title: str, told: Sequence[Diagnostics], names: Sequence[str]) -> bytes:
+    last = told[-1]
+    figure, (terms, shares, dead, distances) = subplots(4, 14, 3.6, title)
+    x = range(1, len(told) + 1)
+    marker = "o" if len(x) < 30 else None
+
+    def lines(ax: Any, *named: tuple[str, str, str]) -> None:
+        for name, label, colour in named:
+            ax.plot(x, [getattr(one, name) for one in told], color=colour, label=label, marker=marker, ms=3)
+
+    with styled(terms, "terms of the loss", "epoch", "", loc="upper right") as ax:
+        lines(ax, ("hinge", "hinge, eq. (4)", MAJORITY), ("diversity", "diversity, eq. (6)", SECOND))
+        ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
+    with styled(shares, "inside the margin, dead centres", "epoch", "share") as ax:
+        lines(ax, ("inside", "images inside the margin", MAJORITY), ("dead_share", "dead centres", MINORITY))
+        ax.set_ylim(-0.02, 1.02)
+    with styled(dead, f"dead centres of {last.n_centers} a class, last epoch", "class", "dead centres") as ax:
+        ax.bar(range(len(last.dead)), last.dead, color=[_colour(number) for number in range(len(last.dead))])
+        ax.set_xticks(range(len(names)), names, **_slant(names))
+        _tint(ax.get_xticklabels())
+        ax.set_ylim(0, last.n_centers)
+        count_axis(ax.yaxis)
+    with styled(distances, "distances between centres", "epoch", "distance") as ax:
+        within = [("within", "of one class, mean", MINORITY)] if last.within is not None else []
+        lines(ax, ("between", "of different classes, mean", MAJORITY), ("closest", "the closest two", SECOND), *within)
+        ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
+    return png(figure)

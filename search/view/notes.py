@@ -1,0 +1,165 @@
+"""The notes that the dashboard shows beside a study and beside each trial, in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from affinity_search.search.training.data.splits import facts
+from affinity_search.search.view.standing import Standing, Verdict, diagnostics_of
+from affinity_search.storage.database.tables import Cause, PlaceState
+from affinity_search.storage.places.counts import Counts
+from affinity_search.storage.results.bounds import Crowded
+from affinity_search.storage.study import StoredStudy, attributes
+
+BEST = 10
+Attributes = dict[str, Any]
+
+
+def study_note(
+    study: StoredStudy,
+    counts: Counts,
+    best: Sequence[tuple[FrozenTrial, dict[str, Any]]],
+    bounds: Sequence[Crowded],
+    verdicts: Sequence[Verdict],
+    tests: Mapping[int, dict[str, Any]],
+) -> str:
+    """What is searched, how far it is, the best trials, test scores (`tested`), and what bounds and diagnostics say."""
+    spec = study.spec
+    lines = [
+        f"**{spec.data.set}**, n = {spec.data.minority} test images per minority class, protocol **{spec.protocol}**",
+        "",
+        f"{counts.used} of {counts.total} places used: {counts.complete} complete, {counts.pruned} pruned, "
+        f"{counts.failed} failed; {counts.running} running.",
+        "",
+        *_definition(study),
+        "",
+    ]
+    if best:
+        lines += ["| rank | trial | macro F1 | minority F1 | majority F1 | parameters |", "|---|---|---|---|---|---|"]
+        lines += [_row(rank, trial, row["params"]) for rank, (trial, row) in enumerate(best, start=1)]
+        lines += ["", _warning(spec.protocol), ""]
+    lines += [_tested(trial, test) for trial, test in list(tests.items())[:BEST]]
+    lines += [f"- {crowded.text}" for crowded in bounds]
+    lines += [f"- {verdict.text}" for verdict in verdicts]
+    return "\n".join(lines).strip() + "\n"
+
+
+def trial_note(standing: Standing, trial: FrozenTrial) -> str:
+    """How far it came, why it ended and who went on with it; its scores, a table of its classes, its diagnostics."""
+    attrs = attributes(trial)
+    if "place" not in attrs:  # somebody else's
+        return ""
+    scored = "per_class_f1" in attrs
+    head = _ended_with_scores(standing, trial, attrs) if scored else _ended_without(standing, trial, attrs)
+    # Pruned trials are most of a large study, and all notes travel with its page: theirs stay short.
+    detailed = scored and trial.state != TrialState.PRUNED
+    parts = [head, _whose(attrs), *(_details(standing, trial, attrs) if detailed else []), *_advice(standing, trial)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _ended_with_scores(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> str:
+    spec = standing.study.spec
+    rank = standing.ranks.get(trial.number)
+    place = f", rank {rank} of {len(standing.ranks)} with a score" if rank else ""
+    state = trial.state.name.capitalize()
+    epochs = f" after {attrs['epochs']} of {spec.training.epochs} epochs" if trial.state == TrialState.PRUNED else ""
+    return (
+        f"**{state}**{epochs}{place}: macro F1 **{attrs['macro_f1']:.4f}** ({spec.protocol}) at "
+        f"epoch {attrs['best_epoch']}, micro F1 {attrs['micro_f1']:.4f}, minority {attrs['minority_f1']:.4f}, majority "
+        f"{attrs['majority_f1']:.4f}."
+    )
+
+
+def _ended_without(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> str:
+    scores = trial.intermediate_values.values()
+    so_far = f"after {len(scores)} of {standing.study.spec.training.epochs} epochs"
+    best = f" Best macro F1 until then: {1 - min(scores):.4f}." if scores else ""
+    if not trial.state.is_finished():
+        return f"**Running**, {so_far}.{best}"
+    told = str(attrs.get("reason", "its worker ended without closing it"))
+    reason = f"`{' '.join(told.replace('`', chr(39)).split())}`"
+    given_back = attrs.get("cause") == Cause.PREEMPTED
+    kind = f"**Given back** {so_far}, which is no failure" if given_back else f"**Failed** {so_far}"
+    return f"{kind}: {reason}.{best} {_goes_on(standing, trial.number, attrs['place'])}"
+
+
+def _goes_on(standing: Standing, number: int, place: int) -> str:
+    later, state = standing.later.get(number), standing.states.get(place)
+    if later is not None:
+        return f"Trial {later} took up place {place} again."
+    if state == PlaceState.FREE:
+        return f"Place {place} is free: the next worker takes it up again."
+    return f"A worker has place {place} now." if state == PlaceState.HELD else f"Place {place} is used up."
+
+
+def _whose(attrs: Attributes) -> str:
+    spent = f", {attrs['duration_s']:.1f} s" if "duration_s" in attrs else ""
+    resumed = attrs.get("resumed_epochs")
+    before = f" It went on after {resumed} epochs of an earlier attempt." if resumed else ""
+    return (
+        f"Place {attrs['place']}, attempt {attrs['attempt']}, seed {attrs['seed']}{spent} on {attrs['device']} by "
+        f"`{attrs['worker']}`.{before}"
+    )
+
+
+def _details(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> list[str]:
+    classes = zip(facts(standing.study.spec.data.set).class_names, attrs["support"], attrs["per_class_f1"], strict=True)
+    table = ["| class | | images scored | F1 |", "|---|---|---|---|"]
+    table += [
+        f"| {name} | {'majority' if number % 2 else 'minority'} | {support} | {f1:.4f} |"
+        for number, (name, support, f1) in enumerate(classes)
+    ]
+    return ["\n".join(table), _diagnosed(trial)]
+
+
+def _advice(standing: Standing, trial: FrozenTrial) -> list[str]:
+    return [f"- {verdict.text}" for verdict in standing.verdicts if trial.number in verdict.concerns]
+
+
+def _diagnosed(trial: FrozenTrial) -> str:
+    told = diagnostics_of(trial)
+    if told is None:
+        return ""
+    return (
+        f"At the end {told.inside:.0%} of the training images were inside the margin and {sum(told.dead)} of "
+        f"{len(told.dead) * told.n_centers} centres dead; hinge {told.hinge:.4f}, diversity {told.diversity:.4f}."
+    )
+
+
+def _tested(trial: int, test: Mapping[str, Any]) -> str:
+    opened = datetime.fromtimestamp(test["opened_at"], UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return (
+        f"- **test set**, trial {trial}: macro F1 **{test['macro_f1_mean']:.4f}**, mean of {len(test['seeds'])} "
+        f"retrainings ({test['macro_f1_least']:.4f} to {test['macro_f1_greatest']:.4f}), opened {opened} by "
+        f"`{test['opened_by']}`"
+    )
+
+
+def _definition(study: StoredStudy) -> list[str]:
+    spec = study.spec
+    network, training = spec.network, spec.training
+    space = spec.space.items() if spec.space else []
+    return [
+        f"- network: widths {list(network.widths)}, depth {network.depth}, {network.head} head",
+        f"- training: {training.epochs} epochs, batch {training.batch}, rate {training.learning_rate:g}, "
+        f"{'with' if training.augment else 'without'} augmentation, {study.precision or training.precision}",
+        f"- sampler {spec.sampler.kind}, pruner {spec.pruner.kind}, fingerprint `{study.fingerprint[:12]}`",
+        *(f"- {name}: {parameter.describe()}" for name, parameter in space),
+    ]
+
+
+def _row(rank: int, trial: FrozenTrial, params: dict[str, float | int] | None) -> str:
+    attrs = attributes(trial)
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in (params or {}).items()) or "softmax"
+    scores = " | ".join(f"{attrs[name]:.4f}" for name in ("macro_f1", "minority_f1", "majority_f1"))
+    return f"| {rank} | {trial.number} | {scores} | {shown} |"
+
+
+def _warning(protocol: str) -> str:
+    if protocol == "article":
+        return "Scored on the test images, as the article does: these numbers flatter."
+    return "Scored on validation images, and the best of many: quote `affinity-search evaluate`."

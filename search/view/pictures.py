@@ -1,0 +1,171 @@
+"""A trial's pictures: the worker keeps what they are drawn from, and they are drawn when somebody asks for them.
+
+Drawing takes longer than many a trial, and nobody looks at most trials. So a worker writes a small file when an
+attempt ends, and the dashboard's artifact store draws from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import re
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from optuna.artifacts.exceptions import ArtifactNotFound
+from optuna.trial import FrozenTrial
+
+from affinity_search.search.training.results import EpochScore, best_epoch
+from affinity_search.search.view.figures.trial import FILES
+from affinity_search.storage.files import StudyFiles
+from affinity_search.storage.trials.artifacts import RECORD_PREFIX, LazyFolder, artifacts_folder
+from affinity_search.studies.model.spec import StudySpec
+
+ARTIFACT_ID = re.compile(r"(?P<token>[0-9a-f]{32})-(?P<key>[0-9a-f]{16})-(?P<number>\d+)")
+
+
+def pictures_of(spec: StudySpec) -> Sequence[str]:
+    """The file names of what `draw` makes of each trial of the study; the softmax head has no loss diagnostics."""
+    return FILES if spec.space else FILES[:-1]
+
+
+def new_key() -> str:
+    """Names an attempt's files: random, because its trial has no number yet."""
+    return secrets.token_hex(8)
+
+
+@dataclass(frozen=True)
+class History:
+    """What a trial's pictures show. `class_sizes` are training images of each class."""
+
+    title: str
+    protocol: str
+    class_sizes: tuple[int, ...]
+    epochs: tuple[EpochScore, ...]
+    class_names: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready. Of the confusion matrices only the best epoch's is drawn, so only that is kept."""
+        best = best_epoch(self.epochs)
+        epochs = [epoch.to_dict() for epoch in self.epochs]
+        for epoch in epochs:
+            if epoch["epoch"] != best.epoch:
+                epoch["scores"]["confusion"] = []
+        return vars(self) | {"epochs": epochs}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> History:
+        """What `to_dict` wrote. Raises KeyError or TypeError for anything else."""
+        epochs = tuple(EpochScore.from_dict(epoch) for epoch in plain["epochs"])
+        return cls(
+            plain["title"], plain["protocol"], tuple(plain["class_sizes"]), epochs, tuple(plain.get("class_names", ()))
+        )
+
+    def draw(self) -> dict[str, bytes]:
+        """PNG files by name."""
+        from affinity_search.search.view.figures import trial
+
+        return trial.draw(self.title, self.protocol, self.epochs, self.class_sizes, self.class_names)
+
+
+class Album:
+    """Keeps the histories of one worker's attempts. They are worth no trial: what fails is told, once."""
+
+    def __init__(
+        self,
+        files: StudyFiles,
+        class_sizes: Sequence[int],
+        say: Callable[[str], None],
+        class_names: Sequence[str] = (),
+    ) -> None:
+        self._files = files
+        self._class_sizes = tuple(class_sizes)
+        self._class_names = tuple(class_names)
+        self._say = say
+        self._told = False
+
+    def keep(self, key: str, title: str, protocol: str, epochs: Sequence[EpochScore]) -> None:
+        """Write the file from which the attempt's pictures will be drawn; nothing without an epoch."""
+        if not epochs:
+            return
+        path = self._files.history(key)
+        try:
+            content = json.dumps(
+                History(title, protocol, self._class_sizes, tuple(epochs), self._class_names).to_dict()
+            )
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(gzip.compress(content.encode(), compresslevel=1))
+        except OSError as error:
+            if not self._told:
+                self._say(f"{title} will have no pictures: {path} cannot be written ({error.strerror}); told once")
+            self._told = True
+
+
+class PictureStore(LazyFolder):
+    """The artifacts under `root` (--files), where a picture that nobody has looked at yet is drawn when it is read."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(artifacts_folder(root))
+        self._root = root
+
+    def open_reader(self, artifact_id: str) -> BinaryIO:
+        """The file's bytes.
+
+        Raises:
+            ArtifactNotFound: there is no such file, and it is no picture of ours.
+        """
+        try:
+            return super().open_reader(artifact_id)
+        except ArtifactNotFound:
+            asked = ARTIFACT_ID.fullmatch(artifact_id)
+            if asked is None:
+                raise
+            return io.BytesIO(self._drawn(asked["token"], asked["key"], int(asked["number"])))
+
+    def remove(self, artifact_id: str) -> None:
+        """Remove the file, if it has been drawn, and what it would be drawn from."""
+        asked = ARTIFACT_ID.fullmatch(artifact_id)
+        if asked is None:
+            super().remove(artifact_id)
+            return
+        with contextlib.suppress(ArtifactNotFound):
+            super().remove(artifact_id)
+        StudyFiles(self._root, asked["token"]).history(asked["key"]).unlink(missing_ok=True)
+
+    def _drawn(self, token: str, key: str, number: int) -> bytes:
+        history = _read(StudyFiles(self._root, token).history(key))
+        if history is None:
+            return _blank("drawn when the trial has ended; if it has, its history is not in this folder of --files")
+        pictures = list(history.draw().values())
+        for each, content in enumerate(pictures):
+            with contextlib.suppress(OSError):  # a folder that may only be read: it is drawn again next time
+                self.write(f"{token}-{key}-{each}", io.BytesIO(content))
+        return pictures[number] if number < len(pictures) else _blank("this trial has no such picture")
+
+
+def history_of(files: StudyFiles, trial: FrozenTrial) -> History | None:
+    """What is kept of the trial's epochs; None for one that has not ended, or that another folder of --files has."""
+    for name in trial.system_attrs:
+        asked = ARTIFACT_ID.fullmatch(name.removeprefix(RECORD_PREFIX))
+        if asked is not None:
+            return _read(files.history(asked["key"]))
+    return None
+
+
+def _read(path: Path) -> History | None:
+    """None where there is no file, or one that was only half written."""
+    try:
+        return History.from_dict(json.loads(gzip.decompress(path.read_bytes())))
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _blank(text: str) -> bytes:
+    from affinity_search.search.view.figures.canvas import message
+
+    return message(text)

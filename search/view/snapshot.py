@@ -1,0 +1,168 @@
+"""What a search looks like now, read from the database: for the live view, `status` and plain lines."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from affinity_search.storage.database.tables import PlaceState, Stop
+from affinity_search.storage.errors import NothingToExportError
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.counts import Counts
+from affinity_search.storage.results.export import best_trials
+from affinity_search.storage.study import FIRST_EPOCH, StoredStudy, attributes
+
+ENOUGH = 2  # used places, and one for each worker, until their mean time says something about the next
+
+
+@dataclass(frozen=True)
+class Running:
+    """A held place and the trial that is trained at it."""
+
+    worker: str
+    device: str
+    host: str
+    place: int
+    attempt: int
+    trial: int | None
+    epoch: int  # finished epochs
+    share: float  # of the first epoch, while it lasts
+    score: float | None  # the best macro F1 so far
+    since_s: float
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best trial, complete or pruned."""
+
+    trial: int
+    value: float
+    macro_f1: float
+    params: dict[str, float | int]
+    epoch: int  # its best one, from 1
+    state: str
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study at one moment."""
+
+    study: str
+    protocol: str
+    dataset: str
+    minority: int
+    epochs: int
+    counts: Counts
+    best: Best | None
+    running: tuple[Running, ...]
+    attempts: int  # Optuna trials begun, whatever became of them
+    left_s: float | None  # None while nothing is known
+    left_is_most: bool  # whether it takes every trial for a whole one: so far too few have ended
+    failures: dict[str, int]  # why places were spent without a value, and how many
+    stopped: Stop | None  # since `stop`, until `launch`
+    foreign: int  # trials that another program put into the study, which nobody trains here
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        best = self.best and {
+            "trial": self.best.trial,
+            "value": self.best.value,
+            "macro_f1": self.best.macro_f1,
+            "params": self.best.params,
+            "epoch": self.best.epoch,
+            "state": self.best.state,
+        }
+        own = {key: getattr(self, key) for key in ("study", "protocol", "dataset", "minority", "epochs", "attempts")}
+        running = [vars(one) for one in self.running]
+        return own | {
+            "counts": self.counts.to_dict(),
+            "best": best,
+            "running": running,
+            "left_s": self.left_s,
+            "left_is_most": self.left_is_most,
+            "failures": self.failures,
+            "stopped": self.stopped,
+            "foreign": self.foreign,
+        }
+
+
+def take(study: StoredStudy, workers: int = 0) -> Snapshot:
+    """Read the study's present state. `workers` are known to work on it, even if some are between two trials."""
+    places = Places(study.backend, study.token)
+    now = study.backend.time()
+    held = places.rows(PlaceState.HELD)
+    counts = places.counts()
+    trials = {t.number: t for t in study.optuna.get_trials(deepcopy=False)}
+    own = sum("place" in attributes(trial) for trial in trials.values())
+    spec = study.spec
+    running = tuple(_running(row, trials.get(row["trial"]), now) for row in held)
+    workers = max(workers, len(running))
+    known = counts.used >= max(ENOUGH, workers)
+    trial_s = places.mean_duration_s() if known else _whole_s(running, spec.training.epochs)
+    return Snapshot(
+        study=spec.name,
+        protocol=spec.protocol,
+        dataset=spec.data.set,
+        minority=spec.data.minority,
+        epochs=spec.training.epochs,
+        counts=counts,
+        best=_best(study),
+        running=running,
+        attempts=own,
+        left_s=_left_s(trial_s, counts, running, workers),
+        left_is_most=not known,
+        failures=places.failures() if counts.failed else {},
+        stopped=study.stopped,
+        foreign=len(trials) - own,
+    )
+
+
+def _best(study: StoredStudy) -> Best | None:
+    with contextlib.suppress(NothingToExportError, IndexError):
+        trial, row = best_trials(study)[0]
+        attrs = attributes(trial)
+        return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], attrs["best_epoch"], row["state"])
+    return None
+
+
+def _running(row: dict[str, Any], trial: FrozenTrial | None, now: float) -> Running:
+    scores = trial.intermediate_values if trial else {}
+    return Running(
+        worker=row["worker"],
+        device=row["device"],
+        host=row["host"],
+        place=row["number"],
+        attempt=row["attempt"],
+        trial=row["trial"],
+        epoch=len(scores),
+        share=0.0 if scores or trial is None else float(attributes(trial).get(FIRST_EPOCH, 0.0)),
+        score=1.0 - min(scores.values()) if scores else None,
+        since_s=max(0.0, now - row["claimed_at"]),
+    )
+
+
+def _whole_s(running: Sequence[Running], epochs: int) -> float | None:
+    """How long a whole trial takes, by what those that run have done so far; None before they have told of anything."""
+    told = [one.since_s / (one.epoch + one.share) for one in running if one.epoch + one.share]
+    return epochs * sum(told) / len(told) if told else None
+
+
+def _left_s(trial_s: float | None, counts: Counts, running: Sequence[Running], workers: int) -> float | None:
+    """A trial's time × free places, and what the running ones have left of it, / workers."""
+    if counts.used == counts.total:
+        return 0.0
+    if trial_s is None or not running:
+        return None
+    return (trial_s * counts.free + sum(max(0.0, trial_s - one.since_s) for one in running)) / workers
+
+
+def last_end_s(snapshot: Snapshot) -> float | None:
+    """When the last of the running trials will have ended, if none of them is pruned; None if that is not known."""
+    whole_s = _whole_s(snapshot.running, snapshot.epochs)
+    if whole_s is None:
+        return None
+    return max(max(0.0, whole_s - one.since_s) for one in snapshot.running)

@@ -1,0 +1,176 @@
+"""How the trials of one study stand to each other: ranks, attempts at the same place, what their diagnostics say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from statistics import median
+
+from optuna.trial import FrozenTrial, TrialState
+
+from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
+from affinity_search.storage.database.tables import PlaceState
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.study import DIAGNOSTICS, MADE_BY, SCORES, StoredStudy, attributes
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Of one moment; trials and places by their numbers."""
+
+    study: StoredStudy
+    ranks: Mapping[int, int]  # of the trials that have a value: the places' rows decide
+    later: Mapping[int, int]  # trial: the next attempt at its place
+    states: Mapping[int, str]  # place: its state
+    judged: int  # how many trials had a value when the verdicts were found
+    verdicts: Sequence[Verdict]
+
+
+def standing_of(study: StoredStudy, trials: Sequence[FrozenTrial], before: Standing | None = None) -> Standing:
+    """Read the places' rows and compare; verdicts of `before` are kept until the study has grown by a twentieth."""
+    outcomes = Places.of(study).outcomes()
+    valued = sorted((one.value, one.trial) for one in outcomes if one.value is not None and one.trial is not None)
+    ranks = {trial: rank for rank, (_, trial) in enumerate(valued, start=1)}
+    states: dict[int, str] = {one.number: PlaceState(one.state) for one in outcomes}
+    if before is None or len(ranks) > 1.05 * before.judged:
+        judged = len(ranks), verdicts(trials)
+    else:
+        judged = before.judged, list(before.verdicts)
+    return Standing(study, ranks, _later(trials), states, *judged)
+
+
+def _later(trials: Sequence[FrozenTrial]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for trial in trials:
+        place = trial.user_attrs.get(MADE_BY, {}).get("place")
+        if place in last:
+            found[last[place]] = trial.number
+        if place is not None:
+            last[place] = trial.number
+    return found
+
+
+LEAST = 10  # trials with a sign, and as many without
+P_MOST = 0.001  # strict, as there are two signs and several parameters, tested again and again while the study grows
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something conspicuous in a trial's last diagnostics; `text` follows "trials with"."""
+
+    text: str
+    shows: Callable[[Diagnostics], bool]
+
+
+SIGNS = (
+    Sign("more than half of their centres dead", lambda told: told.dead_share > 0.5),
+    Sign("more than 90 % of the training images inside the margin", lambda told: told.inside > 0.9),
+)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A trial that has a score and diagnostics."""
+
+    number: int
+    macro_f1: float
+    told: Diagnostics
+    params: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Apart:
+    """The parameter by which trials with a sign differ most from those without: its medians, and the test's p."""
+
+    name: str
+    with_sign: float
+    without: float
+    p: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A sign whose trials do worse: the medians of their macro F1, and the test's p."""
+
+    sign: Sign
+    with_sign: tuple[Judged, ...]
+    without: tuple[Judged, ...]
+    p: float
+    apart: Apart
+
+    @cached_property
+    def concerns(self) -> frozenset[int]:
+        """Numbers of the trials that show the sign and do no better than the middle one of those without."""
+        middle = _middle(self.without)
+        return frozenset(one.number for one in self.with_sign if one.macro_f1 < middle)
+
+    @cached_property
+    def text(self) -> str:
+        """The verdict with its figures, in two sentences."""
+        apart = self.apart
+        other = "smaller" if apart.with_sign > apart.without else "larger"
+        return (
+            f"The {len(self.with_sign)} trials with {self.sign.text} did worse than the {len(self.without)} without: "
+            f"median macro F1 {_middle(self.with_sign):.4f} against {_middle(self.without):.4f} (rank test, "
+            f"p = {self.p:.1g}). They differ most in {apart.name}, median {apart.with_sign:.3g} against "
+            f"{apart.without:.3g} (p = {apart.p:.1g}): try a {other} {apart.name}."
+        )
+
+
+def verdicts(trials: Sequence[FrozenTrial]) -> list[Verdict]:
+    """What the study's trials bear out; empty with fewer than ten on either side of every sign."""
+    judged = [one for one in map(_judged, trials) if one is not None]
+    found = [_verdict(sign, judged) for sign in SIGNS]
+    return [verdict for verdict in found if verdict is not None]
+
+
+def diagnostics_of(trial: FrozenTrial) -> Diagnostics | None:
+    """Those stored beside the trial's scores; None for the softmax head and before the first epoch."""
+    told = attributes(trial).get(DIAGNOSTICS)
+    # Earlier versions stored a judgement of the single trial with them.
+    return Diagnostics.from_dict({field.name: told[field.name] for field in fields(Diagnostics)}) if told else None
+
+
+def _judged(trial: FrozenTrial) -> Judged | None:
+    if trial.state not in ENDED or SCORES not in trial.user_attrs:
+        return None
+    told, macro_f1 = diagnostics_of(trial), float(trial.user_attrs[SCORES]["macro_f1"])
+    return None if told is None or math.isnan(macro_f1) else Judged(trial.number, macro_f1, told, trial.params)
+
+
+def _verdict(sign: Sign, judged: Sequence[Judged]) -> Verdict | None:
+    shown = [sign.shows(one.told) for one in judged]
+    with_sign = tuple(one for one, shows in zip(judged, shown, strict=True) if shows)
+    without = tuple(one for one, shows in zip(judged, shown, strict=True) if not shows)
+    if min(len(with_sign), len(without)) < LEAST:
+        return None
+    p = _rank_test([one.macro_f1 for one in with_sign], [one.macro_f1 for one in without], "less")
+    apart = _apart(with_sign, without)
+    if p >= P_MOST or apart is None or apart.p >= P_MOST:
+        return None
+    return Verdict(sign, with_sign, without, p, apart)
+
+
+def _apart(with_sign: Sequence[Judged], without: Sequence[Judged]) -> Apart | None:
+    def compared(name: str) -> Apart:
+        here, there = ([one.params[name] for one in side] for side in (with_sign, without))
+        return Apart(name, median(here), median(there), _rank_test(here, there, "two-sided"))
+
+    # Equal medians leave nothing to advise.
+    found = [one for one in map(compared, with_sign[0].params) if one.with_sign != one.without]
+    return min(found, key=lambda one: one.p, default=None)
+
+
+def _rank_test(here: Sequence[float], there: Sequence[float], alternative: str) -> float:
+    """Mann and Whitney's, which asks nothing of how scores are distributed."""
+    from scipy.stats import mannwhitneyu
+
+    return float(mannwhitneyu(here, there, alternative=alternative).pvalue)
+
+
+def _middle(side: Sequence[Judged]) -> float:
+    return median(one.macro_f1 for one in side)

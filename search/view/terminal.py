@@ -1,0 +1,270 @@
+"""How a snapshot looks in a terminal: the live view, and plain lines where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from affinity_search.search.view.snapshot import Best, Running, Snapshot, take
+from affinity_search.search.view.tables import Column, Fitted
+from affinity_search.storage.study import StoredStudy
+
+SYMBOLS = {"lambda": "λ", "sigma": "σ", "n_centers": "m"}
+CENTERS = "m: centres per class"
+
+
+def params_text(params: dict[str, float | int]) -> str:
+    """λ 0.435, σ 90.7, m 10; `softmax` without parameters."""
+    return ", ".join(f"{SYMBOLS.get(name, name)} {value:.4g}" for name, value in params.items()) or "softmax"
+
+
+def duration_text(seconds: float | None) -> str:
+    """`3 min 20 s` and the like; `?` where unknown."""
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def best_text(best: Best | None, protocol: str, *, explain: bool = True) -> str:
+    """The best score with the images that it was chosen on: under `article` these are the test images.
+
+    `explain` says what m is; lines that come again and again need it once.
+    """
+    if best is None:
+        return "none finished yet"
+    images = "test" if protocol == "article" else "validation"
+    params = params_text(best.params) + (f" ({CENTERS})" if explain and "n_centers" in best.params else "")
+    return f"macro F1 {best.macro_f1:.4f} on {images} images ({protocol}), trial {best.trial}: {params}"
+
+
+def counts_text(snapshot: Snapshot) -> str:
+    counts = snapshot.counts
+    return (
+        f"{counts.used} of {counts.total} trials done: {counts.complete} complete, {counts.pruned} pruned, "
+        f"{counts.failed} failed; {counts.running} running"
+    )
+
+
+def left_text(snapshot: Snapshot) -> str:
+    """How long the rest takes, or why nobody can say."""
+    if not snapshot.running:
+        return "unknown: nobody is working on it"
+    return "known in the first epoch" if snapshot.left_s is None else _estimate(snapshot)
+
+
+def _estimate(snapshot: Snapshot) -> str:
+    most = "at most " if snapshot.left_is_most else ""
+    return f"{most}about {rough_text(snapshot.left_s or 0.0)}"
+
+
+def rough_text(seconds: float) -> str:
+    """An estimate, in as few digits as it deserves: it is read again every second."""
+    for least, step in ((4 * 3600.0, 1800), (3600.0, 600), (600.0, 60), (120.0, 30)):
+        if seconds >= least:
+            return duration_text(step * round(seconds / step)).removesuffix(" 0 s").removesuffix(" 0 min")
+    return duration_text(10 * math.ceil(seconds / 10))
+
+
+def notices(snapshot: Snapshot) -> list[str]:
+    """What a person should know beside the figures."""
+    lines = []
+    if snapshot.stopped:
+        study = shlex.quote(snapshot.study)
+        lines.append(f"stopped: no new trials; to go on: affinity-search launch {study}")
+    return lines + foreign_lines(snapshot)
+
+
+def foreign_lines(snapshot: Snapshot) -> list[str]:
+    """What is in the study that nobody trains."""
+    lines = []
+    if snapshot.foreign:
+        trials = "1 trial was" if snapshot.foreign == 1 else f"{snapshot.foreign} trials were"
+        lines.append(
+            f"{trials} put into this study by another program (as `study.enqueue_trial` does); no worker trains such "
+            "trials, and they do not count"
+        )
+    return lines
+
+
+def failure_lines(snapshot: Snapshot, most: int = 3) -> list[str]:
+    """Why places were spent without a value."""
+    return [f"failed ({count}): {reason}" for reason, count in list(snapshot.failures.items())[:most]]
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 worker`, `2 workers`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def plain_line(snapshot: Snapshot) -> str:
+    """The budget in one line, for logs."""
+    left = f"; {_estimate(snapshot)} left" if snapshot.left_s else ""
+    at = [f"{epochs_done(one)}/{snapshot.epochs}" for one in snapshot.running if one.epoch or one.share]
+    epochs = f" (epoch {', '.join(at)})" if at else ""
+    return counts_text(snapshot) + epochs + left
+
+
+def panel(snapshot: Snapshot, hint: str = "", starting: str = "") -> RenderableType:
+    """The live view: budget, best, workers, time left."""
+    counts = snapshot.counts
+    head = Text.assemble(
+        (snapshot.study, "bold"),
+        f"  {snapshot.dataset}, n = {snapshot.minority}, {snapshot.epochs} epochs, protocol {snapshot.protocol}",
+    )
+    bar = Table.grid()  # a bar of its own writes no end of line
+    bar.add_row(ProgressBar(total=counts.total, completed=counts.used, width=60))
+    parts: list[RenderableType] = [
+        head,
+        bar,
+        Text(counts_text(snapshot)),
+        Text(f"best  {best_text(snapshot.best, snapshot.protocol)}"),
+    ]
+    parts += [Text(line, style="red") for line in failure_lines(snapshot)]
+    parts += [Text(line, style="yellow") for line in notices(snapshot)]
+    if snapshot.running:
+        parts.append(_workers_table(snapshot))
+    if starting:
+        parts.append(Text(starting))
+    if counts.used < counts.total and not (starting and not snapshot.running):
+        parts.append(Text(f"time left  {left_text(snapshot)}"))
+    if hint:
+        parts.append(Text(hint, style="dim"))
+    return Group(*parts)
+
+
+def epochs_done(running: Running) -> str:
+    """`7`, and within the first epoch `0.35`."""
+    return f"{running.share:.2f}" if running.share and not running.epoch else str(running.epoch)
+
+
+def starting_text(starting: int) -> str:
+    """What workers do before their first trial; it takes ten seconds or more."""
+    return f"{plural(starting, 'worker')} starting: importing {backend_name()}, reading the images"
+
+
+def backend_name() -> str:
+    from affinity_search.search.devices.packages import backend
+
+    return {"tensorflow": "TensorFlow", "jax": "JAX"}.get(backend(), "Keras")
+
+
+def _workers_table(snapshot: Snapshot) -> Fitted:
+    columns = [Column("worker", rank=2), Column("device", rank=3), Column("trial", right=True)]
+    columns += [Column("epoch", right=True), Column("best F1", right=True), Column("for", right=True, rank=1)]
+    return Fitted(columns, [_worker_row(running, snapshot.epochs) for running in snapshot.running])
+
+
+def _worker_row(running: Running, epochs: int) -> tuple[str, ...]:
+    return (
+        running.worker,
+        running.device,
+        "-" if running.trial is None else str(running.trial),
+        f"{epochs_done(running)}/{epochs}",
+        "-" if running.score is None else f"{running.score:.4f}",
+        duration_text(running.since_s),
+    )
+
+
+REFRESH_S = 1.0
+QUIET_S = 60.0  # without a line, until one tells that the search goes on
+HINT = "Ctrl-C once: finish the running trials; twice: give them back and stop now"
+
+
+class Progress(Protocol):
+    """Where a launcher shows the state and says things."""
+
+    def show(self, study: StoredStudy, workers: Sequence[str] = ()) -> None:
+        """Show the study's present state and what these workers do; may be called as often as one likes."""
+
+    def say(self, message: str) -> None:
+        """One line for the person."""
+
+
+class LivePanel:
+    """Redraws a panel at most once in `REFRESH_S`: every look is a few database queries."""
+
+    def __init__(self, live: Live, hint: Callable[[], str]) -> None:
+        self._live = live
+        self._hint = hint
+        self._looked = float("-inf")
+        self._started = time.monotonic()
+        self._begun: set[str] = set()  # workers that have had a place
+        self._most = 0  # how many worked at once
+
+    def show(self, study: StoredStudy, workers: Sequence[str] = ()) -> None:
+        if time.monotonic() - self._looked < REFRESH_S:
+            return
+        self._looked = time.monotonic()
+        snapshot = take(study, max(len(workers), self._most))
+        self._begun |= {one.worker for one in snapshot.running}
+        self._most = max(self._most, len(snapshot.running)) if not workers else len(workers)
+        starting = len(set(workers) - self._begun)
+        lasts = f" ({duration_text(time.monotonic() - self._started)})"
+        self._live.update(
+            panel(snapshot, self._hint(), starting_text(starting) + lasts if starting else ""), refresh=True
+        )
+
+    def say(self, message: str) -> None:
+        self._live.console.print(message, markup=False)
+
+
+class PlainLines:
+    """A line whenever a place is used or a worker comes or goes, one for every new best trial, and one in a while."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last: tuple[int, int] | None = None
+        self._best: Best | None = None
+        self._looked = self._said = float("-inf")
+
+    def show(self, study: StoredStudy, workers: Sequence[str] = ()) -> None:
+        if time.monotonic() - self._looked < REFRESH_S:
+            return
+        self._looked = time.monotonic()
+        snapshot = take(study, len(workers))
+        if snapshot.counts.used == snapshot.counts.total:
+            return  # whoever shows a search tells how it ended
+        word = "best so far:" if self._last is None else "new best"
+        if self._last is None and workers:
+            self.say(starting_text(len(workers)))
+        if self._last != _key(snapshot) or (snapshot.running and time.monotonic() - self._said >= QUIET_S):
+            self._last = _key(snapshot)
+            self.say(plain_line(snapshot))
+        if self._best != snapshot.best:
+            self._best = snapshot.best
+            self.say(f"{word} {best_text(snapshot.best, snapshot.protocol)}")
+
+    def say(self, message: str) -> None:
+        self._said = time.monotonic()
+        self._console.print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)
+
+
+def _key(snapshot: Snapshot) -> tuple[int, int]:
+    return snapshot.counts.used, snapshot.counts.running
+
+
+@contextlib.contextmanager
+def progress_for(study: StoredStudy, hint: Callable[[], str]) -> Iterator[Progress]:
+    """A live panel if stderr is a terminal, with `hint` below it, else plain lines."""
+    console = Console(stderr=True, highlight=False, emoji=False)
+    if not console.is_terminal:
+        yield PlainLines(Console(stderr=True, highlight=False, emoji=False, soft_wrap=True))
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:  # what follows tells how it ended
+        panel_ = LivePanel(live, hint)
+        panel_.show(study)
+        yield panel_

@@ -1,0 +1,257 @@
+"""One attempt at one place: its Optuna trial from ask to tell, and the place's row that decides."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.trial import TrialState
+
+from affinity_search.search.training.results import best_epoch
+from affinity_search.search.view.pictures import Album, new_key, pictures_of
+from affinity_search.search.view.terminal import params_text
+from affinity_search.search.worker.checkpointing import Checkpointer
+from affinity_search.search.worker.score_queue import Report, Reports
+from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.storage.database.patience import at_once, is_transient
+from affinity_search.storage.database.tables import Cause, PlaceState
+from affinity_search.storage.errors import LostPlaceError
+from affinity_search.storage.places.claims import Claim, Holder, Places
+from affinity_search.storage.places.recovery import end_trial
+from affinity_search.storage.study import DIAGNOSTICS, FIRST_EPOCH, SCORES, StoredStudy
+from affinity_search.storage.trials.proposing import ask
+from affinity_search.storage.trials.record import TrialRecord
+from affinity_search.studies.seeds import trial_seed
+
+if TYPE_CHECKING:
+    from affinity_search.search.training.checkpoints import TrainingState
+    from affinity_search.search.training.fit import EpochScore, TrainingResult
+
+
+TELL_SHARE_EVERY_S = 10.0
+
+
+class Attempt:
+    """Begun with a claim; ended exactly once by `complete`, `prune`, `fail`, `retry_later` or `give_back`.
+
+    The place's row is written first, on the condition that the claim still holds, and the Optuna trial follows at once:
+    nothing slow may come in between, because a worker that is killed there leaves a half for others to complete.
+    """
+
+    def __init__(
+        self, study: StoredStudy, claim: Claim, holder: Holder, versions: dict[str, str], album: Album | None = None
+    ) -> None:
+        """`album` keeps what the trial's pictures are drawn from."""
+        self.study = study
+        self._album = album
+        self._key = new_key()
+        self.claim = claim
+        self.seed = trial_seed(study.spec.seed, claim.number)
+        self._places = Places.of(study)
+        self._scores: list[EpochScore] = []
+        self._best = math.inf  # the least 1 − macro F1 so far
+        patience = study.backend.patience
+        self._reports = Reports(self._report, patience.limit_s if patience else None)
+        self._resumed = 0  # epochs that an earlier attempt has trained
+        self._ending = threading.RLock()  # taken by the thread that ends the attempt, and never given back
+        self._started = time.monotonic()
+        self._tell_share_at = self._started + TELL_SHARE_EVERY_S
+        trial_id, self.params = ask(study, claim, self.seed, holder, versions, self._key, pictures_of(study.spec))
+        self.record = TrialRecord(study, trial_id)
+        self._begin()
+
+    @property
+    def number(self) -> int:
+        """Number of the Optuna trial."""
+        return self.record.number
+
+    @property
+    def epochs(self) -> list[EpochScore]:
+        """What was reported so far, an earlier attempt's epochs among them."""
+        return self._scores
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree in: everything that decides how training goes on."""
+        return {
+            "fingerprint": self.study.fingerprint,
+            "params": self.params,
+            "seed": self.seed,
+            "room": self.study.spec.max_centers,
+        }
+
+    def report(self, score: EpochScore) -> None:
+        """Record the best 1 − macro F1 so far; while the storage is away, with the next one that gets through.
+
+        A trial's value is its best epoch's, so pruner and sampler are told the same.
+
+        Raises:
+            optuna.TrialPruned: the study's pruner says that the trial is not worth going on.
+            LostPlaceError: the trial was ended by others.
+            StorageGoneError: the storage has been away for longer than the limit.
+        """
+        self._scores.append(score)
+        self._best = min(self._best, 1.0 - score.scores.macro_f1)
+        decided = score.epoch < self._resumed or score.epoch + 1 >= self.study.spec.training.epochs
+        report = Report(score.epoch, self._best)
+        if self._reports.add(report, lambda: not decided and self.record.trial.should_prune()):
+            raise optuna.TrialPruned
+
+    def tell_share(self, share: float) -> None:
+        """Of the first epoch, now and then: until it is over nothing else would show that the training moves."""
+        if self._scores or not share or time.monotonic() < self._tell_share_at:
+            return
+        self._tell_share_at = time.monotonic() + TELL_SHARE_EVERY_S
+        try:
+            with at_once():
+                self.record.describe(**{FIRST_EPOCH: round(share, 3)})
+        except Exception as error:
+            if not is_transient(error):  # it only informs
+                raise
+
+    def _report(self, report: Report) -> None:
+        self.record.report(report.value, report.epoch)
+
+    def train(
+        self,
+        objective: Objective,
+        should_stop: Callable[[], bool],
+        on_epoch: Callable[[EpochScore], None] = lambda score: None,
+        checkpoint: Checkpointer | None = None,
+    ) -> TrainingResult:
+        """Train the place's parameters with its seed, reporting every epoch; from the checkpoint on if it has any.
+
+        Raises:
+            optuna.TrialPruned, DivergedError, TrainingInterrupted: as `report` and `Objective.run`.
+        """
+        from affinity_search.search.training.errors import CheckpointError
+
+        def after_epoch(score: EpochScore) -> None:
+            if score.epoch >= self._resumed:
+                on_epoch(score)
+            self.report(score)
+
+        resume = checkpoint.load() if checkpoint else None
+        keep = checkpoint.keep if checkpoint else None
+
+        def run(state: TrainingState | None) -> TrainingResult:
+            before, self._resumed = self._resumed, len(state.epochs) if state else 0
+            if self._resumed != before:
+                self.record.describe(resumed_epochs=self._resumed)
+            room = self.study.spec.max_centers
+            return objective.run(
+                self.params, self.seed, after_epoch, should_stop, max_centers=room, resume=state, keep=keep
+            )
+
+        try:
+            return run(resume)
+        except CheckpointError as error:  # before its first epoch
+            assert checkpoint is not None
+            checkpoint.refuse(error)
+            return run(None)
+
+    def complete(self) -> None:
+        """End with 1 − macro F1 of the best epoch."""
+        self._finish(PlaceState.COMPLETE, TrialState.COMPLETE)
+
+    def prune(self) -> None:
+        """End as stopped by the pruner, with the same value of the epochs so far."""
+        self._finish(PlaceState.PRUNED, TrialState.PRUNED)
+
+    def _finish(self, place: PlaceState, trial: TrialState) -> None:
+        self._ending.acquire()
+        self._describe_scores()
+        self._keep_history()
+        self._places.finish(self.claim, place, value=self._best)
+        self.record.end(trial, self._best)
+
+    def fail(self, cause: str, reason: str) -> None:
+        """End without a value; the place is used up."""
+        self._ending.acquire()
+        self._describe_failure(cause, reason)
+        self._keep_history()
+        self._places.finish(self.claim, PlaceState.SPENT, cause=cause, reason=reason)
+        self.record.end(TrialState.FAIL)
+
+    def retry_later(self, cause: str, reason: str, *, last: bool = False, card: str | None = None) -> bool:
+        """End this attempt; the place is free again unless that was the last one. Returns whether it is used up.
+
+        `card` is the GPU that had a part in it, for `failed_before`.
+        """
+        self._ending.acquire()
+        self._describe_failure(cause, reason, **({"card": card} if card else {}))
+        state = self._places.fail_attempt(self.claim, cause, reason, last=last)
+        self.record.end(TrialState.FAIL)
+        return state == PlaceState.SPENT
+
+    def failed_before(self, cause: str, *, beside: str | None = None) -> bool:
+        """Whether an earlier attempt at this place ended for that cause; on another GPU than `beside`, if given."""
+        earlier = [
+            trial.user_attrs for trial in self.study.attempts_at(self.claim.number) if trial.number != self.number
+        ]
+        return any(told.get("cause") == cause and (beside is None or told.get("card") != beside) for told in earlier)
+
+    def give_back(self, reason: str) -> None:
+        """End this attempt on request, at once; it is not counted.
+
+        Raises the database's error if that is away: the place then comes back when its lease ends.
+        """
+        self._ending.acquire()
+        self._give_back(reason)
+
+    def abandon(self, reason: str) -> None:
+        """As `give_back`, from another thread than the one that trains; nothing if that one is ending it already."""
+        if self._ending.acquire(blocking=False):
+            self._give_back(reason)
+
+    def _give_back(self, reason: str) -> None:
+        with at_once():
+            self._describe_failure(Cause.PREEMPTED, reason)
+            self._places.give_back(self.claim, reason)
+            self.record.end(TrialState.FAIL)
+
+    def drop(self) -> None:
+        """The place is somebody else's now: only this attempt's own Optuna trial is closed."""
+        reason = "its place went to another worker, as this one was not heard of"
+        end_trial(self.study, self.number, TrialState.FAIL, reason=reason)
+
+    def _begin(self) -> None:
+        try:
+            self._places.begin(self.claim, self.number, self.params)
+        except LostPlaceError:
+            self.drop()  # nobody else knows of this trial: it would run for ever
+            raise
+
+    def _keep_history(self) -> None:
+        if self._album is not None:
+            title = f"trial {self.number}: {params_text(self.params)}"
+            self._album.keep(self._key, title, self.study.spec.protocol, self._scores)
+
+    def _duration_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def _describe_failure(self, cause: str, reason: str, **others: str) -> None:
+        self.record.describe(cause=str(cause), reason=reason, duration_s=self._duration_s(), **others)
+
+    def _describe_scores(self) -> None:
+        """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""
+        self._reports.flush()
+        best = best_epoch(self._scores)
+        metrics = best.scores.to_dict()
+        told = self._scores[-1].diagnostics
+        diagnostics = {DIAGNOSTICS: told.to_dict()} if told else {}
+        self.record.describe(
+            **{
+                SCORES: {
+                    "best_epoch": best.number,
+                    "epochs": len(self._scores),
+                    "duration_s": self._duration_s(),
+                    **metrics,
+                    **diagnostics,
+                }
+            }
+        )

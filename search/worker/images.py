@@ -1,0 +1,119 @@
+"""A study's images: the folder they are read from here, and whether they are those that its scores are of.
+
+The first process that reads a part of the data settles its content with the study; every later one must find the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.model.spec import StudySpec
+
+if TYPE_CHECKING:
+    from affinity_search.search.training.data.splits import Contents, Part, Split
+    from affinity_search.storage.study import StoredStudy
+
+Say = Callable[[str], None]
+
+
+def folder_for(spec: StudySpec, given: Path | None, stored: StoredStudy | None, say: Say) -> Path | None:
+    """Where the study's images are read here: the given folder, or the one stored with it; None for Keras' download.
+
+    Raises:
+        StudyFileError: a folder is given that the study would not read.
+    """
+    name = spec.data.set
+    if name == "digits":
+        if given is not None:
+            raise StudyFileError(
+                spec.name,
+                [f"--data-dir {given} would not be read: digits are part of scikit-learn; leave it out, or "
+                 "search your images' set with --set data.set=mnist or cifar10 and another --name"],
+            )  # fmt: skip
+        return None
+    kept = Path(stored.data_dir) if stored and stored.data_dir else None
+    if given is None and kept is not None and not kept.is_dir():
+        say(
+            f"{kept}, the study's data folder, is not here; reading Keras' own {name} (--data-dir names another folder)"
+        )
+        return None
+    return given.absolute() if given else kept
+
+
+class StudyImages:
+    """Told of each part of a study's data when it is read here."""
+
+    def __init__(self, study: StoredStudy, given: Path | None, say: Say, *, settles: bool = True) -> None:
+        """`settles` is false for a command that only reads the database."""
+        self._study = study
+        self._settles = settles
+        self.folder = folder_for(study.spec, given, study, say)
+
+    def __call__(self, part: Part, split: Split) -> None:
+        """Settle the part's content, if nobody has.
+
+        Raises:
+            DataError: the study was trained on other images.
+        """
+        from affinity_search.search.training.data.splits import contents_of
+
+        content = contents_of(split)
+        if self._settles:
+            self._study = settle(self._study, part, content)
+        refuse_others(self._study, part, content)
+
+
+def settle(study: StoredStudy, part: Part, content: Contents) -> StoredStudy:
+    """The study with the content of a part that counts for it, which may be another one."""
+    return study.settle(f"{part}_data", json.dumps(content.to_dict()), f"{part} images settled: {content}")
+
+
+def refuse_others(study: StoredStudy, part: Part, content: Contents) -> None:
+    """Look, and settle nothing.
+
+    Raises:
+        DataError: the study was trained on other images; the line says what differs.
+    """
+    from affinity_search.search.training.data.splits import Contents
+    from affinity_search.search.training.errors import DataError
+
+    kept: str | None = getattr(study, f"{part}_data")
+    known = content if kept is None else Contents.from_dict(json.loads(kept))
+    if content != known:
+        raise DataError(
+            f"study {study.name!r} has other {study.spec.data.set} {part} images than those here: "
+            f"{content.difference_from(known)}; name their folder with --data-dir, or search these under another --name"
+        )
+
+
+def examine(spec: StudySpec, folder: Path | None, stored: StoredStudy | None) -> dict[Part, Contents]:
+    """Can the study be trained on what lies in the folder? Without one, on the set as it is published?
+
+    Returns:
+        What was read of the folder.
+
+    Raises:
+        StudyFileError: some class would have no image on one side.
+        DataError: the folder has not what the study needs, or other images than it was trained on.
+    """
+    from affinity_search.search.training.data import splits as datasets
+
+    data = spec.data
+    found: dict[Part, Contents] = {}
+    if folder is None:
+        mistake = datasets.holdout_mistake(data.set, data.minority, data.validation)
+        if mistake is not None:
+            raise StudyFileError(spec.name, [f"data.validation: {mistake}"])
+        return found
+
+    def look(part: Part, split: Split) -> None:
+        found[part] = datasets.contents_of(split)
+        if stored is not None:
+            refuse_others(stored, part, found[part])
+
+    datasets.search_splits(data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, folder, seen=look)
+    return found

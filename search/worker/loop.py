@@ -1,0 +1,237 @@
+"""One claimed place after the other: trained from its claim to its end, with a reaction to each way it can end."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import optuna
+import psutil
+
+from affinity_search.search.devices.errors import MACHINE_ERRORS, UnfitMachineError, unfit_text
+from affinity_search.search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
+from affinity_search.search.training.results import best_epoch
+from affinity_search.search.view.pictures import Album
+from affinity_search.search.view.terminal import plural
+from affinity_search.search.worker.attempt import Attempt
+from affinity_search.search.worker.checkpointing import Checkpointer
+from affinity_search.search.worker.exits import Exit
+from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.storage.database.patience import is_transient
+from affinity_search.storage.database.runtime import leave_what_is_here
+from affinity_search.storage.database.tables import Cause
+from affinity_search.storage.errors import LostPlaceError, StorageGoneError, VanishedError
+from affinity_search.storage.files import StudyFiles
+from affinity_search.storage.places.claims import Claim, Holder, Places
+from affinity_search.storage.places.leases import LeaseKeeper
+from affinity_search.storage.study import StoredStudy, attributes
+
+# After these nobody takes the place up again.
+ENDS = (optuna.TrialPruned, DivergedError)
+
+if TYPE_CHECKING:
+    from affinity_search.search.training.fit import EpochScore, TrainingResult
+
+
+FIRST_STEP = "first training step"  # benchmarks/start.py looks for it
+
+
+def say(message: str) -> None:
+    """One line for the person or the log."""
+    print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
+
+
+@dataclass
+class Current:
+    """What a worker is at just now, for the thread that ends it when its main thread does not answer."""
+
+    attempt: Attempt | None = None
+    checkpoint: Checkpointer | None = None
+
+    def abandon(self) -> None:
+        """Save the last finished epoch and give the place back."""
+        if self.attempt is not None:
+            if self.checkpoint is not None:
+                self.checkpoint.write()
+            try:
+                self.attempt.abandon(GIVEN_BACK)
+            except VanishedError as error:
+                say(f"error: {error}")
+                os._exit(Exit.VANISHED)
+
+
+GIVEN_BACK = "given back: the worker was asked to stop"
+
+
+@dataclass
+class Worker:
+    """A process ready to train: data loaded, device and precision settled."""
+
+    study: StoredStudy
+    holder: Holder
+    objective: Objective
+    places: Places
+    versions: dict[str, str]
+    files: StudyFiles
+    current: Current
+    album: Album | None = None
+    card: str | None = None  # which GPU this process has; None on a CPU or TPU
+    last_failed: bool = False  # whether the last attempt ended without a value
+    has_stepped: bool = False
+
+    def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
+        """One attempt at a claimed place; true if the place was used up by it."""
+        self.study = self.study.refreshed()  # others may have widened the space or changed the sampler
+        with LeaseKeeper(self.places, claim) as keeper:
+            try:
+                attempt = Attempt(self.study, claim, self.holder, self.versions, self.album)
+            except LostPlaceError as error:
+                say(str(error))
+                return False
+            say(f"trial {attempt.number} (place {claim.number}) begins: {_shown(attempt.params)}")
+            self.current.checkpoint = checkpoint = self._checkpoint(attempt)
+            self.current.attempt = attempt
+            try:
+                outcome = self._train(
+                    attempt,
+                    checkpoint,
+                    lambda: self._stepped(attempt) or keeper.lost or attempt.study.backend.vanished or should_stop(),
+                )
+                unfinished = isinstance(outcome, Exception) and not isinstance(outcome, ENDS)
+                if unfinished and not keeper.lost:  # a lost place's file is its new holder's
+                    checkpoint.write()
+                used = self._conclude(attempt, outcome)
+            except StorageGoneError:
+                checkpoint.write()
+                raise
+            except LostPlaceError as error:
+                attempt.drop()
+                say(str(error))
+                return False
+            finally:
+                self.current.attempt = None
+        if used:
+            self.files.drop_checkpoint(claim.number)
+        return used
+
+    def _stepped(self, attempt: Attempt) -> bool:
+        """Training asks after every step whether to stop: the first time, how long the start took is told."""
+        attempt.tell_share(self.objective.epoch_share)
+        if not self.has_stepped:
+            self.has_stepped = True
+            leave_what_is_here()
+            say(f"{FIRST_STEP} {time.time() - psutil.Process().create_time():.1f} s after this process began")
+        return False
+
+    def _checkpoint(self, attempt: Attempt) -> Checkpointer:
+        claim = attempt.claim
+        checkpoint = Checkpointer(self.files.checkpoint(claim.number), attempt.identity, say)
+        if claim.params is not None and not checkpoint.path.exists():
+            earlier = [trial for trial in self.study.attempts_at(claim.number) if trial.intermediate_values]
+            if earlier:
+                reached, who = len(earlier[-1].intermediate_values), attributes(earlier[-1]).get("worker", "its worker")
+                say(
+                    f"place {claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
+                    f"no checkpoint {checkpoint.path}; machines that share --files go on with each other's"
+                )
+        return checkpoint
+
+    def _train(
+        self, attempt: Attempt, checkpoint: Checkpointer, should_stop: Callable[[], bool]
+    ) -> TrainingResult | Exception:
+        """What came of it; the reactions are `_conclude`'s, whose own errors are no errors of the training."""
+
+        def show(score: EpochScore) -> None:
+            spec = self.study.spec
+            say(f"trial {attempt.number} " + epoch_text(score, spec.training.epochs, spec.protocol))
+
+        try:
+            return attempt.train(self.objective, should_stop, show, checkpoint)
+        except LostPlaceError:
+            raise
+        except Exception as error:
+            return error
+
+    def _conclude(self, attempt: Attempt, outcome: TrainingResult | Exception) -> bool:
+        """End the attempt as its outcome demands; true if the place is used up.
+
+        A failed trial is spent, one that had no memory is tried once more (see `_out_of_memory`), a storage that stays
+        away ends the worker.
+        """
+        self.last_failed = isinstance(outcome, Exception) and not isinstance(outcome, optuna.TrialPruned)
+        if isinstance(outcome, optuna.TrialPruned):
+            attempt.prune()
+            say(f"trial {attempt.number} pruned after {plural(len(attempt.epochs), 'epoch')}: {self._best(attempt)}")
+        elif isinstance(outcome, DivergedError):
+            attempt.fail(Cause.DIVERGED, str(outcome))
+            say(f"trial {attempt.number} failed: {outcome}")
+        elif isinstance(outcome, OutOfMemoryError):
+            return self._out_of_memory(attempt, outcome)
+        elif isinstance(outcome, TrainingInterrupted):
+            self._give_back(attempt)
+            return False
+        elif isinstance(outcome, StorageGoneError):
+            raise outcome
+        elif isinstance(outcome, MACHINE_ERRORS):
+            # Whatever place was tried here would fail so: none is spent, no attempt is counted.
+            self._give_back(attempt, f"given back: {unfit_text(outcome)}")
+            raise UnfitMachineError(unfit_text(outcome)) from outcome
+        elif isinstance(outcome, Exception):
+            # Unknown, so perhaps this machine's fault: the place gets another attempt, this process ends loudly.
+            text = f"{type(outcome).__name__}: {outcome}"
+            if attempt.retry_later(text.splitlines()[0], text[:500]):
+                self.files.drop_checkpoint(attempt.claim.number)
+            raise outcome
+        else:
+            attempt.complete()
+            say(f"trial {attempt.number} complete: {self._best(attempt)}")
+        return True
+
+    def _best(self, attempt: Attempt) -> str:
+        best = best_epoch(attempt.epochs)
+        return f"macro F1 {best.scores.macro_f1:.4f} ({self.study.spec.protocol}) at epoch {best.number}"
+
+    def _out_of_memory(self, attempt: Attempt, error: OutOfMemoryError) -> bool:
+        """Spend the place if it failed so before, or free it; true if it is spent.
+
+        Raises:
+            OutOfMemoryError: this was on a GPU, and the process is to end.
+        """
+        if self.card is None:
+            say(f"trial {attempt.number} failed: {error}")
+            again = attempt.failed_before(Cause.OUT_OF_MEMORY)
+            return attempt.retry_later(Cause.OUT_OF_MEMORY, str(error), last=again)
+        # All trials of a study need about the same memory, so a lack of it speaks against the GPU (others use it, or it
+        # is broken) sooner than against the place: that is spent when a second GPU had no room for it either. How often
+        # a single one fails says nothing; should there be no other, the study's `max_attempts` bounds it.
+        say(f"trial {attempt.number} failed: {Cause.OUT_OF_MEMORY}")  # the process' last line tells the rest
+        again = attempt.failed_before(Cause.OUT_OF_MEMORY, beside=self.card)
+        if attempt.retry_later(Cause.OUT_OF_MEMORY, str(error), last=again, card=self.card):
+            self.files.drop_checkpoint(attempt.claim.number)
+        # What this process holds of the GPU may be in the way. A launcher starts another there, but not for ever.
+        raise error
+
+    def _give_back(self, attempt: Attempt, reason: str = GIVEN_BACK) -> None:
+        try:
+            attempt.give_back(reason)
+            say(f"trial {attempt.number} given back")
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            say(f"trial {attempt.number} stopped; the storage is away: its place comes back when its lease ends")
+
+
+def epoch_text(score: EpochScore, epochs: int, protocol: str) -> str:
+    """An epoch in one line, with the protocol's name beside its score."""
+    return (
+        f"epoch {score.number}/{epochs}: macro F1 {score.scores.macro_f1:.4f} ({protocol}), loss {score.loss:.4f}, "
+        f"{score.duration_s:.1f} s"
+    )
+
+
+def _shown(params: dict[str, float | int]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in params.items()) or "softmax"

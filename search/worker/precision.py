@@ -1,0 +1,45 @@
+"""Who decides a study's precision: its file, else its launcher by the devices it plans for, else its first worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from affinity_search.search import devices
+from affinity_search.search.devices import nvidia
+
+if TYPE_CHECKING:
+    from affinity_search.search.devices.slots import Slot
+    from affinity_search.storage.study import StoredStudy
+
+Say = Callable[[str], None]
+
+
+def settle_for(study: StoredStudy, slots: Sequence[Slot], say: Say) -> StoredStudy:
+    """Before any worker starts: what all the devices of a launch compute well in. Left to the workers where unknown."""
+    if study.precision is not None or not slots:
+        return study
+    kind = slots[0].device.partition(":")[0]
+    capability = _least_capability(slots) if kind == "gpu" else 0
+    if kind == "gpu" and capability == 0:
+        return study
+    return settle(study, devices.precision_on(kind, capability, study.spec.network.widths), kind == "cpu", say)
+
+
+def settle(study: StoredStudy, precision: str, on_cpu: bool, say: Say) -> StoredStudy:
+    """The study with the precision that counts for it. A CPU's choice is told: GPUs may come later."""
+    asked = study.spec.training.precision
+    open_still = study.precision is None and asked == "auto"
+    study = study.settle_precision(precision if asked == "auto" else asked)
+    if open_still and on_cpu:
+        say(
+            f"precision {study.precision}, chosen for this CPU, now holds for every worker of the study; to choose "
+            "another, for GPUs perhaps, create the study with --set training.precision=mixed_bfloat16 (or float32, "
+            "mixed_float16)"
+        )
+    return study
+
+
+def _least_capability(slots: Sequence[Slot]) -> int:
+    known = {gpu.uuid: gpu.capability for gpu in nvidia.gpus()}
+    return min(known.get(slot.uuid or "", 0) for slot in slots)

@@ -1,0 +1,135 @@
+"""A worker's process from its set-up to its end: one place after the other, until none is free."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from affinity_search.search.devices.errors import told_as_unfit
+from affinity_search.search.devices.nvidia import card
+from affinity_search.search.training.data.splits import facts
+from affinity_search.search.training.errors import OutOfMemoryError
+from affinity_search.search.view.pictures import Album
+from affinity_search.search.view.publishing import ReportingThread
+from affinity_search.search.worker.images import StudyImages
+from affinity_search.search.worker.loop import Current, Worker, say
+from affinity_search.search.worker.precision import settle
+from affinity_search.search.worker.stopping import Deadline, StopListener, StopSignals
+from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
+from affinity_search.storage.database.patience import Patience
+from affinity_search.storage.database.runtime import collector_resting
+from affinity_search.storage.database.tables import USED
+from affinity_search.storage.files import StudyFiles, default_root
+from affinity_search.storage.places.claims import Holder, Places
+from affinity_search.storage.places.recovery import LOOKS_A_LEASE, RecoveryThread
+from affinity_search.storage.study import StoredStudy
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What a worker runs on: `device` is cpu, gpu:K or tpu; `threads` None leaves the choice to the framework.
+
+    `files` None is the storage's default folder; `outage_s` is how long the storage may be away.
+    """
+
+    device: str
+    threads: int | None = None
+    data_dir: Path | None = None
+    worker_id: str | None = None
+    lease_s: float = DEFAULT_LEASE_S
+    files: Path | None = None
+    outage_s: float = DEFAULT_LIMIT_S
+    memory_mib: int | None = None
+    signals: StopSignals | None = None  # the caller's, who sees afterwards whether somebody has asked to stop
+
+
+def new_worker_id() -> str:
+    """Unique for the life of a worker process, readable in tables: host and a random part."""
+    return f"{socket.gethostname()[:40]}-{secrets.token_hex(3)}"
+
+
+def work(study: StoredStudy, options: WorkerOptions) -> int:
+    """Use up places of the study until none is free or somebody asks to stop; returns how many it ended.
+
+    Raises:
+        DeviceError, DataError: this machine cannot train the study; no place is claimed.
+        OutOfMemoryError: the GPU has no room for a trial; its place was given up.
+    """
+    with options.signals or StopSignals(announce) as signals:
+        study = study.made_patient(Patience(say, limit_s=options.outage_s, give_up=signals.should_stop))
+        current = Current()
+        listener = StopListener(signals, say)
+        listener(study)
+        if signals.draining:
+            return 0
+        recovery = RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE, listener)
+        # A launcher writes the notes for its workers; one that was started by itself has nobody else to do it.
+        reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
+        with Deadline(current.abandon), recovery, reporting:
+            return _use_up_places(study, options, signals, listener, current)
+
+
+def _use_up_places(
+    study: StoredStudy, options: WorkerOptions, signals: StopSignals, listener: StopListener, current: Current
+) -> int:
+    since = study.backend.time()
+    with told_as_unfit(), collector_resting():  # it would go through all that is being imported half a dozen times
+        worker = _prepare(study, options, current)
+    ended = 0
+    while not signals.draining and (claim := worker.places.claim(worker.holder)):
+        try:
+            ended += worker.run(claim, signals.should_stop)
+        except OutOfMemoryError as error:
+            error.trials_ended = ended
+            raise
+        if worker.last_failed:
+            worker.places.refuse_repeated_failure([worker.holder.worker], since)
+    if not signals.draining:
+        listener(study.refreshed())  # a stopped study gives nobody a place
+    say(f"worker {worker.holder.worker}: {ended} trials ended" + (", stopped" if signals.draining else ""))
+    return ended
+
+
+def announce(signals: StopSignals) -> None:
+    """Called from the signal handler, where `print` could find itself interrupted in the middle of a line."""
+    message = "stopping now, the trial is given back" if signals.stopping else "no new trial after this one"
+    with contextlib.suppress(OSError):  # a full disk under the log
+        os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())
+
+
+def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Worker:
+    from affinity_search.search import devices
+
+    gpu = card(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
+    devices.configure(options.device, options.threads, options.memory_mib)
+    asked, widths = study.spec.training.precision, study.spec.network.widths
+    study = settle(study, devices.settle_precision(asked, widths), options.device == "cpu", say)
+    holder = Holder(
+        worker=options.worker_id or new_worker_id(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        device=devices.describe(),
+    )
+    say(f"worker {holder.worker} on {holder.device}, {study.precision}, study {study.name}")
+    images = StudyImages(study, options.data_dir, say)
+    objective = Objective(study.spec, study.settled_precision, images.folder, seen=images)
+    if objective.note:
+        say(objective.note)
+    places = Places.of(study, options.lease_s)
+    files = StudyFiles(options.files or default_root(study.backend.url), study.token)
+    sweep(files, places)
+    study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
+    album = Album(files, objective.class_sizes, say, facts(study.spec.data.set).class_names)
+    return Worker(study, holder, objective, places, devices.versions(), files, current, album, gpu)
+
+
+def sweep(files: StudyFiles, places: Places) -> None:
+    """Remove the checkpoints of used places: workers that died between a place's end and theirs left them."""
+    if files.checkpoints.is_dir():
+        files.sweep(row["number"] for row in places.rows(*USED))

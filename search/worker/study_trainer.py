@@ -1,0 +1,166 @@
+"""What the trials of a study have in common: its images, and the one trainer that trains them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from affinity_search.studies.model.parameters import Params
+from affinity_search.studies.model.spec import StudySpec
+
+if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everything that names an objective
+    from affinity_search.search.devices.precision import Precision
+    from affinity_search.search.training.checkpoints import TrainingState
+    from affinity_search.search.training.data.splits import Seen, Split
+    from affinity_search.search.training.fit import EpochScore, Trainer, TrainingResult
+    from affinity_search.search.training.networks.features import Features
+
+
+class Objective:
+    """Trains trials of one study, one after the other, with one compiled trainer."""
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        precision: str,
+        data_dir: Path | None,
+        *,
+        embedding: int | None = None,
+        seen: Seen | None = None,
+    ) -> None:
+        """Load the training images and those that score the epochs; `embedding` as in `NetworkConfig`.
+
+        `seen` is told of each part of the data as it is read, the test set's later, and may refuse it.
+
+        Raises:
+            DataError: the data set is not there, cannot be read, or has too few images.
+        """
+        from affinity_search.search import devices
+        from affinity_search.search.training import fit  # noqa: F401
+
+        # What trains is imported here too: what is wrong with it is then known before a place is claimed.
+        from affinity_search.search.training.data import splits as datasets
+
+        data = spec.data
+        self._spec = spec
+        self._embedding = embedding
+        self._precision = precision
+        self._train, self._evaluation = datasets.search_splits(
+            data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir, seen=seen
+        )
+        self._data_dir = data_dir
+        self._seen = seen
+        self._test: Split | None = None
+        self._trainer: Trainer | None = None
+        self._max_centers = 0
+        # A batch that the images do not fill would be filled up with copies of them. A TPU's cores take equal parts.
+        most, cores = len(self._train), devices.replicas()
+        self._batch = min(spec.training.batch, max(cores, most - most % cores))
+
+    def run(
+        self,
+        params: Params,
+        seed: int,
+        on_epoch: Callable[[EpochScore], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+        *,
+        max_centers: int | None = None,
+        restore_best: bool = False,
+        resume: TrainingState | None = None,
+        keep: Callable[[TrainingState], None] | None = None,
+    ) -> TrainingResult:
+        """Train once. `max_centers` is the space's present largest m: beyond the built one, the trainer is rebuilt.
+
+        The rest, and what it raises, is as with `Trainer.run`; after OutOfMemoryError the next run builds anew.
+        """
+        from affinity_search.search.training.errors import OutOfMemoryError
+        from affinity_search.search.training.fit import AffinityParams
+
+        trainer = self._fitting_trainer(max(max_centers or 1, int(params.get("n_centers", 1))))
+        affinity = (
+            AffinityParams(float(params["lambda"]), float(params["sigma"]), int(params["n_centers"]))
+            if params
+            else None
+        )
+        try:
+            return trainer.run(
+                affinity, seed, on_epoch, should_stop, restore_best=restore_best, resume=resume, keep=keep
+            )
+        except OutOfMemoryError:
+            self._trainer = None  # its variables and functions would hold on to what room there is
+            raise
+
+    @property
+    def note(self) -> str | None:
+        """What differs from the study file, for people."""
+        asked = self._spec.training.batch
+        if asked == self._batch:
+            return None
+        return f"training.batch is {asked}, and there are {len(self._train)} training images: batches of {self._batch}"
+
+    @property
+    def epoch_share(self) -> float:
+        """How much of the present epoch's steps is done, from 0 to 1."""
+        return 0.0 if self._trainer is None else self._trainer.epoch_share
+
+    @property
+    def class_sizes(self) -> tuple[int, ...]:
+        """Training images of each class."""
+        from affinity_search.search.training.data.splits import FACTS
+
+        return self._train.counts(FACTS[self._spec.data.set].n_classes)
+
+    def open_test(self) -> None:
+        """Read the test set, for `score_test`; only `evaluate` does, and before its first `run`.
+
+        Raises:
+            DataError: it is not there or cannot be read.
+        """
+        from affinity_search.search.training.data import splits as datasets
+
+        if self._test is None:
+            self._test = datasets.test_split(
+                self._spec.data.set, self._spec.data.minority, self._data_dir, seen=self._seen
+            )
+            self._trainer = None
+
+    def score_test(self) -> dict[str, Any]:
+        """Score the test set with the weights of the last run's best epoch (`restore_best`)."""
+        assert self._trainer is not None, "run first"
+        return self._trainer.score_test().to_dict()
+
+    def features(self) -> Features:
+        """Of the images that score the epochs, with the present weights; within or after a `run`."""
+        assert self._trainer is not None, "run first"
+        return self._trainer.features()
+
+    def _fitting_trainer(self, max_centers: int) -> Trainer:
+        if self._trainer is None or max_centers > self._max_centers:
+            self._trainer, self._max_centers = self._build(max_centers), max_centers
+        return self._trainer
+
+    def _build(self, max_centers: int) -> Trainer:
+        from affinity_search.search.training.data.splits import FACTS
+        from affinity_search.search.training.fit import Trainer, TrainingConfig
+        from affinity_search.search.training.networks.plain import NetworkConfig
+
+        network, training = self._spec.network, self._spec.training
+        return Trainer(
+            self._train,
+            self._evaluation,
+            FACTS[self._spec.data.set],
+            NetworkConfig(
+                tuple(network.widths), network.depth, network.batch_norm_momentum, network.head, self._embedding
+            ),
+            TrainingConfig(
+                training.epochs,
+                self._batch,
+                training.learning_rate,
+                tuple(training.drops),
+                training.augment,
+                cast("Precision", self._precision),  # the study file's check admits no other
+            ),
+            max_centers=max_centers,
+            test=self._test,
+        )

@@ -1,0 +1,66 @@
+"""A thread that lives as long as a context: for whatever a process does beside its work."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from affinity_search.storage.errors import VanishedError
+
+LONGEST_END_S = 10.0  # an end waits no longer for a request that hangs; the thread is a daemon
+
+
+class Background(ABC):
+    """Within its context `_run` runs in a thread of its own; it ends when `_done` is set."""
+
+    def __init__(self, name: str) -> None:
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run_while_present, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join(timeout=LONGEST_END_S)
+
+    def _run_while_present(self) -> None:
+        with contextlib.suppress(VanishedError):  # the main thread finds the same, and says it
+            self._run()
+
+    @abstractmethod
+    def _run(self) -> None:
+        """Work until `_done`; pauses are waits for it."""
+
+
+_lock = threading.Lock()
+_resting = 0
+
+
+@contextlib.contextmanager
+def collector_resting() -> Iterator[None]:
+    """Within it, in any thread, nothing is collected."""
+    global _resting
+    with _lock:
+        _resting += 1
+        gc.disable()
+    try:
+        yield
+    finally:
+        with _lock:
+            _resting -= 1
+            if not _resting:
+                gc.enable()
+
+
+def leave_what_is_here() -> None:
+    """No later collection goes through what exists by now: half a second for a framework, or for 10,000 trials."""
+    gc.freeze()

@@ -1,4 +1,0 @@
-"""How long to wait where nobody says otherwise. Apart: commands show it without loading a database."""
-
-DEFAULT_LEASE_S = 120.0  # until the place of a worker that has fallen silent is taken from it
-DEFAULT_LIMIT_S = 1800.0  # for a database that is away

@@ -1,0 +1,241 @@
+"""The budget: a study has N places, and a place's row decides who holds it and how it ended.
+
+Optuna's own queue cannot do this (claiming a WAITING trial is not atomic on SQLite, and `n_trials` is a count per
+process): a worker claims a place with one conditional update and only then creates its Optuna trial.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy import Connection, case, exists, insert, select, update
+
+from affinity_search.storage import DEFAULT_LEASE_S
+from affinity_search.storage.database import tables
+from affinity_search.storage.database.backend import Backend
+from affinity_search.storage.database.tables import CAUSE_LENGTH, Cause, PlaceState
+from affinity_search.storage.errors import LostPlaceError
+from affinity_search.storage.places.counts import PlaceReader
+from affinity_search.studies.model.parameters import Params
+
+if TYPE_CHECKING:
+    from affinity_search.storage.study import StoredStudy
+
+DEFAULT_MAX_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who claims: `worker` is unique for the life of a process."""
+
+    worker: str
+    host: str
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A place held by this process: `lease` proves it in every later write."""
+
+    number: int
+    attempt: int  # from 1
+    lease: str
+    params: Params | None  # those of an earlier attempt, to be trained again
+
+
+def add_places(connection: Connection, token: str, present: int, total: int) -> None:
+    """Append places `present` … `total` − 1 within the caller's transaction; the caller holds the creation lock."""
+    rows = [
+        {"token": token, "number": number, "state": PlaceState.FREE, "attempt": 0} for number in range(present, total)
+    ]
+    if rows:
+        connection.execute(insert(tables.places), rows)
+
+
+class Places(PlaceReader):
+    """The places of one study. Every method is one transaction and may be called from any process at any time."""
+
+    def __init__(
+        self, backend: Backend, token: str, lease_s: float = DEFAULT_LEASE_S, max_attempts: int = DEFAULT_MAX_ATTEMPTS
+    ) -> None:
+        """`lease_s`: how long a place claimed here stays held without a renewal; `max_attempts`: then it is spent."""
+        super().__init__(backend, token)
+        self.lease_s = lease_s
+        self._max_attempts = max_attempts
+
+    @classmethod
+    def of(cls, study: StoredStudy, lease_s: float = DEFAULT_LEASE_S) -> Self:
+        """The places of a stored study, with its own limit of attempts."""
+        return cls(study.backend, study.token, lease_s, study.spec.max_attempts)
+
+    def claim(self, holder: Holder) -> Claim | None:
+        """Take the lowest free place, or None when none is free or the study is stopped.
+
+        No two callers ever get the same place.
+        """
+        table, studies = tables.places, tables.studies
+        stopped = exists().where(studies.c.token == self._token, studies.c.stopped.is_not(None))
+        lowest = (
+            select(table.c.number)
+            .where(table.c.token == self._token, table.c.state == PlaceState.FREE, ~stopped)
+            .order_by(table.c.number)
+            .limit(1)
+            .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time anyway
+            .scalar_subquery()
+        )
+        lease = secrets.token_hex(16)
+        statement = (
+            update(table)
+            .where(table.c.token == self._token, table.c.number == lowest, table.c.state == PlaceState.FREE)
+            .values(
+                state=PlaceState.HELD,
+                lease=lease,
+                lease_s=self.lease_s,
+                lease_until=self.backend.now() + self.lease_s,
+                attempt=table.c.attempt + 1,
+                worker=holder.worker,
+                host=holder.host,
+                pid=holder.pid,
+                device=holder.device,
+                claimed_at=self.backend.now(),
+                finished_at=None,
+                trial=None,
+                reason=None,
+                cause=None,
+            )
+            .returning(table.c.number, table.c.attempt, table.c.params)
+        )
+        claimed = select(table.c.number, table.c.attempt, table.c.params).where(
+            table.c.token == self._token, table.c.lease == lease
+        )
+
+        def take(connection: Connection) -> Any:
+            # A try whose answer was lost with the connection may have taken a place already: this lease names it.
+            mine = connection.execute(claimed).one_or_none() if tries else None
+            tries.append(1)
+            return mine or connection.execute(statement).one_or_none()
+
+        tries: list[int] = []
+        row = self.backend.transaction(take)
+        if row is None:
+            return None
+        return Claim(row.number, row.attempt, lease, json.loads(row.params) if row.params else None)
+
+    def prove_writable(self) -> None:
+        """Write something that changes nothing; raises the database's error if it takes no writes now."""
+        table = tables.studies
+        same = update(table).where(table.c.token == self._token).values(created_at=table.c.created_at)
+        self.backend.transaction(lambda connection: connection.execute(same))
+
+    def renew(self, claim: Claim) -> None:
+        """Put the end of the lease off to a full lease from now.
+
+        Raises:
+            LostPlaceError: somebody else holds the place.
+        """
+        self._held(claim, lease_until=self.backend.now() + self.lease_s)
+
+    def expire(self, row: Mapping[str, Any], reason: str) -> bool:
+        """Free (or use up, after the last attempt) the held place of a row just read.
+
+        False, and nothing written, if its holder has renewed or ended it since, or somebody else expired it.
+        """
+        table = tables.places
+        unchanged = (
+            table.c.token == self._token,
+            table.c.number == row["number"],
+            table.c.state == PlaceState.HELD,
+            table.c.lease == row["lease"],
+            table.c.lease_until == row["lease_until"],
+            table.c.lease_until < self.backend.now(),
+        )
+        statement = update(table).where(*unchanged).values(**self._lost(Cause.LOST, reason))
+        return self.backend.transaction(lambda connection: connection.execute(statement).rowcount == 1)
+
+    def begin(self, claim: Claim, trial: int, params: Mapping[str, float | int]) -> None:
+        """Record the attempt's Optuna trial and the place's parameters.
+
+        Raises:
+            LostPlaceError: somebody else holds the place.
+        """
+        self._held(claim, trial=trial, params=json.dumps(dict(params)))
+
+    def finish(
+        self,
+        claim: Claim,
+        state: PlaceState,
+        *,
+        value: float | None = None,
+        cause: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """Use the place up: COMPLETE or PRUNED with a value, or SPENT with cause and reason.
+
+        Raises:
+            LostPlaceError: somebody else holds the place; nothing was written.
+        """
+        cause = cause and cause[:CAUSE_LENGTH]
+        self._held(claim, state=state, value=value, cause=cause, reason=reason, finished_at=self.backend.now())
+
+    def give_back(self, claim: Claim, reason: str) -> None:
+        """Free a place on purpose: the attempt is not counted, its parameters stay.
+
+        Raises:
+            LostPlaceError: somebody else holds the place.
+        """
+        attempt = tables.places.c.attempt - 1
+        self._held(claim, state=PlaceState.FREE, attempt=attempt, cause=str(Cause.PREEMPTED), reason=reason)
+
+    def fail_attempt(self, claim: Claim, cause: str, reason: str, *, last: bool = False) -> PlaceState:
+        """Free the place after a failure that may pass, or use it up after its last attempt; returns which.
+
+        `last` makes this attempt the last one, however many are left.
+
+        Raises:
+            LostPlaceError: somebody else holds the place.
+        """
+        spent = last or claim.attempt >= self._max_attempts
+        state = PlaceState.SPENT if spent else PlaceState.FREE
+        finished = self.backend.now() if spent else None
+        self._held(claim, state=state, cause=cause[:CAUSE_LENGTH], reason=reason, finished_at=finished)
+        return state
+
+    def release_worker(self, worker: str, reason: str) -> None:
+        """Free (or use up, after the last attempt) what a dead worker held."""
+        table = tables.places
+        statement = (
+            update(table)
+            .where(table.c.token == self._token, table.c.worker == worker, table.c.state == PlaceState.HELD)
+            .values(**self._lost(f"{Cause.DIED}: {reason}", reason))
+        )
+        self.backend.transaction(lambda connection: connection.execute(statement))
+
+    def _lost(self, cause: str, reason: str) -> dict[str, Any]:
+        """What becomes of a held place whose holder is gone: free for another attempt, or spent after the last."""
+        last = tables.places.c.attempt >= self._max_attempts
+        return {
+            "state": case((last, str(PlaceState.SPENT)), else_=str(PlaceState.FREE)),
+            "finished_at": case((last, self.backend.now())),
+            "lease": None,
+            "cause": cause[:CAUSE_LENGTH],
+            "reason": reason,
+        }
+
+    def _held(self, claim: Claim, **values: Any) -> None:
+        """Write to the row while the claim holds it; a row that it has already ended the same way stays as it is."""
+        table = tables.places
+        mine = (table.c.token == self._token, table.c.number == claim.number, table.c.lease == claim.lease)
+        write = update(table).where(*mine, table.c.state == PlaceState.HELD).values(**values)
+        written = select(table.c.number).where(*mine, table.c.state == values.get("state"))
+
+        def work(connection: Connection) -> bool:
+            # The second look is for a try whose answer was lost with the connection.
+            return connection.execute(write).rowcount == 1 or connection.execute(written).first() is not None
+
+        if not self.backend.transaction(work):
+            raise LostPlaceError(f"place {claim.number} is held by another worker now; this attempt is dropped")

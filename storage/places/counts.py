@@ -1,0 +1,151 @@
+"""Reading a study's places: counts, rows, the best of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, func, select
+
+from affinity_search.storage.database import tables
+from affinity_search.storage.database.backend import Backend
+from affinity_search.storage.database.tables import SCORED, USED, PlaceState
+from affinity_search.storage.errors import RepeatedFailureError
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Places of a study by state; `used` is what the budget has spent."""
+
+    total: int
+    free: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+
+    @property
+    def used(self) -> int:
+        return self.complete + self.pruned + self.failed
+
+    def to_dict(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("total", "used", "running", "complete", "pruned", "failed")}
+
+
+class PlaceReader:
+    """What anybody may ask of the places of one study."""
+
+    def __init__(self, backend: Backend, token: str) -> None:
+        self.backend = backend
+        self._token = token
+
+    def was_claimed_by(self, worker: str) -> bool:
+        """Whether the worker is the last holder of any place."""
+        table = tables.places
+        query = select(func.count()).where(table.c.token == self._token, table.c.worker == worker)
+        return bool(self._one(query))
+
+    def was_used_by(self, worker: str) -> bool:
+        """Whether the worker has used up any place."""
+        table = tables.places
+        mine = (table.c.token == self._token, table.c.worker == worker, table.c.state.in_(tables.USED))
+        return bool(self._one(select(func.count()).where(*mine)))
+
+    def counts(self) -> Counts:
+        table = tables.places
+        query = select(table.c.state, func.count()).where(table.c.token == self._token).group_by(table.c.state)
+        by_state = {row[0]: row[1] for row in self._all(query)}
+        return Counts(
+            total=sum(by_state.values()),
+            free=by_state.get(PlaceState.FREE, 0),
+            running=by_state.get(PlaceState.HELD, 0),
+            complete=by_state.get(PlaceState.COMPLETE, 0),
+            pruned=by_state.get(PlaceState.PRUNED, 0),
+            failed=by_state.get(PlaceState.SPENT, 0),
+        )
+
+    def rows(self, *states: PlaceState) -> list[dict[str, Any]]:
+        """Rows of the places in any of `states` (all without), by number, `params` decoded."""
+        table = tables.places
+        query = select(table).where(table.c.token == self._token).order_by(table.c.number)
+        if states:
+            query = query.where(table.c.state.in_(states))
+        return [_decoded(row._asdict()) for row in self._all(query)]
+
+    def rows_at(self, *numbers: int) -> dict[int, dict[str, Any]]:
+        """Rows of the places with these numbers, those that there are."""
+        table = tables.places
+        query = select(table).where(table.c.token == self._token, table.c.number.in_(numbers))
+        return {row.number: _decoded(row._asdict()) for row in self._all(query)}
+
+    def best_rows(self, top: int) -> list[dict[str, Any]]:
+        """Rows of the `top` places of least value, complete or pruned, ties to the earlier trial.
+
+        A pruned place counts with the best of its epochs. Those of 0.1.0 have no value and do not count.
+        """
+        table = tables.places
+        query = select(table).where(*self._with_value()).order_by(table.c.value, table.c.trial).limit(top)
+        return [_decoded(row._asdict()) for row in self._all(query)]
+
+    def scored(self) -> int:
+        """How many places have a value."""
+        return int(self._one(select(func.count()).where(*self._with_value())))
+
+    def _with_value(self) -> tuple[ColumnElement[bool], ...]:
+        table = tables.places
+        return table.c.token == self._token, table.c.state.in_(SCORED), table.c.value.is_not(None)
+
+    def outcomes(self) -> Sequence[Any]:
+        """`number`, `state`, `trial` and `value` of every place: little enough to be read often."""
+        table = tables.places
+        return self._all(
+            select(table.c.number, table.c.state, table.c.trial, table.c.value).where(table.c.token == self._token)
+        )
+
+    def failures(self) -> dict[str, int]:
+        """How many places were spent for which reason, the most frequent first."""
+        table = tables.places
+        query = (
+            select(table.c.reason, func.count())
+            .where(table.c.token == self._token, table.c.state == PlaceState.SPENT)
+            .group_by(table.c.reason)
+            .order_by(func.count().desc())
+        )
+        return {row[0] or "unknown": row[1] for row in self._all(query)}
+
+    def refuse_repeated_failure(self, workers: Sequence[str], since: float, times: int = 3) -> None:
+        """Look at the places that these workers have used since then (by the database's clock).
+
+        Raises:
+            RepeatedFailureError: the last `times` of them were spent for the same cause.
+        """
+        table = tables.places
+        mine = (table.c.worker.in_(workers), table.c.state.in_(USED), table.c.finished_at >= since)
+        query = select(table).where(table.c.token == self._token, *mine).order_by(table.c.finished_at.desc())
+        rows = self._all(query.limit(times))
+        if len(rows) == times and {(row.state, row.cause) for row in rows} == {(PlaceState.SPENT, rows[0].cause)}:
+            raise RepeatedFailureError(
+                f"{times} places in a row failed for the same cause, and the rest of the budget is kept for when it is "
+                f"mended: {rows[0].reason}"
+            )
+
+    def mean_duration_s(self) -> float | None:
+        """Mean time from claim to end of the used places; None before the first."""
+        table = tables.places
+        query = select(func.avg(table.c.finished_at - table.c.claimed_at)).where(
+            table.c.token == self._token, table.c.state.in_(USED)
+        )
+        mean = self._one(query)
+        return None if mean is None else float(mean)
+
+    def _one(self, query: Select[Any]) -> Any:
+        return self.backend.transaction(lambda connection: connection.execute(query).scalar_one())
+
+    def _all(self, query: Select[Any]) -> Sequence[Any]:
+        return self.backend.transaction(lambda connection: connection.execute(query).all())
+
+
+def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(row) | {"params": json.loads(row["params"]) if row["params"] else None}

@@ -1,0 +1,192 @@
+"""The best parameters as JSON: one object for the best trial, with all that is needed to trust and repeat it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import BaseModel, ConfigDict, Field
+
+from affinity_search.storage.errors import NothingToExportError
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.results.bounds import crowded_bounds
+from affinity_search.storage.results.evaluations import latest_test
+from affinity_search.storage.study import SCORES, StoredStudy, attributes
+
+SHOWN_REASONS = 3
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class ExportedParams(_Model):
+    """Settings of the affinity loss."""
+
+    lambda_: float = Field(alias="lambda", description="margin between classes, in affinity units")
+    sigma: float = Field(description="width of the Gaussian affinity")
+    n_centers: int = Field(description="centres per class")
+
+
+class ExportedCounts(_Model):
+    """Places of the study; used = complete + pruned + failed."""
+
+    total: int
+    used: int
+    running: int
+    complete: int
+    pruned: int
+    failed: int
+
+
+class ExportedTest(_Model):
+    """Scores on the test set, one a seed; under `article` the epoch was chosen on the test set too."""
+
+    protocol: Literal["holdout", "article"]
+    macro_f1_mean: float
+    macro_f1_least: float
+    macro_f1_greatest: float
+    macro_f1: list[float]
+    micro_f1: list[float]
+    per_class_f1: list[list[float]]
+    epochs: list[int]
+    seeds: list[int]
+    opened_at: float = Field(description="seconds since 1970, by the database's clock")
+    opened_by: str
+
+
+class ExportedTrial(_Model):
+    """One trial that has a value: complete, or stopped by the pruner."""
+
+    schema_version: Literal[2] = Field(
+        default=2, description="2 counts `epoch` from 1, where 1 counted from 0; `state` and `epochs` are new"
+    )
+    study: str
+    protocol: Literal["holdout", "article"]
+    dataset: Literal["digits", "mnist", "cifar10"]
+    minority: int = Field(description="test images per minority class")
+    value: float = Field(description="1 - macro F1 of the best epoch; on validation images, or test under `article`")
+    macro_f1: float
+    micro_f1: float = Field(description="equals accuracy: one label an image")
+    per_class_f1: list[float]
+    params: ExportedParams | None = Field(description="null for the softmax head")
+    trial: int = Field(description="number of the Optuna trial")
+    place: int
+    attempt: int
+    state: Literal["complete", "pruned"] = Field(description="pruned: the pruner stopped it after `epochs` epochs")
+    epoch: int = Field(description="the best epoch, counted from 1")
+    epochs: int = Field(description="epochs trained, an earlier attempt's among them")
+    seed: int
+    duration_s: float
+    worker: str
+    device: str
+    versions: dict[str, str]
+    fingerprint: str = Field(description="hash of what the score means")
+    counts: ExportedCounts
+    bounds: list[str] = Field(description="bounds of the space at which the best trials crowd, each with its remedy")
+    test: ExportedTest | None = Field(description="null until evaluated")
+
+
+class Export(ExportedTrial):
+    """The best trial; with `--top K`, also the K best."""
+
+    top: list[ExportedTrial] | None = None
+
+
+def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, dict[str, Any]]]:
+    """The `top` best trials with their places' rows, pruned ones included: least value first, ties to the earlier.
+
+    Raises:
+        NothingToExportError: no trial has a value yet.
+    """
+    places = Places(study.backend, study.token)
+    rows = places.best_rows(top)
+    if not rows:
+        raise NothingToExportError(_nothing(study.name, places))
+    trials = _by_number(study.optuna)
+    missing = [row["trial"] for row in rows if row["trial"] not in trials]
+    if missing:
+        raise NothingToExportError(
+            f"study {study.name!r}: trials {missing} have no scores in Optuna's tables, although their places have a "
+            "value; were they changed by hand?"
+        )
+    return [(trials[row["trial"]], row) for row in rows]
+
+
+def _nothing(name: str, places: Places) -> str:
+    """Why there is no best trial: none has come so far, or places failed."""
+    counts, study = places.counts(), shlex.quote(name)
+    reasons = [f"{number} × {reason.partition(chr(10))[0]}" for reason, number in places.failures().items()]
+    failed = (
+        f"; {counts.failed} of {counts.total} places failed: {'; '.join(reasons[:SHOWN_REASONS])}" if reasons else ""
+    )
+    if counts.used < counts.total:
+        return f"study {name!r} has no finished trial yet{failed}; see: affinity-search status {study}"
+    more = f"affinity-search launch {study} --trials {2 * counts.total}"
+    return f"study {name!r} has no score, and no place is left{failed}; mend the cause, then add places with: {more}"
+
+
+def _by_number(study: optuna.Study) -> dict[int, FrozenTrial]:
+    """Finished trials, and those that wait a moment for their end: their place has it, and their scores are there."""
+    found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
+    return {trial.number: trial for trial in found if SCORES in trial.user_attrs}
+
+
+def export(study: StoredStudy, top: int | None = None) -> Export:
+    """The best trial as a JSON-ready model; with `top`, also the list of the `top` best.
+
+    Raises:
+        NothingToExportError: no trial has finished.
+    """
+    counts = Places(study.backend, study.token).counts().to_dict()
+    bounds = [crowded.text for crowded in crowded_bounds(study)]
+    trials = [_exported(study, trial, row, counts, bounds) for trial, row in best_trials(study, top or 1)]
+    return Export.model_validate(trials[0] | ({"top": trials} if top else {}))
+
+
+def to_json(exported: Export) -> str:
+    """Indented JSON whose floats read back exactly; `top` only where it was asked for."""
+    leave_out = {"top"} if exported.top is None else None
+    return json.dumps(exported.model_dump(mode="json", by_alias=True, exclude=leave_out), indent=2)
+
+
+def _exported(
+    study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], counts: dict[str, int], bounds: list[str]
+) -> dict[str, Any]:
+    spec, attrs = study.spec, attributes(trial)
+    kept = ("macro_f1", "micro_f1", "per_class_f1", "epochs", "seed", "duration_s", "worker", "device", "versions")
+    return {
+        "schema_version": 2,
+        "study": spec.name,
+        "protocol": spec.protocol,
+        "dataset": spec.data.set,
+        "minority": spec.data.minority,
+        "value": row["value"],
+        "params": row["params"] or None,
+        "trial": trial.number,
+        "place": row["number"],
+        "attempt": row["attempt"],
+        "fingerprint": study.fingerprint,
+        "counts": counts,
+        "bounds": bounds,
+        "test": latest_test(study, trial.number),
+        "state": row["state"],
+        "epoch": attrs["best_epoch"],
+        **{key: attrs[key] for key in kept},
+    }
+
+
+@cache
+def schema_text() -> str:
+    """The JSON schema that ships beside this file."""
+    return (Path(__file__).parent / "export.schema.json").read_text(encoding="utf-8")
+
+
+def make_schema() -> str:
+    """The schema as the models define it; `make schema` writes it, a test compares it with the shipped one."""
+    return json.dumps(Export.model_json_schema(by_alias=True), indent=2) + "\n"

@@ -1,0 +1,163 @@
+"""Create a study, or continue a stored one with what may change of it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shlex
+from typing import Any
+
+from sqlalchemy import update
+
+from affinity_search.storage.database import tables
+from affinity_search.storage.database.backend import Backend
+from affinity_search.storage.database.optuna_storage.rdb import insert_study
+from affinity_search.storage.errors import SmallerBudgetError, StudyMismatchError
+from affinity_search.storage.places.claims import Places, add_places
+from affinity_search.storage.study import TOKEN_ATTRIBUTE, StoredStudy, find_study, load_study, log
+from affinity_search.storage.trials.sampling import idle_options, option_mistakes
+from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.model.limits import excesses
+from affinity_search.studies.model.mistakes import lines
+from affinity_search.studies.model.spec import StudySpec, fingerprint_differences, widening_differences
+
+
+def create_or_continue(backend: Backend, spec: StudySpec, *, resize: bool) -> tuple[StoredStudy, list[str]]:
+    """Store a new study with its places, or continue the one of that name with what may change of it.
+
+    Sampler, pruner, attempts at a place and a wider space may change, and with `resize` a higher number of trials;
+    each change is logged in the study. The caller holds `backend.exclusive()`, since before it read a stored
+    definition to make `spec` of.
+
+    Returns:
+        The study, and one line for every change made or request without effect.
+
+    Raises:
+        StudyFileError: a number beyond reason, or options that Optuna refuses.
+        StudyMismatchError: the stored scores would mean something else; every differing line is listed.
+        SmallerBudgetError: with `resize`, the study has more places than that.
+    """
+    stored = find_study(backend, spec.name)
+    refuse_mistakes(spec, stored.spec if stored else None)
+    if stored is None:
+        return _create(backend, spec), [
+            f"created study {spec.name!r} with {spec.trials} place{'s' * (spec.trials > 1)}",
+            *idle_options(spec),
+        ]
+    notes = _continue(stored, spec, resize)
+    return stored.refreshed(), notes
+
+
+def refuse_mistakes(spec: StudySpec, former: StudySpec | None = None) -> None:
+    """What no worker could train on, told before it is stored; what the `former` definition has already is kept.
+
+    Raises:
+        StudyFileError: with a line for each mistake.
+    """
+    mistakes = [] if spec == former else _mistakes(spec)
+    if mistakes and former is not None:
+        mistakes = [line for line in mistakes if line not in _mistakes(former)]
+    if mistakes:
+        raise StudyFileError(spec.name, mistakes)
+
+
+def _mistakes(spec: StudySpec) -> list[str]:
+    return [*lines(list(excesses(spec.to_dict()))), *option_mistakes(spec)]
+
+
+def _create(backend: Backend, spec: StudySpec) -> StoredStudy:
+    """Optuna's rows and ours in one transaction: whoever dies in between leaves nothing."""
+    token = secrets.token_hex(16)
+    asked = spec.training.precision
+    with backend.engine.begin() as connection:
+        connection.execute(
+            tables.studies.insert().values(
+                token=token,
+                definition=json.dumps(spec.to_dict()),
+                precision=None if asked == "auto" else asked,
+                created_at=backend.now(),
+            )
+        )
+        add_places(connection, token, 0, spec.trials)
+        log(connection, backend, token, "created", f"{spec.trials} places, protocol {spec.protocol}")
+        # The metric's name puts the protocol beside every score that the dashboard shows.
+        attributes = {"protocol": spec.protocol, TOKEN_ATTRIBUTE: token}
+        insert_study(connection, spec.name, attributes, f"1 - macro F1 ({spec.protocol})")
+    return load_study(backend, spec.name)
+
+
+def _continue(stored: StoredStudy, spec: StudySpec, resize: bool) -> list[str]:
+    _check_same_meaning(stored, spec)
+    old = stored.spec
+    if resize and spec.trials < old.trials:
+        raise SmallerBudgetError(spec.name, spec.trials, Places.of(stored).counts())
+    kept = []
+    if not resize and spec.trials != old.trials:
+        kept = [f"the study keeps its {old.trials} places, the file says {spec.trials}; only --trials N adds places"]
+        spec = spec.model_copy(update={"trials": old.trials})
+    changes = _changes(old, spec)
+    notes = [*kept, *changes]
+    asked = spec.training.precision
+    if stored.precision is None and asked != "auto":
+        stored.settle_precision(asked)
+        notes.append(f"precision settled as {asked}")
+    if changes:
+        _store_changes(stored, spec, changes)
+        notes += [line for line in idle_options(spec) if line not in idle_options(old)]
+    return notes
+
+
+def _check_same_meaning(stored: StoredStudy, spec: StudySpec) -> None:
+    asked = spec.training.precision
+    lines = fingerprint_differences(stored.spec, spec)
+    lines = [line for line in lines if not line.startswith("training.precision:")]
+    if stored.precision is not None and asked not in ("auto", stored.precision):
+        lines.append(f"training.precision: stored {stored.precision}, given {asked}")
+    lines += widening_differences(stored.spec.space, spec.space)
+    if lines:
+        shown = "\n".join(f"  {line}" for line in lines)
+        raise StudyMismatchError(
+            f"study {spec.name!r} is stored with another definition:\n{shown}\n"
+            "Its scores would no longer be comparable. To continue it as it is stored: affinity-search launch "
+            f"{shlex.quote(spec.name)}; to search the new definition, give it another name with --name."
+        )
+
+
+def _changes(old: StudySpec, new: StudySpec) -> list[str]:
+    changes = []
+    if new.trials > old.trials:
+        changes.append(f"places raised from {old.trials} to {new.trials}")
+    if new.space != old.space and new.space is not None and old.space is not None:
+        before = dict(old.space.items())
+        changes += [
+            f"{name} widened: {before[name].describe()} → {parameter.describe()}"
+            for name, parameter in new.space.items()
+            if parameter != before[name]
+        ]
+    if new.max_attempts != old.max_attempts:
+        changes.append(f"attempts at a place changed from {old.max_attempts} to {new.max_attempts}")
+    for part in ("sampler", "pruner"):
+        if getattr(new, part) != getattr(old, part):
+            changes.append(f"{part} changed from {_label(getattr(old, part))} to {_label(getattr(new, part))}")
+    return changes
+
+
+def _label(part: Any) -> str:
+    options = ", ".join(f"{key}={value}" for key, value in part.options.items())
+    return f"{part.kind} ({options})" if options else str(part.kind)
+
+
+def _store_changes(stored: StoredStudy, spec: StudySpec, changes: list[str]) -> None:
+    """Definition, places and log in one transaction; the caller holds the creation lock."""
+    old = stored.spec
+    changed = {part: getattr(spec, part) for part in ("trials", "space", "sampler", "pruner", "max_attempts")}
+    merged = old.model_copy(update=changed)
+    with stored.backend.engine.begin() as connection:
+        connection.execute(
+            update(tables.studies)
+            .where(tables.studies.c.token == stored.token)
+            .values(definition=json.dumps(merged.to_dict()))
+        )
+        add_places(connection, stored.token, old.trials, spec.trials)
+        for change in changes:
+            log(connection, stored.backend, stored.token, "changed", change)

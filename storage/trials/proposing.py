@@ -1,0 +1,46 @@
+"""An attempt's Optuna trial, made in one piece: parameters from the sampler, and whose it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from affinity_search.storage.database.optuna_storage.drafts import drafting
+from affinity_search.storage.places.claims import Claim, Holder
+from affinity_search.storage.study import MADE_BY, StoredStudy
+from affinity_search.storage.trials.artifacts import records
+from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
+from affinity_search.studies.model.parameters import Params
+from affinity_search.studies.seeds import sampler_seed
+
+
+def ask(
+    study: StoredStudy,
+    claim: Claim,
+    seed: int,
+    holder: Holder,
+    versions: dict[str, str],
+    key: str,
+    pictures: Sequence[str],
+) -> tuple[int, Params]:
+    """The new trial's id in the storage, and its parameters: those of an earlier attempt if there was one.
+
+    `key` names the attempt's files, and `pictures` what will be drawn of them.
+    Leaves the claim's sampler and pruner in the study.
+    """
+    spec = study.spec
+    study.optuna.sampler = make_sampler(spec.sampler, sampler_seed(spec.seed, claim.number), claim.params)
+    study.optuna.pruner = make_pruner(spec.pruner, spec.training.epochs)
+    with drafting(claim.number) as draft:
+        drafted = study.optuna.ask()
+        params = suggest(drafted, spec.space)
+    whose = {
+        "place": claim.number,
+        "attempt": claim.attempt,
+        "seed": seed,
+        "worker": holder.worker,
+        "device": holder.device,
+        "protocol": spec.protocol,
+        "versions": versions,
+    }
+    told = records(study.token, key, pictures)
+    return draft.publish(drafted.storage, told, **{MADE_BY: whose}), params

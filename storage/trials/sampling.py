@@ -1,0 +1,197 @@
+"""From a study file's [sampler], [pruner] and [space] to Optuna's objects."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
+from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
+
+from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.model.spec import (
+    Choice,
+    Constant,
+    IntegerRange,
+    Parameter,
+    PrunerSpec,
+    RealRange,
+    SamplerSpec,
+    SpaceSpec,
+    StudySpec,
+)
+
+T = TypeVar("T")
+
+TRIES = 3  # trials of nothing, with which options are tried
+
+SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"tpe": TPESampler, "random": RandomSampler}
+PRUNERS: dict[str, Callable[..., BasePruner]] = {
+    "median": MedianPruner,
+    "hyperband": HyperbandPruner,
+    "halving": SuccessiveHalvingPruner,
+    "none": NopPruner,
+}
+
+
+def make_sampler(spec: SamplerSpec, seed: int, fixed: Mapping[str, Any] | None = None) -> BaseSampler:
+    """Optuna's sampler for one place, or one that gives `fixed` again for a later attempt.
+
+    Raises:
+        StudyFileError: Optuna's class does not take the options.
+    """
+    if fixed is not None:
+        options = {"fixed_params": dict(fixed), "base_sampler": RandomSampler(seed=seed)}
+        return _build("sampler", PartialFixedSampler, options)
+    return _build("sampler", SAMPLERS[spec.kind], dict(spec.options) | {"seed": seed})
+
+
+def make_pruner(spec: PrunerSpec, epochs: int) -> BasePruner:
+    """Optuna's pruner; Hyperband is told the number of epochs, which it would otherwise guess from the first trial.
+
+    Raises:
+        StudyFileError: Optuna's class does not take the options.
+    """
+    options = dict(spec.options)
+    if spec.kind == "hyperband":
+        options.setdefault("max_resource", epochs)
+    return _build("pruner", PRUNERS[spec.kind], options)
+
+
+def _build(section: str, factory: Callable[..., T], options: dict[str, Any]) -> T:
+    try:
+        with warnings.catch_warnings():
+            # The options were chosen in the study file; that some are experimental is said in Optuna's documentation.
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return factory(**options)
+    except (TypeError, ValueError) as error:
+        raise StudyFileError("the study", _option_lines(section, factory, options, error)) from None
+
+
+def _option_lines(section: str, factory: Callable[..., Any], options: dict[str, Any], error: Exception) -> list[str]:
+    """A line for each option that Optuna's class does not know, or for its own objection to a value."""
+    known = [name for name in inspect.signature(factory).parameters if name != "seed"]
+    unknown = [name for name in options if name not in known and name != "seed"]
+    if not unknown:
+        return [f"{section}: {error}"]
+    return [f"{section}.{name}: unknown key; {_meant(name, known)}" for name in unknown]
+
+
+def _meant(name: str, known: list[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"Optuna's class takes {', '.join(known)}" if known else "this kind takes no options"
+
+
+def option_mistakes(spec: StudySpec) -> list[str]:
+    """What Optuna would object to in the options of sampler and pruner, at once or later; a line for each."""
+    mistakes = []
+    for section, build, use in (
+        ("sampler", lambda: make_sampler(_at_once(spec.sampler), seed=0), _try_sampler),
+        ("pruner", lambda: make_pruner(spec.pruner, spec.training.epochs), _try_pruner),
+    ):
+        try:
+            use(build(), spec)
+        except StudyFileError as error:
+            mistakes += error.mistakes
+        except Exception as error:  # what Optuna says of a value only when it comes to use it
+            mistakes.append(f"{section}: Optuna refuses the options in use: {str(error) or type(error).__name__}")
+    return mistakes
+
+
+def _at_once(spec: SamplerSpec) -> SamplerSpec:
+    """The same with hardly a trial at random, so that the options come into play."""
+    given = spec.options.get("n_startup_trials", 1)
+    usual = spec.kind == "tpe" and isinstance(given, int) and given > 0
+    return spec.model_copy(update={"n_startup_trials": 1}) if usual else spec
+
+
+def _try_sampler(sampler: Any, spec: StudySpec) -> None:
+    study = _study_of_nothing(sampler=sampler)
+    for number in range(TRIES):
+        trial = study.ask()
+        suggest(trial, spec.space)
+        study.tell(trial, 1.0 / (number + 1))
+
+
+def _try_pruner(pruner: Any, spec: StudySpec) -> None:
+    """At powers of 3, and the last: rungs lie there."""
+    study = _study_of_nothing(pruner=pruner)
+    last = spec.training.epochs - 1
+    steps = sorted({min(3**power - 1, last) for power in range(12)} | {last})
+    for number in range(TRIES):
+        trial = study.ask()
+        for step in steps:
+            trial.report(1.0 / (number + 1), step)
+            trial.should_prune()
+        study.tell(trial, 1.0 / (number + 1))
+
+
+def _study_of_nothing(**options: Any) -> optuna.Study:
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce itself
+    try:
+        return optuna.create_study(**options)
+    finally:
+        optuna.logging.set_verbosity(level)
+
+
+def idle_options(spec: StudySpec) -> list[str]:
+    """Options that can never act in a study of so many epochs and trials; a line for each."""
+    last, pruner, sampler = spec.training.epochs - 1, spec.pruner.options, spec.sampler.options
+    late = {"halving": "min_resource", "hyperband": "min_resource", "median": "n_warmup_steps"}.get(spec.pruner.kind)
+    lines = []
+    if late is not None and _number(pruner.get(late)) > last:
+        lines.append(
+            f"pruner.{late} is {pruner[late]}, the last of {last + 1} epochs is step {last}: no trial is ever pruned"
+        )
+    for section, options in (("pruner", pruner), ("sampler", sampler)):
+        first = _number(options.get("n_startup_trials"))
+        if first >= spec.trials:
+            what = "no trial is ever pruned" if section == "pruner" else "all of them are drawn at random"
+            lines.append(f"{section}.n_startup_trials is {first:.0f} of {spec.trials} trials: {what}")
+    return lines
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else -1.0
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """Optuna's distribution; a constant becomes a range of one point: the dashboard shows it, and it can widen."""
+    match parameter:
+        case RealRange(low=low, high=high, log=log):
+            return FloatDistribution(low, high, log=log)
+        case IntegerRange(low=low, high=high, log=log):
+            return IntDistribution(low, high, log=log)
+        case Choice(values=values):
+            return CategoricalDistribution(values)
+        case Constant(value=int() as value):
+            return IntDistribution(value, value)
+        case Constant(value=value):
+            return FloatDistribution(value, value)
+    raise TypeError(f"no distribution for {parameter!r}")
+
+
+def suggest(trial: optuna.Trial, space: SpaceSpec | None) -> dict[str, float | int]:
+    """Ask the trial for every parameter of the space; empty for the softmax head.
+
+    A choice of integers comes back as an integer whatever the database made of it.
+    """
+    chosen: dict[str, float | int] = {}
+    for name, parameter in space.items() if space else ():
+        match distribution(parameter):
+            case FloatDistribution(low=low, high=high, log=log):
+                chosen[name] = trial.suggest_float(name, low, high, log=log)
+            case IntDistribution(low=low, high=high, log=log):
+                chosen[name] = trial.suggest_int(name, low, high, log=log)
+            case CategoricalDistribution(choices=choices):
+                value = trial.suggest_categorical(name, choices)
+                chosen[name] = int(value) if name == "n_centers" else float(value)  # type: ignore[arg-type]
+    return chosen

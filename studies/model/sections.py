@@ -1,0 +1,206 @@
+"""The sections of a study file, each with what its keys may hold. A field's description is what a mistake says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
+from pydantic_core import PydanticCustomError
+
+from affinity_search.studies.model.mistakes import CUSTOM, Mistake, given, raised
+
+# Side of a set's square images; each width after the first halves it.
+SIDES = {"digits": 8, "mnist": 28, "cifar10": 32}
+# A little below the test images of the smallest minority class (digits 34, mnist 958, cifar10 1000).
+MOST_MINORITY = {"digits": 30, "mnist": 900, "cifar10": 1000}
+# Optuna options are stored as JSON and in databases, which end at 64 bits.
+MOST_INTEGER = 2**63 - 1
+SCALAR = "true or false, a finite number, or printable text"
+OPTION = "true or false, a finite number, printable text, or a list of such"
+
+# What a person may give. The model itself admits more: a study that was stored before there were these bounds goes on.
+LARGEST: dict[tuple[str, ...], float] = {
+    ("trials",): 100_000,
+    ("max_attempts",): 100,
+    ("network", "widths"): 4096,
+    ("training", "epochs"): 10_000,
+    ("training", "batch"): 65_536,
+    ("training", "learning_rate"): 10,
+    ("space", "sigma"): 1_000_000,
+}
+# What a single number may be; of a list, what each may be.
+EACH = {
+    key: f"a number above 0 and up to {most:.0f}"
+    if key[-1] in ("learning_rate", "sigma")
+    else f"a whole number from 1 to {most:.0f}"
+    for key, most in LARGEST.items()
+} | {("training", "drops"): "a number above 0 and below 1"}
+OPTION_MOST = 1_000_000  # of Optuna's options
+MOST_WEIGHTS = 500_000_000
+
+
+class Section(BaseModel):
+    """A table of the study file: frozen, without unknown keys, without conversions but integer to float."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class DataSpec(Section):
+    """Which images, and how few of the even classes."""
+
+    set: Literal["digits", "mnist", "cifar10"] = Field(description="digits, mnist or cifar10")
+    # Test images kept per minority class; how many there are, and so the upper limit, is a rule of its own.
+    minority: int = Field(ge=1, description="a whole number from 1, up to 30 (digits), 900 (mnist) or 1000 (cifar10)")
+    # None until the study resolves it by its protocol.
+    validation: float | None = Field(default=None, gt=0, le=0.5, description="a number above 0 and up to 0.5")
+
+
+class NetworkSpec(Section):
+    """The convolutional network: `depth` convolutions of each width, pooling between the widths."""
+
+    # How many widths an image has room for is a rule of its own.
+    widths: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
+        min_length=1,
+        max_length=6,
+        strict=False,
+        description="a list of 1 to 6 whole numbers from 1 to 4096",
+    )
+    depth: int = Field(default=1, ge=1, le=32, description="a whole number from 1 to 32")
+    batch_norm_momentum: float = Field(default=0.9, ge=0, lt=1, description="a number from 0 and below 1")
+    head: Literal["affinity", "softmax"] = Field(default="affinity", description="affinity or softmax")
+
+
+class TrainingSpec(Section):
+    """One training run."""
+
+    epochs: int = Field(ge=1, le=1_000_000, description=EACH["training", "epochs"])
+    batch: int = Field(ge=1, le=1_000_000, description=EACH["training", "batch"])
+    learning_rate: float = Field(gt=0, description=EACH["training", "learning_rate"])
+    drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.5, 0.8),
+        max_length=100,
+        strict=False,
+        description="a list of growing numbers between 0 and 1, or an empty one",
+    )
+    augment: bool = Field(default=False, description="true or false")
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "auto"] = Field(
+        default="auto", description="float32, mixed_bfloat16, mixed_float16 or auto"
+    )
+
+    @field_validator("drops")
+    @classmethod
+    def _growing(cls, drops: tuple[float, ...]) -> tuple[float, ...]:
+        if any(later <= earlier for earlier, later in pairwise(drops)):
+            raise ValueError("not growing")
+        return drops
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return abs(value) <= MOST_INTEGER
+    # Databases refuse null bytes and lone surrogates; no option of Optuna's holds control characters.
+    return value.isprintable() if isinstance(value, str) else isinstance(value, float) and math.isfinite(value)
+
+
+def _option(value: Any) -> Any:
+    if isinstance(value, list):
+        wrong = [((at,), given(each, SCALAR)) for at, each in enumerate(value) if not _is_scalar(each)]
+        if wrong:
+            raise raised("option", wrong)
+    elif not _is_scalar(value):
+        raise PydanticCustomError(CUSTOM, "{text}", {"text": given(value, OPTION)})
+    return value
+
+
+class _WithOptions(Section):
+    """A kind, and beside it in the same table the options of Optuna's class of that kind."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Annotated[Any, PlainValidator(_option)]] = Field(init=False)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The further keys of the table: keyword arguments for Optuna's class, which alone knows their names."""
+        return dict(self.__pydantic_extra__)
+
+
+class SamplerSpec(_WithOptions):
+    """What proposes parameters."""
+
+    kind: Literal["tpe", "random"] = Field(default="tpe", description="tpe or random")
+
+
+class PrunerSpec(_WithOptions):
+    """What ends trials without prospects early."""
+
+    kind: Literal["median", "hyperband", "halving", "none"] = Field(
+        default="median", description="median, hyperband, halving or none"
+    )
+
+
+OPTION_NAME = "options are keyword arguments of Optuna's class, made of letters, digits and underscores"
+Raw = Mapping[str, Any]
+
+
+def broken_rules(raw: Raw) -> Iterator[Mistake]:
+    """Every rule that the tables of a study break."""
+    yield from _minority(_table(raw, "data"))
+    yield from _validation(raw, _table(raw, "data"))
+    yield from _widths(_table(raw, "data"), _table(raw, "network"))
+    yield from _space(raw, _table(raw, "network").get("head", "affinity"))
+    yield from _options(_table(raw, "sampler"), _table(raw, "pruner"))
+
+
+def _table(raw: Raw, key: str) -> Raw:
+    found = raw.get(key)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _known(data: Raw, table: Mapping[str, int]) -> int | None:
+    name = data.get("set")
+    return table.get(name) if isinstance(name, str) else None
+
+
+def _minority(data: Raw) -> Iterator[Mistake]:
+    most, minority = _known(data, MOST_MINORITY), data.get("minority")
+    if most is not None and isinstance(minority, int) and minority > most:
+        yield ("data", "minority"), given(minority, f"a whole number from 1 to {most} for {data['set']}")
+
+
+def _validation(raw: Raw, data: Raw) -> Iterator[Mistake]:
+    if raw.get("protocol") == "article" and data.get("validation") is not None:
+        reason = "nothing, as the article protocol scores the test images (--set data.validation=none takes it out)"
+        yield ("data", "validation"), given(data["validation"], reason)
+
+
+def _widths(data: Raw, network: Raw) -> Iterator[Mistake]:
+    side, widths = _known(data, SIDES), network.get("widths")
+    if side is not None and isinstance(widths, (list, tuple)) and side.bit_length() < len(widths) <= 6:
+        reason = f"at most {side.bit_length()} widths for {data['set']}, whose {side} pixels are halved between them"
+        yield ("network", "widths"), given(widths, reason)
+
+
+def _space(raw: Raw, head: object) -> Iterator[Mistake]:
+    present = raw.get("space") is not None
+    if head == "affinity" and not present:
+        yield ("space",), "missing; the affinity head needs a table [space] with lambda, sigma and n_centers"
+    if head == "softmax" and present:
+        yield ("space",), "given, but the softmax head searches nothing; remove it (or pass --set space=none)"
+
+
+def _options(sampler: Raw, pruner: Raw) -> Iterator[Mistake]:
+    for table, keys in (("sampler", sampler), ("pruner", pruner)):
+        yield from (((table, key), f"not allowed: {OPTION_NAME}") for key in keys if not key.isidentifier())
+    yield from _unwanted_options(sampler, pruner)
+
+
+def _unwanted_options(sampler: Raw, pruner: Raw) -> Iterator[Mistake]:
+    if "seed" in sampler:
+        yield ("sampler", "seed"), "not allowed: samplers are seeded from the study's seed and the place"
+    if pruner.get("kind") == "none":
+        yield from ((("pruner", key), "not allowed: kind none has no options") for key in pruner if key != "kind")

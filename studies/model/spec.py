@@ -1,0 +1,118 @@
+"""The study file's model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.model.comparability import fingerprint, fingerprint_differences, widening_differences
+from affinity_search.studies.model.limits import LONGEST, RULE
+from affinity_search.studies.model.mistakes import MOST, given, lines, raised, show_text
+from affinity_search.studies.model.parameters import Choice, Constant, IntegerRange, Parameter, RealRange
+from affinity_search.studies.model.sections import (
+    EACH,
+    DataSpec,
+    NetworkSpec,
+    PrunerSpec,
+    SamplerSpec,
+    Section,
+    TrainingSpec,
+    broken_rules,
+)
+from affinity_search.studies.model.space import SpaceSpec
+from affinity_search.studies.model.translate import translated
+from affinity_search.studies.model.writing import to_toml
+
+__all__ = [
+    "Choice",
+    "Constant",
+    "DataSpec",
+    "IntegerRange",
+    "NetworkSpec",
+    "Parameter",
+    "PrunerSpec",
+    "RealRange",
+    "SamplerSpec",
+    "SpaceSpec",
+    "StudySpec",
+    "TrainingSpec",
+    "fingerprint",
+    "fingerprint_differences",
+    "widening_differences",
+]
+
+VALIDATION = 0.2
+REQUIRED_SECTIONS = ("data", "network", "training")
+
+
+class StudySpec(Section):
+    """A study: what is trained, how it is scored, what is searched. Constructing one raises pydantic's ValidationError.
+
+    `from_dict` and `affinity_search.studies.files.load` raise StudyFileError instead, with lines for a person.
+    """
+
+    name: str = Field(description=RULE)
+    protocol: Literal["holdout", "article"] = Field(default="holdout", description="holdout or article")
+    trials: int = Field(ge=1, le=1_000_000, description=EACH["trials",])
+    max_attempts: int = Field(default=3, ge=1, le=1_000_000, description=EACH["max_attempts",])
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="a whole number from 0 to 4294967295")
+    data: DataSpec = Field(description="a table [data]")
+    network: NetworkSpec = Field(description="a table [network]")
+    training: TrainingSpec = Field(description="a table [training]")
+    space: SpaceSpec | None = Field(default=None, description="a table [space]")
+    sampler: SamplerSpec = Field(default=SamplerSpec(), description="a table [sampler]")
+    pruner: PrunerSpec = Field(default=PrunerSpec(), description="a table [pruner]")
+
+    @field_validator("name")
+    @classmethod
+    def _printable(cls, name: str) -> str:
+        if not (1 <= len(name) <= LONGEST and name.isprintable()):
+            raise ValueError("not printable, or too long")
+        return name
+
+    @field_validator("data")
+    @classmethod
+    def _resolve_validation(cls, data: DataSpec, info: ValidationInfo) -> DataSpec:
+        if data.validation is None and info.data.get("protocol") == "holdout":
+            return data.model_copy(update={"validation": VALIDATION})
+        return data
+
+    @model_validator(mode="after")
+    def _keep_rules(self) -> Self:
+        broken = list(broken_rules(self.to_dict()))
+        if broken:
+            raise raised("study", broken)
+        return self
+
+    @property
+    def max_centers(self) -> int | None:
+        """How many centres per class the network must have room for; None without a space."""
+        return self.space.max_centers if self.space else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The study in the file's own keys and shape, with every default written out; ready for JSON."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def to_toml(self) -> str:
+        """The study as a study file, with every default written out."""
+        return to_toml(self.to_dict())
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any], source: str = "the study") -> StudySpec:
+        """The study that `to_dict` or a parsed file describes.
+
+        Raises StudyFileError with all mistakes at once; `source` is how its message calls the file.
+        """
+        if not isinstance(raw, Mapping):
+            raise StudyFileError(show_text(source), [given(raw, "a table of keys and values")])
+        # A missing section counts as an empty one, so that each key missing in it is named.
+        whole = {**{key: {} for key in REQUIRED_SECTIONS}, **raw}
+        try:
+            return cls.model_validate(whole)
+        except ValidationError as error:
+            # Without mistakes in single values the model itself has found the broken rules.
+            mistakes = list(dict.fromkeys([*translated(cls, error), *broken_rules(whole)]))
+        raise StudyFileError(show_text(source), lines(mistakes[:MOST]), max(0, len(mistakes) - MOST))

@@ -1,0 +1,278 @@
+"""What a Python program may call; the commands are built on it.
+
+    import affinity_search
+
+    study = affinity_search.create("digits", trials=16, overrides={"training.epochs": 10})
+    study.launch(workers=2)
+    print(study.best().params, study.evaluate(seeds=3)[0].test["macro_f1_mean"])
+
+Everything that can go wrong for an outside reason is an `AffinitySearchError` or a `TrainingError` with one sentence
+for a person. Importing this imports neither Keras nor a database: each function imports what it needs.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_STORAGE
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from affinity_search.search.experiments.evaluate import Plan
+    from affinity_search.search.worker.exits import Exit
+    from affinity_search.storage.database.backend import Backend
+    from affinity_search.storage.study import StoredStudy
+    from affinity_search.studies.model.parameters import Params
+
+__all__ = ["Evaluated", "Study", "Trial", "create", "open"]
+
+
+def say(message: str) -> None:
+    """A line for the person, on stderr."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class Progress(Protocol):
+    """How a launch shows itself while it runs."""
+
+    def show(self, study: StoredStudy, workers: Sequence[str]) -> None:
+        """Called twice a second with the ids of the workers that live."""
+
+    def say(self, message: str) -> None:
+        """Called with each line for the person."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Progress as lines only."""
+
+    say: Callable[[str], None]
+
+    def show(self, study: StoredStudy, workers: Sequence[str]) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attempt at a place. What is unknown is None; epochs count from 1."""
+
+    trial: int  # number of the Optuna trial
+    place: int
+    attempt: int | None
+    state: str  # running, complete, pruned, failed, given back
+    macro_f1: float | None  # of the best epoch, on the images that score the search
+    params: Params
+    best_epoch: int | None
+    epochs: int  # trained so far
+    seconds: float | None
+    seed: int | None
+    worker: str | None
+    device: str | None
+    reason: str | None  # why it failed or was given back
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A trial that was trained again with fresh seeds and scored on the test images."""
+
+    trial: int
+    protocol: str
+    params: Params
+    macro_f1: float  # in the search
+    test: dict[str, Any]  # as in the export: macro_f1_mean, macro_f1_least, macro_f1_greatest, macro_f1, seeds, …
+
+
+@dataclass(frozen=True)
+class Study:
+    """A stored study: a definition, its budget of places, and the trials that used them. A context manager, too."""
+
+    stored: StoredStudy
+
+    @property
+    def name(self) -> str:
+        return self.stored.name
+
+    def launch(
+        self,
+        *,
+        workers: int | None = None,
+        devices: str = "auto",
+        per_device: int = 1,
+        tpus: Sequence[str] = (),
+        on: str | None = None,
+        data_dir: Path | None = None,
+        files: Path | None = None,
+        lease_s: float = DEFAULT_LEASE_S,
+        outage_s: float = DEFAULT_LIMIT_S,
+        say: Callable[[str], None] = say,
+    ) -> Exit:
+        """Run worker processes until every place is used; from the main thread, where Ctrl-C and SIGTERM are heard.
+
+        `devices` is auto, cpu, gpu, gpu:0,2 or tpu; `workers` counts those on the CPU, `per_device` those that share a
+        GPU; `tpus` are names of TPUs elsewhere; `on` is the address of a Ray cluster. `lease_s` and `outage_s` are
+        seconds: after which a silent worker loses its place, and for which workers wait for a database that is away.
+
+        Returns:
+            `Exit.DONE`, `Exit.NO_SCORE` if every trial failed, `Exit.STOPPED` if it was asked to stop before the end.
+
+        Raises:
+            WorkersDieError, DeviceError, DataError, StorageError: no worker can work here; the message says why.
+        """
+        from affinity_search.search.api.launching import Launching, prepare
+        from affinity_search.search.worker.stopping import StopSignals
+
+        launching = Launching(workers, devices, per_device, tuple(tpus), on, data_dir, files, lease_s, outage_s)
+        with StopSignals() as signals:
+            return prepare(self._now(), launching, say).run(Lines(say), signals)
+
+    def trials(self) -> list[Trial]:
+        """Every attempt at a place, by number."""
+        from affinity_search.storage.stored.listing import trial_rows
+
+        return [Trial(**row) for row in trial_rows(self._now())]
+
+    def best(self, top: int = 1) -> list[Trial]:
+        """The `top` best trials, the best first.
+
+        Raises:
+            NothingToExportError: no trial has a value yet.
+        """
+        from affinity_search.storage.results.export import best_trials
+
+        numbered = {trial.trial: trial for trial in self.trials()}
+        return [numbered[found.number] for found, _ in best_trials(self._now(), top)]
+
+    def plan_evaluation(self, *, top: int = 1, seeds: int = 5) -> Plan:
+        """What `evaluate` would train. Raises NothingToExportError if no trial has a value yet."""
+        from affinity_search.search.experiments.evaluate import plan
+
+        return plan(self._now(), top=top, seeds=seeds)
+
+    def evaluate(
+        self,
+        *,
+        top: int = 1,
+        seeds: int = 5,
+        device: str = "auto",
+        threads: int | None = None,
+        data_dir: Path | None = None,
+    ) -> list[Evaluated]:
+        """Train the `top` best trials again with `seeds` fresh seeds in this process, and score the test images.
+
+        Scores that are stored are not trained again. The study records when and by whom the test set was opened.
+
+        Raises:
+            NothingToExportError: no trial has a value yet.
+            DataError, DeviceError: this machine cannot train the study.
+        """
+        from affinity_search.search.devices.slots import own_device
+        from affinity_search.search.experiments.evaluate import evaluate_best
+        from affinity_search.search.worker.setup import WorkerOptions
+
+        options = WorkerOptions(own_device(device), threads, data_dir)
+        return [
+            Evaluated(**result)
+            for result in evaluate_best(self._now(), options, self.plan_evaluation(top=top, seeds=seeds))
+        ]
+
+    def export(self, top: int | None = None) -> dict[str, Any]:
+        """The best trial as plain values, ready for JSON; with `top`, also a list of the best. See `schema_text`.
+
+        Raises:
+            NothingToExportError: no trial has a value yet.
+        """
+        from affinity_search.storage.results.export import export, to_json
+
+        plain: dict[str, Any] = json.loads(to_json(export(self._now(), top)))
+        return plain
+
+    def _now(self) -> StoredStudy:
+        """Workers settle what was open, and others may have widened the space, since the study was opened."""
+        return self.stored.refreshed()
+
+    def close(self) -> None:
+        """Close the connections to the database."""
+        self.stored.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open(name: str, storage: str = DEFAULT_STORAGE, *, read_only: bool = False) -> Study:  # noqa: A001 - as files are
+    """The stored study of that name; with `read_only` nothing of the database can be changed through it.
+
+    Raises:
+        StorageError: the database is not there or cannot be opened.
+        StudyNotFoundError: it has no such study; the message names those that it has.
+    """
+    from affinity_search.storage.study import load_study
+
+    backend = _opened(storage, read_only)
+    try:
+        return Study(load_study(backend, name))
+    except BaseException:
+        backend.close()
+        raise
+
+
+def _opened(storage: str, read_only: bool) -> Backend:
+    from affinity_search.storage.database.backend import open_backend
+
+    return open_backend(storage, create=False, read_only=read_only)
+
+
+def create(
+    source: str,
+    storage: str = DEFAULT_STORAGE,
+    *,
+    name: str | None = None,
+    trials: int | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    data_dir: Path | None = None,
+    into_existing: bool = False,
+    examine: bool = True,
+    say: Callable[[str], None] = say,
+) -> Study:
+    """Create a study, or continue the stored one of the same name, and run nothing.
+
+    `source` is a study file (.toml), a bundled study's name or a stored one's. `overrides` are keys of the study file
+    with their values, `{"training.epochs": 5}` or `["training.epochs=5"]`. `say` is told what was created or changed.
+    `examine` false leaves the images to the workers.
+
+    Raises:
+        StudyFileError: every mistake in the file and the overrides at once.
+        DataError: the images are not there, or not what the study was trained on.
+        StudyMismatchError: the stored study of that name means something else.
+        StorageError: the database cannot be opened or written.
+    """
+    from affinity_search.search.api.opening import Asked, open_storage_for, open_study
+
+    asked = Asked.of(source, name, _assignments(overrides), trials, data_dir)
+    backend = open_storage_for(storage, asked, into_existing=into_existing)
+    try:
+        stored, notes = open_study(backend, asked, examine=examine)
+    except BaseException:
+        backend.close()
+        raise
+    for note in notes:
+        say(note)
+    return Study(stored)
+
+
+def _assignments(overrides: Mapping[str, Any] | Sequence[str] | None) -> list[str]:
+    from affinity_search.studies.model.writing import value_text
+
+    if isinstance(overrides, Mapping):
+        return [f"{key}={'none' if value is None else value_text(value)}" for key, value in overrides.items()]
+    return list(overrides or ())

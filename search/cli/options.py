@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -115,7 +116,6 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, max=MOST_THREAD
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 WIDE = 1000
-DEFAULT_STORAGE = "sqlite:///affinity-search.db"
 
 
 def console(*, data: bool = False) -> Console:
@@ -148,20 +148,16 @@ def asked_study(
     examine: bool = True,
 ) -> StoredStudy:
     """Create or continue the study that the options describe, and tell the person what changed."""
-    from affinity_search.search.api.opening import Asked, open_storage_for, open_study
+    from affinity_search.search import api
     from affinity_search.storage.errors import SmallerBudgetError
 
-    asked = Asked.of(source, name, overrides, trials, data_dir)
-    backend = open_storage_for(url, asked, into_existing=into_existing)
+    create = partial(api.create, source, url, name=name, overrides=overrides, data_dir=data_dir, say=say)
     try:
-        stored, notes = open_study(backend, asked, examine=examine)
+        return create(trials=trials, into_existing=into_existing, examine=examine).stored
     except SmallerBudgetError as error:
         if trials is None or not _agrees_to_all(error):
             raise
-        stored, notes = open_study(backend, Asked.of(source, name, overrides, None, data_dir), examine=examine)
-    for note in notes:
-        say(note)
-    return stored
+    return create(into_existing=into_existing, examine=examine).stored
 
 
 def is_at_a_terminal() -> bool:
@@ -176,21 +172,11 @@ def _agrees_to_all(error: SmallerBudgetError) -> bool:
     return typer.confirm(f"{error.has}; places are never taken away. Train the {error.free} free ones?", err=True)
 
 
-def tried_files(stored: StoredStudy, files: Path | None) -> None:
-    """Try the study's folder before the work: one that was asked for must be writable, the default one is done without.
+def stored_study(url: str, name: str, *, read_only: bool = False) -> StoredStudy:
+    """The stored study of that name, in a storage that must be there."""
+    from affinity_search.search import api
 
-    Raises:
-        StorageError: --files cannot be written.
-    """
-    from affinity_search.storage.errors import StorageError
-    from affinity_search.storage.files import default_root, why_not_writable
-
-    root = files or default_root(stored.backend.url)
-    reason = why_not_writable(root / stored.token)
-    if reason and files:
-        raise StorageError(f"--files {files} cannot be written: {reason}; name another folder")
-    if reason:
-        say(f"{root} cannot be written ({reason}): no checkpoints and pictures are kept; name a folder with --files")
+    return api.open(name, url, read_only=read_only).stored
 
 
 def opened(url: str, *, read_only: bool = False) -> Backend:

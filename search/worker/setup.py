@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,8 @@ from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 from affinity_search.storage.database.patience import Patience
 from affinity_search.storage.database.runtime import collector_resting
 from affinity_search.storage.database.tables import USED
-from affinity_search.storage.files import StudyFiles, default_root
+from affinity_search.storage.errors import StorageError
+from affinity_search.storage.files import StudyFiles, default_root, why_not_writable
 from affinity_search.storage.places.claims import Holder, Places
 from affinity_search.storage.places.recovery import LOOKS_A_LEASE, RecoveryThread
 from affinity_search.storage.study import StoredStudy
@@ -127,6 +129,20 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Wo
     study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
     album = Album(files, objective.class_sizes, say, facts(study.spec.data.set).class_names)
     return Worker(study, holder, objective, places, devices.versions(), files, current, album, gpu)
+
+
+def tried_files(stored: StoredStudy, files: Path | None, say: Callable[[str], None]) -> None:
+    """Try the study's folder before the work: one that was asked for must be writable, the default one is done without.
+
+    Raises:
+        StorageError: the folder that was asked for cannot be written.
+    """
+    root = files or default_root(stored.backend.url)
+    reason = why_not_writable(root / stored.token)
+    if reason and files:
+        raise StorageError(f"--files {files} cannot be written: {reason}; name another folder")
+    if reason:
+        say(f"{root} cannot be written ({reason}): no checkpoints and pictures are kept; name a folder with --files")
 
 
 def sweep(files: StudyFiles, places: Places) -> None:

@@ -13,18 +13,21 @@ def to_toml(tables: Mapping[str, Any]) -> str:
 
 
 def _lines(tables: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"{_text(key)} = {_value(value)}" for key, value in tables.items() if not isinstance(value, Mapping))
+    yield from (
+        f"{_text(key)} = {value_text(value)}" for key, value in tables.items() if not isinstance(value, Mapping)
+    )
     for name, section in tables.items():
         if isinstance(section, Mapping):
             yield from ("", f"[{name}]")
-            yield from (f"{_text(key)} = {_value(value)}" for key, value in section.items())
+            yield from (f"{_text(key)} = {value_text(value)}" for key, value in section.items())
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
+    """A value as it stands in a study file."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{key} = {_value(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {value_text(each)}" for key, each in value.items()) + " }"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(value_text, value)) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from affinity_search.search.cli.options import (
-    DEFAULT_STORAGE,
     DataDir,
     IntoExisting,
     Overrides,
@@ -14,6 +13,7 @@ from affinity_search.search.cli.options import (
     asked_study,
     say,
 )
+from affinity_search.storage import DEFAULT_STORAGE
 
 
 def create(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import DEFAULT_STORAGE, Files, Storage, home_path, opened, say
+from affinity_search.search.cli.options import Files, Storage, home_path, opened, say
+from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from affinity_search.search.view.dashboard.serving import Access

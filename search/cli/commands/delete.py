@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from affinity_search.search.cli.options import DEFAULT_STORAGE, Files, Storage, StudyName, is_at_a_terminal, opened, say
+from affinity_search.search.cli.options import Files, Storage, StudyName, is_at_a_terminal, opened, say
 from affinity_search.search.worker.exits import Exit
+from affinity_search.storage import DEFAULT_STORAGE
 
 
 def delete(

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import DEFAULT_STORAGE, AsJson, DataDir, Files, Storage, console, say
+from affinity_search.search.cli.options import AsJson, DataDir, Files, Storage, console, say
 from affinity_search.search.worker.exits import Exit
+from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from affinity_search.search.doctor.check import Check

@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import (
-    DEFAULT_STORAGE,
-    DataDir,
-    Storage,
-    StudyName,
-    Threads,
-    home_path,
-    opened,
-    say,
-)
+from affinity_search.search.cli.options import DataDir, Storage, StudyName, Threads, home_path, say, stored_study
+from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from affinity_search.search.experiments.embed import Embedded
@@ -54,9 +46,8 @@ def embed(
     from affinity_search.search.training.data.splits import facts
     from affinity_search.search.worker.loop import epoch_text
     from affinity_search.search.worker.setup import WorkerOptions
-    from affinity_search.storage.study import load_study
 
-    stored = load_study(opened(storage, read_only=True), study)
+    stored = stored_study(storage, study, read_only=True)
     spec = stored.spec
     options = WorkerOptions(own_device(device), threads, data_dir)
     number = chosen(stored, trial)

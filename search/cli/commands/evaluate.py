@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import (
-    DEFAULT_STORAGE,
-    AsJson,
-    DataDir,
-    Storage,
-    StudyName,
-    Threads,
-    console,
-    opened,
-    say,
-)
+from affinity_search.search.cli.options import AsJson, DataDir, Storage, StudyName, Threads, console, say
+from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
+    from affinity_search.search.api import Evaluated
     from affinity_search.search.experiments.evaluate import Plan
     from affinity_search.storage.study import StoredStudy
 
@@ -46,21 +39,18 @@ def evaluate(
     Under holdout the validation images choose the epoch, and the test set is scored once a seed. Scores that are
     stored are not trained again, so an evaluation that was interrupted goes on where it stopped.
     """
-    from affinity_search.search.devices.slots import own_device
-    from affinity_search.search.experiments.evaluate import evaluate_best, plan
-    from affinity_search.search.worker.setup import WorkerOptions
-    from affinity_search.storage.study import load_study
+    from affinity_search.search import api
 
-    stored = load_study(opened(storage), study)
-    planned = plan(stored, top=top, seeds=seeds)
-    _announce(stored, planned, top)
+    opened = api.open(study, storage)
+    planned = opened.plan_evaluation(top=top, seeds=seeds)
+    _announce(opened.stored, planned, top)
     if planned.trainings > ASKS_ABOVE and not yes:
         _ask(planned.trainings)
-    results = evaluate_best(stored, WorkerOptions(own_device(device), threads, data_dir), planned)
+    results = opened.evaluate(top=top, seeds=seeds, device=device, threads=threads, data_dir=data_dir)
     if as_json:
-        typer.echo(json.dumps(results, indent=2))
+        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
     else:
-        _show(stored, results)
+        _show(opened.stored, results)
 
 
 def _announce(stored: StoredStudy, planned: Plan, top: int) -> None:
@@ -101,7 +91,7 @@ def _ask(trainings: int) -> None:
     typer.confirm(f"train {trainings} times?", abort=True, err=True)
 
 
-def _show(stored: StoredStudy, results: list[dict[str, Any]]) -> None:
+def _show(stored: StoredStudy, results: list[Evaluated]) -> None:
     from affinity_search.search.view.tables import Column, Fitted
     from affinity_search.search.view.terminal import params_text
 
@@ -110,8 +100,7 @@ def _show(stored: StoredStudy, results: list[dict[str, Any]]) -> None:
     columns.append(Column("seeds", right=True))
     rows = []
     for result in results:
-        test = result["test"]
-        scores = [test[f"macro_f1_{which}"] for which in ("mean", "least", "greatest")]
-        shown = [f"{score:.4f}" for score in (result["macro_f1"], *scores)]
-        rows.append([str(result["trial"]), params_text(result["params"]), *shown, str(len(test["seeds"]))])
+        scores = [result.test[f"macro_f1_{which}"] for which in ("mean", "least", "greatest")]
+        shown = [f"{score:.4f}" for score in (result.macro_f1, *scores)]
+        rows.append([str(result.trial), params_text(result.params), *shown, str(len(result.test["seeds"]))])
     console(data=True).print(Fitted(columns, rows, f"test macro F1 ({stored.spec.protocol})"))

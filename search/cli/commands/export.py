@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from affinity_search.search.cli.options import DEFAULT_STORAGE, Storage, home_path, opened, say
+from affinity_search.search.cli.options import Storage, home_path, say
+from affinity_search.storage import DEFAULT_STORAGE
 
 
 def export(
@@ -36,11 +38,10 @@ def export(
 
 
 def _exported(storage: str, study: str, top: int | None) -> str:
-    from affinity_search.storage.results.export import export as export_best
-    from affinity_search.storage.results.export import to_json
-    from affinity_search.storage.study import load_study
+    from affinity_search.search import api
 
-    return to_json(export_best(load_study(opened(storage, read_only=True), study), top)) + "\n"
+    with api.open(study, storage, read_only=True) as opened:
+        return json.dumps(opened.export(top), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from affinity_search.search.cli.options import (
-    DEFAULT_STORAGE,
     DataDir,
     Files,
     IntoExisting,
@@ -24,18 +22,12 @@ from affinity_search.search.cli.options import (
     Trials,
     asked_study,
     say,
-    tried_files,
 )
 from affinity_search.search.worker.exits import Exit
-from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
+from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from affinity_search.search.devices.slots import Slot
-    from affinity_search.search.launch.launcher import Launcher
-    from affinity_search.search.launch.process import WorkerProcess
+    from affinity_search.search.api.launching import Prepared
     from affinity_search.storage.study import StoredStudy
 
 
@@ -71,75 +63,36 @@ def launch(
     lease_s: LeaseS = DEFAULT_LEASE_S,
 ) -> None:
     """Create or continue a study and run workers, on this machine or a cluster, until its places are used."""
-    from affinity_search.search.devices.slots import plan
-    from affinity_search.search.launch.launcher import Launcher
-    from affinity_search.search.launch.process import WorkerProcess
+    from affinity_search.search.api.launching import Launching, prepare
 
     if on and (tpu or per_device != 1):
         raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
-    slots = [] if on else plan(devices, workers, per_device=per_device, tpus=tpu or [], say=say)
-    asked = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
-    stored = _resumed(asked, unless_stopped)
-    tried_files(stored, files)
-    _warn_of_long_trials(stored, slots)
-    new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess
-    if on:
-        slots, new_worker = _on_ray(on, stored, devices, workers)
-    else:
-        from affinity_search.search.worker.precision import settle_for
-
-        stored = settle_for(stored, slots, say)
-    # The rest of its arguments are where to show things, which is known when the screen is set up.
-    launcher = partial(
-        Launcher, stored, slots, data_dir, lease_s=lease_s, files=files, outage_s=outage_s, new_worker=new_worker
-    )
-    _run(stored, slots, launcher)
-
-
-def _resumed(stored: StoredStudy, unless_stopped: bool) -> StoredStudy:
-    """A stopped study goes on when somebody launches it."""
-    from affinity_search.search.worker.stopping import stopped_text
-    from affinity_search.storage.results.evaluations import opened_by
-    from affinity_search.storage.stored.stopping import resume
-
-    if stored.stopped is None:
-        return stored
+    asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
+    slots = asked.slots(say)
+    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
     if unless_stopped:
+        _leave_alone_if_stopped(stored)
+    _run(prepare(stored, asked, say, slots))
+
+
+def _leave_alone_if_stopped(stored: StoredStudy) -> None:
+    from affinity_search.search.worker.stopping import stopped_text
+
+    if stored.stopped is not None:
         say(stopped_text(stored))
         raise typer.Exit(Exit.STOPPED)
-    say(f"study {stored.name!r} was stopped; it goes on")
-    return resume(stored, opened_by())
 
 
-def _warn_of_long_trials(stored: StoredStudy, slots: list[Slot]) -> None:
-    from affinity_search.search.launch.workload import long_trial_warning
-
-    if slots and slots[0].device == "cpu" and (warning := long_trial_warning(stored.spec, slots[0].threads or 1)):
-        say(warning)
-
-
-def _run(stored: StoredStudy, slots: list[Slot], launcher: Callable[..., Launcher]) -> None:
-    from affinity_search.search.view.terminal import HINT, plural, progress_for
+def _run(prepared: Prepared) -> None:
+    from affinity_search.search.view.terminal import HINT, progress_for
     from affinity_search.search.worker.stopping import StopSignals
 
-    started = time.monotonic()
+    started, stored = time.monotonic(), prepared.stored
     # From here on Ctrl-C is heard, even if it comes before the first worker.
     with StopSignals() as signals, progress_for(stored, lambda: "" if signals.draining else HINT) as progress:
-        launched = launcher(show=progress.show, say=progress.say)
-        workers = f"{plural(len(slots), 'worker')} on {', '.join(slot.label for slot in slots)}"
-        progress.say(f"{workers}; logs in {launched.logs}")
-        ended = launched.run(signals)
+        ended = prepared.run(progress, signals)
     _summarise(stored, time.monotonic() - started, ended)
     raise typer.Exit(ended)
-
-
-def _on_ray(
-    address: str, stored: StoredStudy, devices: str, workers: int | None
-) -> tuple[list[Slot], Callable[[Slot, Path], WorkerProcess]]:
-    from affinity_search.search.launch import on_ray
-
-    on_ray.connect(address, stored)
-    return list(on_ray.plan(devices, workers)), on_ray.RayWorker
 
 
 def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:

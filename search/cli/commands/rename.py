@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from affinity_search.search.cli.options import DEFAULT_STORAGE, Storage, StudyName, opened, say
+from affinity_search.search.cli.options import Storage, StudyName, opened, say
+from affinity_search.storage import DEFAULT_STORAGE
 
 
 def rename(

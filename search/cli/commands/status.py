@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import DEFAULT_STORAGE, AsJson, Files, Storage, console, opened
+from affinity_search.search.cli.options import AsJson, Files, Storage, console, opened
+from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from affinity_search.search.view.snapshot import Snapshot

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from affinity_search.search.cli.options import DEFAULT_STORAGE, Storage, StudyName, opened, say
+from affinity_search.search.cli.options import Storage, StudyName, say, stored_study
+from affinity_search.storage import DEFAULT_STORAGE
 
 
 def stop(
@@ -23,11 +24,10 @@ def stop(
     from affinity_search.storage.results.evaluations import opened_by
     from affinity_search.storage.stored.stopping import resume
     from affinity_search.storage.stored.stopping import stop as stop_study
-    from affinity_search.storage.study import load_study
 
     if now and undo:
         raise typer.BadParameter("--now and --undo contradict each other")
-    stored = load_study(opened(storage), study)
+    stored = stored_study(storage, study)
     if undo:
         resume(stored, opened_by())
         say(f"workers may begin trials of {study!r} again")

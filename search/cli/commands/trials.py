@@ -5,21 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from affinity_search.search.cli.options import (
-    DEFAULT_STORAGE,
-    AsJson,
-    Storage,
-    StudyName,
-    console,
-    home_path,
-    opened,
-    say,
-)
+from affinity_search.search.cli.options import AsJson, Storage, StudyName, console, home_path, say
+from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from affinity_search.search.view.tables import Fitted
@@ -35,14 +28,14 @@ def trials(
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """List every trial of a study: parameters, state, score, epochs, seconds, seed, worker."""
+    from affinity_search.search import api
     from affinity_search.search.cli.commands.export import write_atomically
-    from affinity_search.storage.stored.listing import trial_rows
-    from affinity_search.storage.study import load_study
 
     if csv_file and as_json:
         raise typer.BadParameter("--csv and --json contradict each other")
-    stored = load_study(opened(storage, read_only=True), study)
-    rows, names = trial_rows(stored), [name for name, _ in stored.spec.space.items()] if stored.spec.space else []
+    with api.open(study, storage, read_only=True) as opened:
+        rows, space = [asdict(trial) for trial in opened.trials()], opened.stored.spec.space
+    names = [name for name, _ in space.items()] if space else []
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     elif csv_file is None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from affinity_search.search.cli.options import (
-    DEFAULT_STORAGE,
     DataDir,
     Files,
     IntoExisting,
@@ -22,10 +21,10 @@ from affinity_search.search.cli.options import (
     Threads,
     Trials,
     asked_study,
-    tried_files,
+    say,
 )
 from affinity_search.search.worker.exits import Exit
-from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
+from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from affinity_search.search.training.errors import OutOfMemoryError
@@ -58,13 +57,13 @@ def worker(
     """
     from affinity_search.search.devices.slots import own_device
     from affinity_search.search.training.errors import OutOfMemoryError
-    from affinity_search.search.worker.setup import WorkerOptions, announce, work
+    from affinity_search.search.worker.setup import WorkerOptions, announce, tried_files, work
     from affinity_search.search.worker.stopping import StopSignals
 
     device = own_device(device, [tpu] if tpu else [])
     stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing, examine=False)
     if worker_id is None:  # a launcher has tried them
-        tried_files(stored, files)
+        tried_files(stored, files, say)
     signals = StopSignals(announce)
     options = WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals)
     try:

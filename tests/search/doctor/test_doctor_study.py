@@ -59,7 +59,7 @@ def begins(study: StoredStudy, places: Places) -> Claim:
     who = holder()
     claim = places.claim(who)
     assert claim is not None
-    ask(study, claim, 0, who, {}, "0" * 16)
+    ask(study, claim, 0, who, {}, "0" * 16, ())
     return claim
 
 

@@ -69,7 +69,7 @@ def test_names_beside_points_do_not_overlap(
     drawn: Any, monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], spread: float
 ) -> None:
     values = tuple(1.0 - spread * number / 10 for number in range(10))
-    monkeypatch.setattr("test_illustration.F1", values)
+    monkeypatch.setattr("drawn.F1", values)
     figure = drawn(sizes=sizes)["f1-by-class-size.png"]
     renderer = figure.canvas.get_renderer()
     names = [text for text in figure.axes[0].texts if isinstance(text, Annotation)]

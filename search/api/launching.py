@@ -1,0 +1,102 @@
+"""A launch: workers planned for this machine's devices or a cluster, and the launcher that keeps them alive."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from affinity_search.search.devices.slots import Slot, plan
+from affinity_search.search.launch.launcher import Launcher
+from affinity_search.search.launch.process import WorkerProcess
+from affinity_search.search.launch.workload import long_trial_warning
+from affinity_search.search.view.terminal import plural
+from affinity_search.search.worker.exits import Exit
+from affinity_search.search.worker.precision import settle_for
+from affinity_search.search.worker.setup import tried_files
+from affinity_search.search.worker.stopping import StopSignals
+from affinity_search.storage.results.evaluations import opened_by
+from affinity_search.storage.stored.stopping import resume
+from affinity_search.storage.study import StoredStudy
+
+if TYPE_CHECKING:
+    from affinity_search.search.api import Progress
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Launching:
+    """What is asked for; the fields are explained at `Study.launch`."""
+
+    workers: int | None
+    devices: str
+    per_device: int
+    tpus: tuple[str, ...]
+    on: str | None
+    data_dir: Path | None
+    files: Path | None
+    lease_s: float
+    outage_s: float
+
+    def slots(self, say: Say) -> list[Slot]:
+        """Where workers will run on this machine; none for a cluster, which plans its own.
+
+        Raises:
+            DeviceError, NoSuchDeviceError: a device that is asked for is not there.
+        """
+        if self.on:
+            return []
+        return plan(self.devices, self.workers, per_device=self.per_device, tpus=self.tpus, say=say)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A launch that only has to be run."""
+
+    stored: StoredStudy
+    slots: Sequence[Slot]
+    launching: Launching
+    new_worker: Callable[[Slot, Path], WorkerProcess]
+
+    def run(self, progress: Progress, signals: StopSignals) -> Exit:
+        """Until every place is used or somebody asks to stop. Raises as `Launcher.run`."""
+        asked = self.launching
+        launcher = Launcher(
+            self.stored,
+            self.slots,
+            asked.data_dir,
+            show=progress.show,
+            say=progress.say,
+            lease_s=asked.lease_s,
+            files=asked.files,
+            outage_s=asked.outage_s,
+            new_worker=self.new_worker,
+        )
+        where = ", ".join(slot.label for slot in self.slots)
+        progress.say(f"{plural(len(self.slots), 'worker')} on {where}; logs in {launcher.logs}")
+        return launcher.run(signals)
+
+
+def prepare(stored: StoredStudy, asked: Launching, say: Say, slots: Sequence[Slot] | None = None) -> Prepared:
+    """Settle what must be known before the first worker. `slots` are given where they were planned earlier."""
+    slots = asked.slots(say) if slots is None else slots
+    stored = _gone_on(stored, say)
+    tried_files(stored, asked.files, say)
+    if slots and slots[0].device == "cpu" and (warning := long_trial_warning(stored.spec, slots[0].threads or 1)):
+        say(warning)
+    if asked.on is None:
+        return Prepared(settle_for(stored, slots, say), slots, asked, WorkerProcess)
+    from affinity_search.search.launch import on_ray
+
+    on_ray.connect(asked.on, stored)
+    return Prepared(stored, on_ray.plan(asked.devices, asked.workers), asked, on_ray.RayWorker)
+
+
+def _gone_on(stored: StoredStudy, say: Say) -> StoredStudy:
+    """A stopped study goes on when somebody launches it."""
+    if stored.stopped is None:
+        return stored
+    say(f"study {stored.name!r} was stopped; it goes on")
+    return resume(stored, opened_by())

@@ -56,17 +56,8 @@ def measure(tree: Path) -> Rate:
     """One launch of the digits by the code in `tree`, into a new SQLite file."""
     with tempfile.TemporaryDirectory(prefix="trial-rate-") as folder:
         database = Path(folder) / "rate.db"
-        command = [
-            sys.executable,
-            "-m",
-            "affinity_search",
-            "launch",
-            "digits",
-            "--workers",
-            "2",
-            "--trials",
-            str(PLACES),
-        ]
+        module = "affinity_search" if (tree / "affinity_search").is_dir() else "search"  # until 0.1.0
+        command = [sys.executable, "-m", module, "launch", "digits", "--workers", "2", "--trials", str(PLACES)]
         command += ["--set", "pruner={kind='none'}", "--storage", f"sqlite:///{database}"]
         before = _cpu_s()
         # The tree's own packages go before the installed ones.

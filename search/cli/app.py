@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Annotated
 
 import typer
@@ -34,23 +35,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes. " + " ".join(f"{int(one)}: {one.meaning}" for one in Exit),
 )
-app.add_typer(studies.app, name="studies", cls=PlainGroup)
-for command in (
-    create.create,
-    launch.launch,
-    worker.worker,
-    status.status,
-    trials.trials,
-    stop.stop,
-    rename.rename,
-    delete.delete,
-    evaluate.evaluate,
-    export.export,
-    embed.embed,
-    dashboard.dashboard,
-    doctor.doctor,
-):
-    app.command(cls=PlainCommand)(command)
+# In the order of `--help`. A command is the function with its module's name.
+COMMANDS = (create, launch, worker, status, trials, stop, rename, delete, evaluate, export, embed, dashboard, doctor)
+
+
+def _examples(module: ModuleType) -> str:
+    return "\n\n".join(["Examples:", *module.EXAMPLES])
+
+
+app.add_typer(studies.app, name="studies", cls=PlainGroup, epilog=_examples(studies))
+for module in COMMANDS:
+    function = getattr(module, module.__name__.rpartition(".")[2])
+    app.command(cls=PlainCommand, epilog=_examples(module))(function)
 
 
 def _print_version(asked: bool) -> None:

@@ -15,6 +15,11 @@ from affinity_search.search.cli.options import (
 )
 from affinity_search.storage import DEFAULT_STORAGE
 
+EXAMPLES = (
+    "affinity-search create digits --trials 50",
+    "affinity-search create my-study.toml --name night --set training.epochs=40",
+)
+
 
 def create(
     study: StudySource,

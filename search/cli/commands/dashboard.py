@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from affinity_search.search.view.dashboard.serving import Access
 
 
+EXAMPLES = (
+    "affinity-search dashboard",
+    "affinity-search dashboard --host 0.0.0.0 --password-file password.txt",
+)
+
+
 def dashboard(
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; beyond loopback only with a password.")

@@ -10,6 +10,11 @@ from affinity_search.search.cli.options import Files, Storage, StudyName, is_at_
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage import DEFAULT_STORAGE
 
+EXAMPLES = (
+    "affinity-search delete digits",
+    "affinity-search delete digits --yes",
+)
+
 
 def delete(
     study: StudyName,

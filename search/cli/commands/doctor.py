@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from affinity_search.storage.study import StoredStudy
 
 
+EXAMPLES = (
+    "affinity-search doctor digits",
+    "affinity-search doctor digits --repair",
+)
+
+
 def doctor(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study to look into.")] = None,
     repair: Annotated[

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from affinity_search.search.experiments.embed import Embedded
 
 
+EXAMPLES = (
+    "affinity-search embed digits -o pictures",
+    "affinity-search embed digits --trial 7 -o pictures",
+)
+
+
 def embed(
     study: StudyName,
     trial: Annotated[

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from affinity_search.search.experiments.evaluate import Plan
     from affinity_search.storage.study import StoredStudy
 
+EXAMPLES = (
+    "affinity-search evaluate digits --seeds 5",
+    "affinity-search evaluate digits --seeds 5 --json",
+)
+
 ASKS_ABOVE = 100  # trainings
 MOST_SEEDS = 10_000
 

@@ -11,6 +11,11 @@ import typer
 from affinity_search.search.cli.options import Storage, home_path, say
 from affinity_search.storage import DEFAULT_STORAGE
 
+EXAMPLES = (
+    "affinity-search export digits -o best.json",
+    "affinity-search export digits --top 3",
+)
+
 
 def export(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a stored study.")] = None,

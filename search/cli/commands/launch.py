@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from affinity_search.storage.study import StoredStudy
 
 
+EXAMPLES = (
+    "affinity-search launch digits --workers 2",
+    "affinity-search launch my-study.toml --devices gpu --storage postgresql://me@server/studies",
+)
+
 UnlessStopped = Annotated[
     bool,
     typer.Option(

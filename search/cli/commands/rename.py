@@ -9,6 +9,11 @@ import typer
 from affinity_search.search.cli.options import Storage, StudyName, opened, say
 from affinity_search.storage import DEFAULT_STORAGE
 
+EXAMPLES = (
+    "affinity-search rename digits digits-narrow",
+    "affinity-search rename digits old --storage sqlite:///studies.db",
+)
+
 
 def rename(
     study: StudyName,

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from affinity_search.storage.study import StoredStudy
 
 
+EXAMPLES = (
+    "affinity-search status",
+    "affinity-search status digits --watch",
+)
+
+
 def status(
     study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study; all without.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until the places are used.")] = False,

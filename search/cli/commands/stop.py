@@ -10,6 +10,11 @@ import typer
 from affinity_search.search.cli.options import Storage, StudyName, say, stored_study
 from affinity_search.storage import DEFAULT_STORAGE
 
+EXAMPLES = (
+    "affinity-search stop digits",
+    "affinity-search stop digits --now",
+)
+
 
 def stop(
     study: StudyName,

@@ -13,6 +13,11 @@ from affinity_search.search.cli.plain import PlainCommand
 if TYPE_CHECKING:
     from affinity_search.studies.model.spec import StudySpec
 
+EXAMPLES = (
+    "affinity-search studies",
+    "affinity-search studies show mnist",
+)
+
 app = typer.Typer(help="List the bundled studies, or show one.", pretty_exceptions_enable=False)
 FEW_IMAGES = 20
 

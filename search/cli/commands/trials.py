@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from affinity_search.search.view.tables import Fitted
 
 
+EXAMPLES = (
+    "affinity-search trials digits",
+    "affinity-search trials digits --csv trials.csv",
+)
+
+
 def trials(
     study: StudyName,
     csv_file: Annotated[

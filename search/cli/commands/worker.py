@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from affinity_search.storage.study import StoredStudy
 
 # In the environment: how many processes before this one ran out of memory, without a trial in between.
+EXAMPLES = (
+    "affinity-search worker digits --device gpu:0",
+    "affinity-search worker digits --storage postgresql://me@server/studies --files /shared/files",
+)
+
 FAILED_BEFORE = "AFFINITY_SEARCH_MEMORY_FAILURES"
 
 

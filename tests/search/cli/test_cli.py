@@ -3,10 +3,12 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from conftest import Cli, Start
@@ -15,6 +17,7 @@ from sqlalchemy.engine import make_url
 from waiting import until
 
 from affinity_search.search.cli import main
+from affinity_search.search.cli.app import COMMANDS, studies
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.places.claims import Places
@@ -303,3 +306,14 @@ def test_fewer_trials_ask_on_a_terminal(
     assert "places are never taken away. Train the 4 free ones? [y/N]" in ran.err
     assert ran.code == code
     assert load_study(sqlite, "tiny").spec.trials == 4
+
+
+@pytest.mark.parametrize("module", [*COMMANDS, studies], ids=lambda module: module.__name__.rpartition(".")[2])
+def test_help_ends_with_two_examples_that_the_command_takes(cli: Cli, module: ModuleType) -> None:
+    command = module.__name__.rpartition(".")[2]
+    said = [line.strip() for line in cli(command, "--help").out.splitlines() if line.strip()]
+    assert said[-3:] == ["Examples:", *module.EXAMPLES]
+    for example in module.EXAMPLES:
+        program, *arguments = shlex.split(example)
+        assert (program, arguments[0]) == ("affinity-search", command)
+        cli(*arguments, "--help")  # an option that is not there would be refused first

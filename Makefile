@@ -57,6 +57,9 @@ lint: $(VENV)/.installed-test  ## ruff, mypy, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+rooms: $(VENV)/.installed-test  ## The house at a glance: rooms, who imports whom, how long functions and files are
+	$(BIN)/python -m benchmarks.rooms
+
 format: $(VENV)/.installed-test  ## Let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

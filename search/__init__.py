@@ -1,1 +1,1 @@
-"""How a study is run: commands, launcher, worker, objective, training, devices."""
+"""How a study is run: commands, launcher, worker, training, devices, and what people see of it."""

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from making import trained
 
 from affinity_search.storage.database.backend import Backend
@@ -27,6 +28,16 @@ def imported(path: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("floor", [path.parent for path in sorted(ROOT.glob("s*/**/__init__.py"))], ids=str)
+def test_a_floor_has_at_most_nine_rooms_and_each_says_what_it_is(floor: Path) -> None:
+    files = [path for path in floor.glob("*.py") if path.stem not in ("__init__", "__main__")]
+    rooms = files + [path / "__init__.py" for path in floor.iterdir() if (path / "__init__.py").exists()]
+    assert floor.name == "commands" or len(rooms) <= 9, "a command is a file, however many there are"
+    assert [
+        str(path) for path in [*rooms, floor / "__init__.py"] if not ast.get_docstring(ast.parse(path.read_text()))
+    ] == []
 
 
 def test_whatever_is_imported_is_declared() -> None:

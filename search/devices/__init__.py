@@ -1,4 +1,4 @@
-"""Devices, precision and compilation policy: nothing else imports TensorFlow, and this only inside functions.
+"""All hardware: devices, precision, compilation. Nothing else imports TensorFlow, and this only inside functions.
 
 Keras reads its backend when it is first imported, and TensorFlow fixes its
 threads when it first computes: call `configure` before anything imports keras.

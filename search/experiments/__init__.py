@@ -1,0 +1,1 @@
+"""Stored trials trained once more and judged."""

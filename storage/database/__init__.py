@@ -1,0 +1,1 @@
+"""From a URL to an open database, and all that leans on Optuna's inside."""

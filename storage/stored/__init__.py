@@ -1,0 +1,1 @@
+"""Stored studies: created, listed, renamed, stopped, deleted."""

@@ -1,0 +1,1 @@
+"""The Optuna trial of an attempt: proposed, recorded, read, with its artifacts."""

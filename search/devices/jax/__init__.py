@@ -1,0 +1,1 @@
+"""JAX as Keras' backend: its devices and its training steps."""

@@ -1,0 +1,1 @@
+"""TensorFlow as Keras' backend: its devices and its training steps."""

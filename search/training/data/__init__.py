@@ -1,0 +1,1 @@
+"""Images and labels of each data set, made imbalanced and divided."""

@@ -1,0 +1,1 @@
+"""What turns an image into features, and the layers for it."""

@@ -24,7 +24,7 @@ from typing import Any
 from affinity_search.search import devices
 from affinity_search.search.api.opening import Asked, open_storage_for, open_study
 from affinity_search.search.worker.setup import WorkerOptions, work
-from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.places.claims import Places
 from benchmarks.commands import machine
 
@@ -85,7 +85,7 @@ class Watch:
         self.anew = False
         self.trials: list[Start] = []
         self.traces = 0
-        claim, run, epoch, scale = Places.claim, Objective.run, fit.Trainer._fit, images.Scale.call
+        claim, run, epoch, scale = Places.claim, StudyTrainer.epochs, fit.Trainer._fit, images.Scale.call
 
         def claimed(places: Any, holder: Any) -> Any:
             self.trials.append(Start(time.perf_counter(), self.traces))
@@ -108,7 +108,7 @@ class Watch:
             self.traces += 1
             return scale(layer, given)
 
-        Places.claim, Objective.run = claimed, begun  # type: ignore[method-assign]
+        Places.claim, StudyTrainer.run = claimed, begun  # type: ignore[method-assign]
         fit.Trainer._fit, images.Scale.call = trained, call  # type: ignore[method-assign]
 
     def work(self, case: str, trials: int, data_dir: Path | None) -> list[Start]:

@@ -92,7 +92,7 @@ def measure(url: str, finished: int, overrides: list[str], minute: Minute, files
     backend.close()
     backend = open_backend(url, create=False)
     worker = worker_for(load_study(backend, STUDY).made_patient(Patience(print)))
-    worker.objective = minute  # type: ignore[assignment]
+    worker.trainer = minute  # type: ignore[assignment]
     worker.files = StudyFiles(files, worker.study.token)
     worker.album = Album(worker.files, CLASS_SIZES, _no_pictures)
     cost = _trials(worker, minute)

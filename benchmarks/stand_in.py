@@ -8,19 +8,19 @@ the lease is renewed as often as in a minute.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from fake_objective import FakeObjective
+from fake_objective import FakeTrainer
 from numpy.typing import NDArray
 
 from affinity_search.search.training import checkpoints
 from affinity_search.search.training.checkpoints import TrainingState
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 from affinity_search.search.training.metrics import Scores
-from affinity_search.search.training.results import EpochScore, TrainingResult
+from affinity_search.search.training.results import EpochScore
 from affinity_search.search.worker import checkpointing
 from affinity_search.studies.files import load
 
@@ -82,8 +82,8 @@ class Trial:
     renewals: int
 
 
-class Minute(FakeObjective):
-    """In place of the worker's Objective; each trial is better than all before it, so that none is pruned."""
+class Minute(FakeTrainer):
+    """In place of the worker's StudyTrainer; each trial is better than all before it, so that none is pruned."""
 
     def __init__(self, trial: Trial) -> None:
         self._trial = trial
@@ -101,16 +101,17 @@ class Minute(FakeObjective):
         """For the checkpointer so much time has passed."""
         self._clock.skipped_s += seconds
 
-    def run(self, *args: Any, keep: Callable[[TrainingState], None], **options: Any) -> TrainingResult:
-        trial, on_epoch = self._trial, args[2]
+    def epochs(self, *args: Any, **options: Any) -> Iterator[EpochScore]:
+        trial = self._trial
         self._trained += 1
-        done: list[EpochScore] = []
+        self.done = []
         for epoch in range(trial.epochs):
             self.skip(trial.seconds / trial.epochs)
             if epoch * trial.renewals // trial.epochs < (epoch + 1) * trial.renewals // trial.epochs:
                 self.renew()
             scores = replace(SCORES, macro_f1=1 - 1e-3 / (epoch + 1) / self._trained)
-            done.append(EpochScore(epoch, 0.5, scores, trial.seconds / trial.epochs, DIAGNOSTICS))
-            keep(TrainingState(tuple(done), self.copy()))
-            on_epoch(done[-1])
-        return TrainingResult(tuple(done))
+            self.done.append(EpochScore(epoch, 0.5, scores, trial.seconds / trial.epochs, DIAGNOSTICS))
+            yield self.done[-1]
+
+    def state(self) -> TrainingState:
+        return TrainingState(tuple(self.done), self.copy())

@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
@@ -29,14 +29,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from fake_objective import FakeObjective, fake_scores, install, replace_for_good
+from fake_objective import FakeTrainer, fake_scores, install, replace_for_good
 from making import make
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from postgres_server import Server, postgres_server
 
-from affinity_search.search.training.checkpoints import TrainingState
-from affinity_search.search.training.results import EpochScore, TrainingResult
+from affinity_search.search.training.results import EpochScore
 from affinity_search.search.worker.setup import WorkerOptions, work
 from affinity_search.storage.database.backend import open_backend
 from affinity_search.storage.study import load_study
@@ -114,24 +113,20 @@ def create_ours(run: Run) -> None:
 def work_ours(run: Run, meet: Meeting) -> None:
     """A process of ours: the real worker, with arithmetic for training."""
 
-    class Empty(FakeObjective):
+    class Empty(FakeTrainer):
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)
             meet()  # the worker is ready
 
-        def run(self, *args: Any, keep: Callable[[TrainingState], None], **options: Any) -> TrainingResult:
-            return report_all(args[2], keep)
+        def epochs(self, *args: Any, **options: Any) -> Iterator[EpochScore]:
+            self.done = []
+            for score in EPOCHS:
+                self.done.append(score)
+                yield score
 
     install(replace_for_good)
-    replace_for_good("affinity_search.search.worker.setup.Objective", Empty)
+    replace_for_good("affinity_search.search.worker.setup.StudyTrainer", Empty)
     work(load_study(open_backend(run.url, create=False), STUDY), WorkerOptions("cpu", files=Path(tempfile.mkdtemp())))
-
-
-def report_all(on_epoch: Callable[[EpochScore], None], keep: Callable[[TrainingState], None]) -> TrainingResult:
-    for epoch in range(REPORTS):
-        keep(TrainingState(EPOCHS[: epoch + 1], {}))
-        on_epoch(EPOCHS[epoch])
-    return TrainingResult(EPOCHS)
 
 
 SIDES = {"plain Optuna": (create_plain, work_plain), "affinity-search": (create_ours, work_ours)}

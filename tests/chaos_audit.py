@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.tables import SCORED, PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.study import StoredStudy, attributes
@@ -123,16 +123,16 @@ def _differing(study: StoredStudy, rows: list[dict[str, Any]], trials: dict[int,
     from affinity_search.search import devices
 
     devices.configure("cpu", 1)
-    objective = Objective(study.spec, study.settled_precision, None)
+    trainer = StudyTrainer(study.spec, study.settled_precision, None)
     space = study.spec.space
     wrong = []
     for row in rows:
         if row["state"] not in SCORED or row["trial"] not in trials:
             continue
         seed = trial_seed(study.spec.seed, row["number"])
-        again = objective.run(row["params"], seed, max_centers=space.max_centers if space else None)
+        again = list(trainer.epochs(row["params"], seed, max_centers=space.max_centers if space else None))
         told = dict(sorted(trials[row["trial"]].intermediate_values.items()))  # PostgreSQL gives rows in any order
-        best = list(accumulate((1.0 - epoch.scores.macro_f1 for epoch in again.epochs), min))[: len(told)]
+        best = list(accumulate((1.0 - epoch.scores.macro_f1 for epoch in again), min))[: len(told)]
         if row["value"] != best[-1] or list(told.values()) != best:
             wrong.append(
                 f"place {row['number']}: value {row['value']}, but a retraining gives {best[-1]}: {told} and {best}"

@@ -20,7 +20,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from affinity_search.search.devices.errors import DeviceError
 from affinity_search.search.training.checkpoints import TrainingState
 from affinity_search.search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
 from affinity_search.search.training.metrics import Scores
-from affinity_search.search.training.results import EpochScore, TrainingResult
+from affinity_search.search.training.results import EpochScore
 
 N_CLASSES = 10
 
@@ -46,11 +46,12 @@ def fake_macro_f1(params: dict[str, float | int], seed: int, epoch: int) -> floa
     return random.Random(f"{sorted(params.items())}/{seed}").random() * (epoch + 1) / (epoch + 2)
 
 
-class FakeObjective:
-    """In place of affinity_search.search.worker.study_trainer.Objective."""
+class FakeTrainer:
+    """In place of affinity_search.search.worker.study_trainer.StudyTrainer."""
 
     def __init__(self, spec: Any, precision: str, data_dir: Path | None, *, seen: Any = None) -> None:
-        self.epochs = spec.training.epochs
+        self.n_epochs = spec.training.epochs
+        self.done: list[EpochScore] = []
         self.class_sizes = (1,) * N_CLASSES
         self.note = None
         self.test_is_open = False
@@ -58,37 +59,34 @@ class FakeObjective:
         self.epoch_share = 0.0
         self.last: tuple[dict[str, float | int], int] | None = None
 
-    def run(
+    def epochs(
         self,
         params: dict[str, float | int],
         seed: int,
-        on_epoch: Callable[[Any], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
         *,
+        should_stop: Callable[[], bool] | None = None,
         max_centers: int | None = None,
-        restore_best: bool = False,
         resume: TrainingState | None = None,
-        keep: Callable[[TrainingState], None] | None = None,
-    ) -> TrainingResult:
+    ) -> Iterator[EpochScore]:
         self.last = (params, seed)
         self._misbehave(seed)
-        done: list[EpochScore] = []
-        for epoch in range(self.epochs):
-            resumed = resume is not None and epoch < len(resume.epochs)
-            if epoch == 1 and not resumed:
+        self.done = list(resume.epochs) if resume else []
+        resumed = len(self.done)
+        for epoch in range(self.n_epochs):
+            if epoch == 1 and epoch >= resumed:
                 self._wait_at_gate(should_stop)
                 self._get_stuck()
             if should_stop and should_stop():
                 raise TrainingInterrupted("asked to stop")
-            if resume and resumed:
-                done.append(resume.epochs[epoch])
-            else:
-                done.append(EpochScore(epoch, 0.5, fake_scores(fake_macro_f1(params, seed, epoch)), 0.001))
-                if keep:
-                    keep(TrainingState(tuple(done), {}))
-            if on_epoch:
-                on_epoch(done[-1])
-        return TrainingResult(tuple(done))
+            if epoch >= resumed:
+                self.done.append(EpochScore(epoch, 0.5, fake_scores(fake_macro_f1(params, seed, epoch)), 0.001))
+            yield self.done[epoch]
+
+    def state(self) -> TrainingState:
+        return TrainingState(tuple(self.done), {})
+
+    def go_back(self, state: TrainingState) -> None:
+        self.done = list(state.epochs)
 
     def open_test(self) -> None:
         self.test_is_open = True
@@ -146,8 +144,8 @@ class FakeReporter:
 
 def install(replace: Callable[[str, object], None]) -> None:
     """Put the fakes in their places; `replace` is monkeypatch.setattr, or `replace_for_good`."""
-    replace("affinity_search.search.worker.setup.Objective", FakeObjective)
-    replace("affinity_search.search.experiments.evaluate.Objective", FakeObjective)
+    replace("affinity_search.search.worker.setup.StudyTrainer", FakeTrainer)
+    replace("affinity_search.search.experiments.evaluate.StudyTrainer", FakeTrainer)
     replace("affinity_search.search.devices.configure", fake_configure)
     replace("affinity_search.search.view.publishing.Reporter", FakeReporter)
 

@@ -6,18 +6,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fake_objective import FakeObjective, fake_scores
+from fake_objective import FakeTrainer, fake_scores
 from sqlalchemy import update
 
 from affinity_search.search.api.opening import Asked
 from affinity_search.search.api.opening import open_study as open_asked
 from affinity_search.search.training.results import EpochScore
+from affinity_search.search.view.pictures import Album
 from affinity_search.search.worker.attempt import Attempt
 from affinity_search.search.worker.loop import Current, Worker
 from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.files import StudyFiles, default_root
-from affinity_search.storage.places.claims import Holder, Places
+from affinity_search.storage.places.claims import Claim, Holder, Places
 from affinity_search.storage.study import StoredStudy
 
 TESTS = Path(__file__).parent
@@ -49,11 +50,17 @@ def holder(worker: str | None = None) -> Holder:
     return Holder(worker or f"here-{next(_workers)}", "this-host", 1, "cpu, 1 thread")
 
 
+def attempt_at(study: StoredStudy, claim: Claim, by: Holder, album: Album | None = None, **versions: str) -> Attempt:
+    """Begun as a worker begins it."""
+    files = StudyFiles(default_root(study.backend.url), study.token)
+    return Attempt(study, claim, by, versions, files, print, album)
+
+
 def worker_for(study: StoredStudy, worker: str | None = None, card: str | None = None) -> Worker:
     """The real worker around the fake objective; on a GPU if it has a `card`."""
-    objective: Any = FakeObjective(study.spec, "float32", None)
+    trainer: Any = FakeTrainer(study.spec, "float32", None)
     files = StudyFiles(default_root(study.backend.url), study.token)
-    return Worker(study, holder(worker), objective, Places.of(study), {"python": "3"}, files, Current(), card=card)
+    return Worker(study, holder(worker), trainer, Places.of(study), {"python": "3"}, files, Current(), card=card)
 
 
 def train(study: StoredStudy, most: int | None = None) -> int:

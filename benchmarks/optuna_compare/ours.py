@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import optuna
-from fake_objective import FakeObjective, install, replace_for_good
+from fake_objective import FakeTrainer, install, replace_for_good
 from making import make
 from optuna.trial import TrialState
 from waiting import until
@@ -17,7 +17,7 @@ from waiting import until
 import affinity_search.search.cli.commands.worker
 import affinity_search.search.worker.setup  # noqa: F401 - for the fork server, which imports what every worker needs
 from affinity_search.search.cli import main
-from affinity_search.search.training.results import TrainingResult
+from affinity_search.search.training.results import EpochScore
 from affinity_search.storage.database.backend import open_backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
@@ -51,7 +51,7 @@ def work(conditions: Conditions, worker: str) -> None:
         os.environ["FAKE_GATE"] = str(conditions.gate)
     os.environ["AFFINITY_SEARCH_STORAGE"] = conditions.url
     install(replace_for_good)
-    replace_for_good("affinity_search.search.worker.setup.Objective", _paced(conditions))
+    replace_for_good("affinity_search.search.worker.setup.StudyTrainer", _paced(conditions))
     lease = [] if conditions.grace_s is None else ["--lease-s", str(conditions.grace_s)]
     sys.argv = ["affinity-search", "worker", STUDY, "--device", "cpu", "--worker-id", worker, *lease]
     meet_others()
@@ -94,19 +94,14 @@ def _count(conditions: Conditions, state: PlaceState) -> int:
     return len(rows)
 
 
-def _paced(conditions: Conditions) -> type[FakeObjective]:
-    class PacedObjective(FakeObjective):
+def _paced(conditions: Conditions) -> type[FakeTrainer]:
+    class PacedObjective(FakeTrainer):
         """Takes its time between two reports, as a training does."""
 
-        def run(
-            self, params: dict[str, float | int], seed: int, on_epoch: Callable[[Any], None], *stop: Any, **options: Any
-        ) -> TrainingResult:
+        def epochs(self, params: dict[str, float | int], seed: int, **options: Any) -> Iterator[EpochScore]:
             pace_s = plain.begin(conditions, seed)
-
-            def slowly(epoch: Any) -> None:
+            for score in super().epochs(params, seed, **options):
                 time.sleep(pace_s)
-                on_epoch(epoch)
-
-            return super().run(params, seed, slowly, *stop, **options)
+                yield score
 
     return PacedObjective

@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from affinity_search.search.worker.images import StudyImages
 from affinity_search.search.worker.loop import say
 from affinity_search.search.worker.setup import WorkerOptions
-from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.results.export import best_trials
 from affinity_search.storage.study import StoredStudy, attributes
@@ -52,15 +52,14 @@ def embed(
 
     devices.configure(options.device, options.threads)
     images = StudyImages(study, options.data_dir, say, settles=False)
-    objective = Objective(study.spec, study.settled_precision, images.folder, embedding=width, seen=images)
+    trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, embedding=width, seen=images)
     kept: list[Features] = []
-
-    def after_epoch(score: EpochScore) -> None:
-        kept.append(objective.features())
+    scores: list[float] = []
+    for score in trainer.epochs(params, seed, max_centers=study.spec.max_centers):
+        kept.append(trainer.features())
+        scores.append(score.scores.macro_f1)
         on_epoch(score)
-
-    result = objective.run(params, seed, after_epoch, max_centers=study.spec.max_centers)
-    return Embedded(number, params, kept, [epoch.scores.macro_f1 for epoch in result.epochs])
+    return Embedded(number, params, kept, scores)
 
 
 def chosen(study: StoredStudy, number: int | None) -> int:

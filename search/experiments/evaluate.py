@@ -12,7 +12,7 @@ from affinity_search.search.view.publishing import write_note
 from affinity_search.search.worker.images import StudyImages
 from affinity_search.search.worker.loop import epoch_text, say
 from affinity_search.search.worker.setup import WorkerOptions
-from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.failures import first_line
 from affinity_search.storage.results.evaluations import latest_test, record_opening, record_scores, stored_scores
 from affinity_search.storage.results.export import best_trials
@@ -22,7 +22,8 @@ from affinity_search.studies.seeds import evaluation_seed
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from affinity_search.search.training.fit import EpochScore
+    from affinity_search.search.training.results import EpochScore
+    from affinity_search.studies.model.parameters import Params
 
 
 @dataclass(frozen=True)
@@ -87,13 +88,11 @@ def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) ->
     devices.configure(options.device, options.threads)
     # Without the training images nothing can be evaluated, and then nothing is opened.
     images = StudyImages(study, options.data_dir, say)
-    objective = Objective(study.spec, study.settled_precision, images.folder, seen=images)
+    trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, seen=images)
     count = itertools.count(1)
     for trial, row in planned.chosen:
         if seeds := planned.missing[trial.number]:
-            _evaluate(
-                study, objective, trial.number, row["params"], seeds, lambda: f"{next(count)}/{planned.trainings}"
-            )
+            _evaluate(study, trainer, trial.number, row["params"], seeds, lambda: f"{next(count)}/{planned.trainings}")
     try:
         write_note(study)
     except Exception as error:  # the scores are stored, and are worth more than the note
@@ -102,35 +101,36 @@ def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) ->
 
 def _evaluate(
     study: StoredStudy,
-    objective: Objective,
+    trainer: StudyTrainer,
     trial: int,
-    params: dict[str, float | int],
+    params: Params,
     seeds: list[int],
     number: Callable[[], str],
 ) -> None:
     record = record_opening(study, trial, seeds)
-    objective.open_test()
+    trainer.open_test()
     scores: list[dict[str, Any]] = []
     for seed in seeds:
-        scores.append(_score(study, objective, params, seed, f"{number()}: trial {trial}, seed {seed}"))
+        scores.append(_score(study, trainer, params, seed, f"{number()}: trial {trial}, seed {seed}"))
         record_scores(study, record, scores)  # after each: the next call goes on where this one is interrupted
 
 
-def _score(
-    study: StoredStudy, objective: Objective, params: dict[str, float | int], seed: int, what: str
-) -> dict[str, Any]:
-    protocol = study.spec.protocol
-    result = objective.run(
-        params,
-        seed,
-        _seldom(lambda score: say(f"{what}, {epoch_text(score, study.spec.training.epochs, protocol)}")),
-        # The search's own room for centres, so that a retraining rounds as the search did.
-        max_centers=study.spec.max_centers,
-        restore_best=True,
-    )
-    score = objective.score_test() | {"best_epoch": result.best.number}
-    say(f"{what}: macro F1 {score['macro_f1']:.4f} on the test set ({protocol}), epoch {result.best.number}")
-    return score
+def _score(study: StoredStudy, trainer: StudyTrainer, params: Params, seed: int, what: str) -> dict[str, Any]:
+    from affinity_search.search.training.results import best_epoch
+
+    protocol, epochs = study.spec.protocol, study.spec.training.epochs
+    tell = _seldom(lambda score: say(f"{what}, {epoch_text(score, epochs, protocol)}"))
+    done: list[EpochScore] = []
+    # The search's own room for centres, so that a retraining rounds as the search did.
+    for score in trainer.epochs(params, seed, max_centers=study.spec.max_centers):
+        done.append(score)
+        if best_epoch(done) is score:
+            best = trainer.state()
+        tell(score)
+    trainer.go_back(best)
+    tested = trainer.score_test() | {"best_epoch": best_epoch(done).number}
+    say(f"{what}: macro F1 {tested['macro_f1']:.4f} on the test set ({protocol}), epoch {tested['best_epoch']}")
+    return tested
 
 
 def _seldom(tell: Callable[[EpochScore], None], every_s: float = 10.0) -> Callable[[EpochScore], None]:

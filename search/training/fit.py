@@ -30,7 +30,6 @@ from affinity_search.search.training.results import (
     EpochScore,
     TrainingConfig,
     TrainingResult,
-    best_epoch,
 )
 from affinity_search.search.training.schedule import (
     Pace,
@@ -43,16 +42,14 @@ from affinity_search.search.training.schedule import (
 
 __all__ = ["AffinityParams", "EpochScore", "Trainer", "TrainingConfig", "TrainingResult", "TrainingState"]
 
-OnEpoch = Callable[[EpochScore], None]
 ShouldStop = Callable[[], bool]
-Keep = Callable[[TrainingState], None]
 
 # Images scored in one step: large enough for speed, small enough for the memory of any device.
 EVALUATION_BATCH = 1000
 
 
 class Trainer:
-    """A network with its data on the device, built and compiled once, trained from scratch by every `run`.
+    """A network with its data on the device, built and compiled once, trained from scratch by every run.
 
     A run's result depends on its parameters and seed alone, bit for bit, not on earlier runs.
     """
@@ -94,6 +91,7 @@ class Trainer:
         self._classes = devices.predictor(classes)
         self._pace = Pace()
         self._features: devices.Predictor | None = None
+        self._done: list[EpochScore] = []  # of the present run
         self.epoch_share = 0.0  # of the present epoch, from 0 to 1
 
     def _compile(self) -> None:
@@ -103,53 +101,54 @@ class Trainer:
         self._model.compile(optimizer=optimizer, loss=loss, jit_compile=False)  # `devices` compiles the steps
         optimizer.build(self._model.trainable_variables)
 
+    def epochs(
+        self,
+        params: AffinityParams | None,
+        seed: int,
+        *,
+        should_stop: ShouldStop | None = None,
+        resume: TrainingState | None = None,
+    ) -> Iterator[EpochScore]:
+        """Train from scratch, or from `resume` on, and yield each epoch's score; those of `resume` come first.
+
+        Whoever leaves the loop early ends the training. The affinity head needs `params`, the softmax head takes None.
+        `should_stop` is asked after every call of the compiled steps, about once a second.
+        Raises TrainingInterrupted if `should_stop` says so, DivergedError at a NaN or infinite epoch loss,
+        OutOfMemoryError, CheckpointError (before the first epoch) if `resume` is of another network, and ValueError if
+        the parameters do not fit the head.
+        """
+        with _memory_watched():
+            self._begin(params, seed)
+            self._done = []
+            if resume is not None:
+                self.go_back(resume)
+            yield from tuple(self._done)
+            for epoch in range(len(self._done), self._training.epochs):
+                self._done.append(self._epoch(epoch, seed, should_stop))
+                yield self._done[-1]
+
     def run(
         self,
         params: AffinityParams | None,
         seed: int,
-        on_epoch: OnEpoch | None = None,
-        should_stop: ShouldStop | None = None,
-        restore_best: bool = False,
         *,
+        should_stop: ShouldStop | None = None,
         resume: TrainingState | None = None,
-        keep: Keep | None = None,
     ) -> TrainingResult:
-        """Train from scratch, or from `resume` on; the affinity head needs `params`, the softmax head takes None.
+        """All of `epochs` at once."""
+        return TrainingResult(tuple(self.epochs(params, seed, should_stop=should_stop, resume=resume)))
 
-        `on_epoch` is called for each epoch, those of `resume` first, and whatever it raises passes through; before it
-        `keep` is given the state to go on from. `should_stop` is asked after every call, about once a second. With
-        `restore_best` the weights of the best epoch are left in place, else those of the last; it cannot be had with
-        `resume`.
-        Raises TrainingInterrupted if `should_stop` says so, DivergedError at a NaN or infinite epoch loss,
-        OutOfMemoryError, CheckpointError (before any call) if `resume` is of another network, and ValueError if the
-        parameters do not fit the head.
-        """
-        if restore_best and resume:
-            raise ValueError("restore_best cannot be had with resume: the weights of the best epoch may be gone")
-        with _memory_watched():
-            self._begin(params, seed)
-            done: list[EpochScore] = []
-            if resume is not None:
-                self._restore(resume)
-                for score_ in resume.epochs:
-                    done.append(score_)
-                    if on_epoch is not None:
-                        on_epoch(score_)
-            best: list[Any] = []
-            for epoch in range(len(done), self._training.epochs):
-                done.append(self._epoch(epoch, seed, should_stop))
-                if keep is not None:
-                    keep(TrainingState(tuple(done), self._variables()))
-                if restore_best and best_epoch(done) is done[-1]:
-                    best = list(self._variables().values())
-                if on_epoch is not None:
-                    on_epoch(done[-1])
-            for variable, value in zip(trainable_state(self._model), best, strict=True) if best else ():
-                variable.assign(value)
-        return TrainingResult(tuple(done))
+    def state(self) -> TrainingState:
+        """Where the run stands after its last epoch. Variables are copied on the device: few ever leave it."""
+        return TrainingState(tuple(self._done), self._variables())
+
+    def go_back(self, state: TrainingState) -> None:
+        """Put weights, optimiser and random state back. Raises CheckpointError if they are of another network."""
+        self._restore(state)
+        self._done = list(state.epochs)
 
     def _variables(self) -> dict[str, Any]:
-        """Copies of all that makes up the state of training, by path: on the device, for few of them ever leave it."""
+        """Copies of all that makes up the state of training, by path."""
         return {variable.path: ops.copy(variable) for variable in trainable_state(self._model)}
 
     def _restore(self, state: TrainingState) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -15,21 +17,22 @@ from affinity_search.search.training.results import best_epoch
 from affinity_search.search.view.pictures import Album, new_key, pictures_of
 from affinity_search.search.view.terminal import params_text
 from affinity_search.search.worker.checkpointing import Checkpointer
-from affinity_search.search.worker.score_queue import Report, Reports
-from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.search.worker.study_trainer import StudyTrainer
+from affinity_search.storage.database.failures import first_line
 from affinity_search.storage.database.patience import at_once, is_transient
 from affinity_search.storage.database.tables import Cause, PlaceState
-from affinity_search.storage.errors import LostPlaceError
+from affinity_search.storage.errors import LostPlaceError, StorageGoneError
+from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Claim, Holder, Places
 from affinity_search.storage.places.recovery import end_trial
-from affinity_search.storage.study import DIAGNOSTICS, FIRST_EPOCH, SCORES, StoredStudy
+from affinity_search.storage.study import DIAGNOSTICS, FIRST_EPOCH, SCORES, StoredStudy, attributes
 from affinity_search.storage.trials.proposing import ask
 from affinity_search.storage.trials.record import TrialRecord
 from affinity_search.studies.seeds import trial_seed
 
 if TYPE_CHECKING:
     from affinity_search.search.training.checkpoints import TrainingState
-    from affinity_search.search.training.fit import EpochScore, TrainingResult
+    from affinity_search.search.training.fit import EpochScore
 
 
 TELL_SHARE_EVERY_S = 10.0
@@ -43,10 +46,23 @@ class Attempt:
     """
 
     def __init__(
-        self, study: StoredStudy, claim: Claim, holder: Holder, versions: dict[str, str], album: Album | None = None
+        self,
+        study: StoredStudy,
+        claim: Claim,
+        holder: Holder,
+        versions: dict[str, str],
+        files: StudyFiles,
+        say: Callable[[str], None],
+        album: Album | None = None,
     ) -> None:
-        """`album` keeps what the trial's pictures are drawn from."""
+        """`album` keeps what the trial's pictures are drawn from.
+
+        Raises:
+            LostPlaceError: somebody else holds the place by now.
+        """
         self.study = study
+        self._say = say
+        self._files = files
         self._album = album
         self._key = new_key()
         self.claim = claim
@@ -57,11 +73,13 @@ class Attempt:
         patience = study.backend.patience
         self._reports = Reports(self._report, patience.limit_s if patience else None)
         self._resumed = 0  # epochs that an earlier attempt has trained
-        self._ending = threading.RLock()  # taken by the thread that ends the attempt, and never given back
+        self._ending = threading.Lock()  # taken by the thread that ends the attempt, and never given back
+        self._ended: tuple[int, str] | None = None  # which thread did, and how
         self._started = time.monotonic()
         self._tell_share_at = self._started + TELL_SHARE_EVERY_S
         trial_id, self.params = ask(study, claim, self.seed, holder, versions, self._key, pictures_of(study.spec))
         self.record = TrialRecord(study, trial_id)
+        self._checkpoint = Checkpointer(files.checkpoint(claim.number), self._identity, say)
         self._begin()
 
     @property
@@ -75,7 +93,7 @@ class Attempt:
         return self._scores
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         """What a checkpoint must agree in: everything that decides how training goes on."""
         return {
             "fingerprint": self.study.fingerprint,
@@ -118,41 +136,58 @@ class Attempt:
 
     def train(
         self,
-        objective: Objective,
+        trainer: StudyTrainer,
         should_stop: Callable[[], bool],
         on_epoch: Callable[[EpochScore], None] = lambda score: None,
-        checkpoint: Checkpointer | None = None,
-    ) -> TrainingResult:
-        """Train the place's parameters with its seed, reporting every epoch; from the checkpoint on if it has any.
+    ) -> None:
+        """Train the place's parameters with its seed, reporting every epoch; from its checkpoint on if there is one.
+
+        `on_epoch` is called for each epoch that is trained now.
 
         Raises:
-            optuna.TrialPruned, DivergedError, TrainingInterrupted: as `report` and `Objective.run`.
+            optuna.TrialPruned, DivergedError, TrainingInterrupted: as `report` and `Trainer.epochs`.
         """
         from affinity_search.search.training.errors import CheckpointError
 
-        def after_epoch(score: EpochScore) -> None:
+        self._tell_of_missing_checkpoint()
+        try:
+            self._train_from(self._checkpoint.load(), trainer, should_stop, on_epoch)
+        except CheckpointError as error:  # before its first epoch
+            self._checkpoint.refuse(error)
+            self._train_from(None, trainer, should_stop, on_epoch)
+
+    def _train_from(
+        self,
+        state: TrainingState | None,
+        trainer: StudyTrainer,
+        should_stop: Callable[[], bool],
+        on_epoch: Callable[[EpochScore], None],
+    ) -> None:
+        before, self._resumed = self._resumed, len(state.epochs) if state else 0
+        if self._resumed != before:
+            self.record.describe(resumed_epochs=self._resumed)
+        room = self.study.spec.max_centers
+        for score in trainer.epochs(self.params, self.seed, should_stop=should_stop, max_centers=room, resume=state):
             if score.epoch >= self._resumed:
+                self._checkpoint.keep(trainer.state())
                 on_epoch(score)
             self.report(score)
 
-        resume = checkpoint.load() if checkpoint else None
-        keep = checkpoint.keep if checkpoint else None
-
-        def run(state: TrainingState | None) -> TrainingResult:
-            before, self._resumed = self._resumed, len(state.epochs) if state else 0
-            if self._resumed != before:
-                self.record.describe(resumed_epochs=self._resumed)
-            room = self.study.spec.max_centers
-            return objective.run(
-                self.params, self.seed, after_epoch, should_stop, max_centers=room, resume=state, keep=keep
+    def _tell_of_missing_checkpoint(self) -> None:
+        """An earlier attempt's epochs are lost if its worker had another folder."""
+        if self.claim.params is None or self._checkpoint.path.exists():
+            return
+        earlier = [trial for trial in self.study.attempts_at(self.claim.number) if trial.intermediate_values]
+        if earlier:
+            reached, who = len(earlier[-1].intermediate_values), attributes(earlier[-1]).get("worker", "its worker")
+            self._say(
+                f"place {self.claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
+                f"no checkpoint {self._checkpoint.path}; machines that share --files go on with each other's"
             )
 
-        try:
-            return run(resume)
-        except CheckpointError as error:  # before its first epoch
-            assert checkpoint is not None
-            checkpoint.refuse(error)
-            return run(None)
+    def save(self) -> None:
+        """Write the last finished epoch, for whoever takes the place up."""
+        self._checkpoint.write()
 
     def complete(self) -> None:
         """End with 1 − macro F1 of the best epoch."""
@@ -163,29 +198,33 @@ class Attempt:
         self._finish(PlaceState.PRUNED, TrialState.PRUNED)
 
     def _finish(self, place: PlaceState, trial: TrialState) -> None:
-        self._ending.acquire()
+        self._end(place)
         self._describe_scores()
         self._keep_history()
         self._places.finish(self.claim, place, value=self._best)
         self.record.end(trial, self._best)
+        self._files.drop_checkpoint(self.claim.number)
 
     def fail(self, cause: str, reason: str) -> None:
         """End without a value; the place is used up."""
-        self._ending.acquire()
+        self._end(cause)
         self._describe_failure(cause, reason)
         self._keep_history()
         self._places.finish(self.claim, PlaceState.SPENT, cause=cause, reason=reason)
         self.record.end(TrialState.FAIL)
+        self._files.drop_checkpoint(self.claim.number)
 
     def retry_later(self, cause: str, reason: str, *, last: bool = False, card: str | None = None) -> bool:
         """End this attempt; the place is free again unless that was the last one. Returns whether it is used up.
 
         `card` is the GPU that had a part in it, for `failed_before`.
         """
-        self._ending.acquire()
+        self._end(cause)
         self._describe_failure(cause, reason, **({"card": card} if card else {}))
         state = self._places.fail_attempt(self.claim, cause, reason, last=last)
         self.record.end(TrialState.FAIL)
+        if state == PlaceState.SPENT:
+            self._files.drop_checkpoint(self.claim.number)
         return state == PlaceState.SPENT
 
     def failed_before(self, cause: str, *, beside: str | None = None) -> bool:
@@ -200,13 +239,29 @@ class Attempt:
 
         Raises the database's error if that is away: the place then comes back when its lease ends.
         """
-        self._ending.acquire()
+        self._end(Cause.PREEMPTED)
         self._give_back(reason)
 
     def abandon(self, reason: str) -> None:
         """As `give_back`, from another thread than the one that trains; nothing if that one is ending it already."""
-        if self._ending.acquire(blocking=False):
+        if self._end(Cause.PREEMPTED, wait=False):
+            self._checkpoint.write()
             self._give_back(reason)
+
+    def _end(self, how: str, *, wait: bool = True) -> bool:
+        """Before anything of an end is written. False if another thread ends the attempt and this one does not wait.
+
+        Who waits waits for ever: the other thread ends the process.
+
+        Raises:
+            RuntimeError: this thread has ended it already.
+        """
+        if self._ended and self._ended[0] == threading.get_ident():
+            raise RuntimeError(f"trial {self.number} has ended ({self._ended[1]}) and cannot end again ({how})")
+        if not self._ending.acquire(blocking=wait):
+            return False
+        self._ended = threading.get_ident(), how
+        return True
 
     def _give_back(self, reason: str) -> None:
         with at_once():
@@ -255,3 +310,64 @@ class Attempt:
                 }
             }
         )
+
+
+FIRST_PAUSE_S = 0.5
+LONGEST_PAUSE_S = 15.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What Optuna is told after an epoch, counted from 0 as its steps are: the best 1 − macro F1 so far."""
+
+    epoch: int
+    value: float
+
+
+class Reports:
+    """Training never waits for the storage: what cannot be sent waits, and is tried again in pauses that grow."""
+
+    def __init__(self, send: Callable[[Report], None], limit_s: float | None) -> None:
+        """`send` reports one epoch; `limit_s` is how long an outage may last, None for ever."""
+        self._send = send
+        self._limit_s = limit_s
+        self._waiting: deque[Report] = deque()
+        self._away_since: float | None = None
+        self._next_try = float("-inf")
+        self._pause_s = FIRST_PAUSE_S
+
+    def add(self, report: Report, then: Callable[[], bool]) -> bool:
+        """Report it and those that wait, and ask `then`; False while the storage is away.
+
+        Raises:
+            StorageGoneError: it has been away for longer than the limit.
+        """
+        self._waiting.append(report)
+        if time.monotonic() < self._next_try:
+            return False
+        try:
+            with at_once():
+                self.flush()
+                answer = then()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            self._wait(error)
+            return False
+        self._away_since, self._pause_s = None, FIRST_PAUSE_S
+        return answer
+
+    def flush(self) -> None:
+        """Send all that wait, in their order."""
+        while self._waiting:
+            self._send(self._waiting[0])
+            self._waiting.popleft()
+
+    def _wait(self, error: Exception) -> None:
+        now = time.monotonic()
+        self._away_since = now if self._away_since is None else self._away_since
+        away_s = now - self._away_since
+        if self._limit_s is not None and away_s > self._limit_s:
+            raise StorageGoneError.after(away_s, first_line(error)) from error
+        self._next_try = now + self._pause_s
+        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

@@ -18,9 +18,8 @@ from affinity_search.search.training.results import best_epoch
 from affinity_search.search.view.pictures import Album
 from affinity_search.search.view.terminal import plural
 from affinity_search.search.worker.attempt import Attempt
-from affinity_search.search.worker.checkpointing import Checkpointer
 from affinity_search.search.worker.exits import Exit
-from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.patience import is_transient
 from affinity_search.storage.database.runtime import leave_what_is_here
 from affinity_search.storage.database.tables import Cause
@@ -28,13 +27,13 @@ from affinity_search.storage.errors import LostPlaceError, StorageGoneError, Van
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Claim, Holder, Places
 from affinity_search.storage.places.leases import LeaseKeeper
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
 
 # After these nobody takes the place up again.
 ENDS = (optuna.TrialPruned, DivergedError)
 
 if TYPE_CHECKING:
-    from affinity_search.search.training.fit import EpochScore, TrainingResult
+    from affinity_search.search.training.results import EpochScore
 
 
 FIRST_STEP = "first training step"  # benchmarks/start.py looks for it
@@ -50,13 +49,10 @@ class Current:
     """What a worker is at just now, for the thread that ends it when its main thread does not answer."""
 
     attempt: Attempt | None = None
-    checkpoint: Checkpointer | None = None
 
     def abandon(self) -> None:
         """Save the last finished epoch and give the place back."""
         if self.attempt is not None:
-            if self.checkpoint is not None:
-                self.checkpoint.write()
             try:
                 self.attempt.abandon(GIVEN_BACK)
             except VanishedError as error:
@@ -73,7 +69,7 @@ class Worker:
 
     study: StoredStudy
     holder: Holder
-    objective: Objective
+    trainer: StudyTrainer
     places: Places
     versions: dict[str, str]
     files: StudyFiles
@@ -88,25 +84,22 @@ class Worker:
         self.study = self.study.refreshed()  # others may have widened the space or changed the sampler
         with LeaseKeeper(self.places, claim) as keeper:
             try:
-                attempt = Attempt(self.study, claim, self.holder, self.versions, self.album)
+                attempt = Attempt(self.study, claim, self.holder, self.versions, self.files, say, self.album)
             except LostPlaceError as error:
                 say(str(error))
                 return False
             say(f"trial {attempt.number} (place {claim.number}) begins: {_shown(attempt.params)}")
-            self.current.checkpoint = checkpoint = self._checkpoint(attempt)
             self.current.attempt = attempt
             try:
                 outcome = self._train(
                     attempt,
-                    checkpoint,
                     lambda: self._stepped(attempt) or keeper.lost or attempt.study.backend.vanished or should_stop(),
                 )
-                unfinished = isinstance(outcome, Exception) and not isinstance(outcome, ENDS)
-                if unfinished and not keeper.lost:  # a lost place's file is its new holder's
-                    checkpoint.write()
-                used = self._conclude(attempt, outcome)
+                if outcome is not None and not isinstance(outcome, ENDS) and not keeper.lost:
+                    attempt.save()  # a lost place's file is its new holder's
+                return self._conclude(attempt, outcome)
             except StorageGoneError:
-                checkpoint.write()
+                attempt.save()
                 raise
             except LostPlaceError as error:
                 attempt.drop()
@@ -114,55 +107,38 @@ class Worker:
                 return False
             finally:
                 self.current.attempt = None
-        if used:
-            self.files.drop_checkpoint(claim.number)
-        return used
 
     def _stepped(self, attempt: Attempt) -> bool:
         """Training asks after every step whether to stop: the first time, how long the start took is told."""
-        attempt.tell_share(self.objective.epoch_share)
+        attempt.tell_share(self.trainer.epoch_share)
         if not self.has_stepped:
             self.has_stepped = True
             leave_what_is_here()
             say(f"{FIRST_STEP} {time.time() - psutil.Process().create_time():.1f} s after this process began")
         return False
 
-    def _checkpoint(self, attempt: Attempt) -> Checkpointer:
-        claim = attempt.claim
-        checkpoint = Checkpointer(self.files.checkpoint(claim.number), attempt.identity, say)
-        if claim.params is not None and not checkpoint.path.exists():
-            earlier = [trial for trial in self.study.attempts_at(claim.number) if trial.intermediate_values]
-            if earlier:
-                reached, who = len(earlier[-1].intermediate_values), attributes(earlier[-1]).get("worker", "its worker")
-                say(
-                    f"place {claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
-                    f"no checkpoint {checkpoint.path}; machines that share --files go on with each other's"
-                )
-        return checkpoint
-
-    def _train(
-        self, attempt: Attempt, checkpoint: Checkpointer, should_stop: Callable[[], bool]
-    ) -> TrainingResult | Exception:
-        """What came of it; the reactions are `_conclude`'s, whose own errors are no errors of the training."""
+    def _train(self, attempt: Attempt, should_stop: Callable[[], bool]) -> Exception | None:
+        """What kept it from its end. `_conclude` reacts to it; its own errors are no errors of the training."""
 
         def show(score: EpochScore) -> None:
             spec = self.study.spec
             say(f"trial {attempt.number} " + epoch_text(score, spec.training.epochs, spec.protocol))
 
         try:
-            return attempt.train(self.objective, should_stop, show, checkpoint)
+            attempt.train(self.trainer, should_stop, show)
         except LostPlaceError:
             raise
         except Exception as error:
             return error
+        return None
 
-    def _conclude(self, attempt: Attempt, outcome: TrainingResult | Exception) -> bool:
+    def _conclude(self, attempt: Attempt, outcome: Exception | None) -> bool:
         """End the attempt as its outcome demands; true if the place is used up.
 
         A failed trial is spent, one that had no memory is tried once more (see `_out_of_memory`), a storage that stays
         away ends the worker.
         """
-        self.last_failed = isinstance(outcome, Exception) and not isinstance(outcome, optuna.TrialPruned)
+        self.last_failed = outcome is not None and not isinstance(outcome, optuna.TrialPruned)
         if isinstance(outcome, optuna.TrialPruned):
             attempt.prune()
             say(f"trial {attempt.number} pruned after {plural(len(attempt.epochs), 'epoch')}: {self._best(attempt)}")
@@ -180,11 +156,10 @@ class Worker:
             # Whatever place was tried here would fail so: none is spent, no attempt is counted.
             self._give_back(attempt, f"given back: {unfit_text(outcome)}")
             raise UnfitMachineError(unfit_text(outcome)) from outcome
-        elif isinstance(outcome, Exception):
+        elif outcome is not None:
             # Unknown, so perhaps this machine's fault: the place gets another attempt, this process ends loudly.
             text = f"{type(outcome).__name__}: {outcome}"
-            if attempt.retry_later(text.splitlines()[0], text[:500]):
-                self.files.drop_checkpoint(attempt.claim.number)
+            attempt.retry_later(text.splitlines()[0], text[:500])
             raise outcome
         else:
             attempt.complete()
@@ -210,8 +185,7 @@ class Worker:
         # a single one fails says nothing; should there be no other, the study's `max_attempts` bounds it.
         say(f"trial {attempt.number} failed: {Cause.OUT_OF_MEMORY}")  # the process' last line tells the rest
         again = attempt.failed_before(Cause.OUT_OF_MEMORY, beside=self.card)
-        if attempt.retry_later(Cause.OUT_OF_MEMORY, str(error), last=again, card=self.card):
-            self.files.drop_checkpoint(attempt.claim.number)
+        attempt.retry_later(Cause.OUT_OF_MEMORY, str(error), last=again, card=self.card)
         # What this process holds of the GPU may be in the way. A launcher starts another there, but not for ever.
         raise error
 

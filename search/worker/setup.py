@@ -21,7 +21,7 @@ from affinity_search.search.worker.images import StudyImages
 from affinity_search.search.worker.loop import Current, Worker, say
 from affinity_search.search.worker.precision import settle
 from affinity_search.search.worker.stopping import Deadline, StopListener, StopSignals
-from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 from affinity_search.storage.database.patience import Patience
 from affinity_search.storage.database.runtime import collector_resting
@@ -120,15 +120,15 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Wo
     )
     say(f"worker {holder.worker} on {holder.device}, {study.precision}, study {study.name}")
     images = StudyImages(study, options.data_dir, say)
-    objective = Objective(study.spec, study.settled_precision, images.folder, seen=images)
-    if objective.note:
-        say(objective.note)
+    trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, seen=images)
+    if trainer.note:
+        say(trainer.note)
     places = Places.of(study, options.lease_s)
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)
     study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
-    album = Album(files, objective.class_sizes, say, facts(study.spec.data.set).class_names)
-    return Worker(study, holder, objective, places, devices.versions(), files, current, album, gpu)
+    album = Album(files, trainer.class_sizes, say, facts(study.spec.data.set).class_names)
+    return Worker(study, holder, trainer, places, devices.versions(), files, current, album, gpu)
 
 
 def tried_files(stored: StoredStudy, files: Path | None, say: Callable[[str], None]) -> None:

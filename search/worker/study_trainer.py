@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everyth
     from affinity_search.search.devices.precision import Precision
     from affinity_search.search.training.checkpoints import TrainingState
     from affinity_search.search.training.data.splits import Seen, Split
-    from affinity_search.search.training.fit import EpochScore, Trainer, TrainingResult
+    from affinity_search.search.training.fit import EpochScore, Trainer
     from affinity_search.search.training.networks.features import Features
 
 
-class Objective:
+class StudyTrainer:
     """Trains trials of one study, one after the other, with one compiled trainer."""
 
     def __init__(
@@ -58,21 +58,18 @@ class Objective:
         most, cores = len(self._train), devices.replicas()
         self._batch = min(spec.training.batch, max(cores, most - most % cores))
 
-    def run(
+    def epochs(
         self,
         params: Params,
         seed: int,
-        on_epoch: Callable[[EpochScore], None] | None = None,
-        should_stop: Callable[[], bool] | None = None,
         *,
+        should_stop: Callable[[], bool] | None = None,
         max_centers: int | None = None,
-        restore_best: bool = False,
         resume: TrainingState | None = None,
-        keep: Callable[[TrainingState], None] | None = None,
-    ) -> TrainingResult:
+    ) -> Iterator[EpochScore]:
         """Train once. `max_centers` is the space's present largest m: beyond the built one, the trainer is rebuilt.
 
-        The rest, and what it raises, is as with `Trainer.run`; after OutOfMemoryError the next run builds anew.
+        The rest, and what it raises, is as with `Trainer.epochs`; after OutOfMemoryError the next run builds anew.
         """
         from affinity_search.search.training.errors import OutOfMemoryError
         from affinity_search.search.training.fit import AffinityParams
@@ -84,12 +81,20 @@ class Objective:
             else None
         )
         try:
-            return trainer.run(
-                affinity, seed, on_epoch, should_stop, restore_best=restore_best, resume=resume, keep=keep
-            )
+            yield from trainer.epochs(affinity, seed, should_stop=should_stop, resume=resume)
         except OutOfMemoryError:
             self._trainer = None  # its variables and functions would hold on to what room there is
             raise
+
+    def state(self) -> TrainingState:
+        """Where the present run stands after its last epoch."""
+        assert self._trainer is not None, "train first"
+        return self._trainer.state()
+
+    def go_back(self, state: TrainingState) -> None:
+        """To an earlier epoch of the present run."""
+        assert self._trainer is not None, "train first"
+        self._trainer.go_back(state)
 
     @property
     def note(self) -> str | None:
@@ -112,7 +117,7 @@ class Objective:
         return self._train.counts(FACTS[self._spec.data.set].n_classes)
 
     def open_test(self) -> None:
-        """Read the test set, for `score_test`; only `evaluate` does, and before its first `run`.
+        """Read the test set, for `score_test`; only `evaluate` does, and before its first run.
 
         Raises:
             DataError: it is not there or cannot be read.
@@ -126,13 +131,13 @@ class Objective:
             self._trainer = None
 
     def score_test(self) -> dict[str, Any]:
-        """Score the test set with the weights of the last run's best epoch (`restore_best`)."""
-        assert self._trainer is not None, "run first"
+        """Score the test set with the present weights."""
+        assert self._trainer is not None, "train first"
         return self._trainer.score_test().to_dict()
 
     def features(self) -> Features:
-        """Of the images that score the epochs, with the present weights; within or after a `run`."""
-        assert self._trainer is not None, "run first"
+        """Of the images that score the epochs, with the present weights; within or after a run."""
+        assert self._trainer is not None, "train first"
         return self._trainer.features()
 
     def _fitting_trainer(self, max_centers: int) -> Trainer:

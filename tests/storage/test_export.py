@@ -11,11 +11,10 @@ import jsonschema
 import pytest
 from conftest import Cli
 from fake_objective import fake_scores
-from making import ARTICLE, holder, make, trained, worker_for
+from making import ARTICLE, attempt_at, holder, make, trained, worker_for
 
 from affinity_search.search.training.results import EpochScore
 from affinity_search.search.view.snapshot import take
-from affinity_search.search.worker.attempt import Attempt
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
@@ -69,7 +68,7 @@ def test_every_float_reads_back_exactly(backend: Backend) -> None:
     worker = worker_for(study)
     claim = worker.places.claim(worker.holder)
     assert claim is not None
-    attempt = Attempt(study, claim, worker.holder, {})
+    attempt = attempt_at(study, claim, worker.holder)
     odd = replace(fake_scores(1 / 3), accuracy=0.1 + 0.2, per_class_f1=(math.pi / 7,))
     attempt.report(EpochScore(0, 0.5, odd, 1e-9))
     attempt.complete()

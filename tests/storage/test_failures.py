@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import Start
-from making import holder, make, train, worker_for
+from making import attempt_at, holder, make, train, worker_for
 from optuna.trial import TrialState
 from sqlalchemy import inspect, text
 from sqlalchemy.exc import OperationalError
@@ -20,10 +20,9 @@ from watching import FakeClock, watch
 from affinity_search.search.devices.slots import Slot
 from affinity_search.search.launch.launcher import TROUBLE_S, Launcher, WorkersDieError
 from affinity_search.search.training.errors import OutOfMemoryError
-from affinity_search.search.worker import score_queue as reports
-from affinity_search.search.worker.attempt import Attempt
+from affinity_search.search.worker import attempt as reports
+from affinity_search.search.worker.attempt import Report, Reports
 from affinity_search.search.worker.exits import Exit
-from affinity_search.search.worker.score_queue import Report, Reports
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import RepeatedFailureError, StorageError, StorageGoneError
@@ -207,7 +206,7 @@ class TestAttemptsAtAPlace:
         places, holding = Places(study.backend, study.token, lease_s=0.2), holder("lost-one")
         claim = places.claim(holding)
         assert claim is not None
-        Attempt(study, claim, holding, {})
+        attempt_at(study, claim, holding)
         until(lambda: study.backend.time() > places.rows()[0]["lease_until"], "the end of the lease")
         clock = FakeClock()
         watch(Recovery(study, clock), clock, 0.3, step=0.04)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from making import holder, make, reported, train, worker_for
+from making import attempt_at, holder, make, reported, train, worker_for
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 from waiting import until
@@ -36,7 +36,7 @@ def begun(study: StoredStudy, places: Places) -> tuple[Claim, Attempt]:
     holding = holder()
     claim = places.claim(holding)
     assert claim is not None
-    return claim, Attempt(study, claim, holding, {"python": "3"})
+    return claim, attempt_at(study, claim, holding, python="3")
 
 
 def row(places: Places, number: int = 0) -> dict[str, Any]:
@@ -144,17 +144,17 @@ class TestExpiry:
         worker = worker_for(study)
         claim = places.claim(worker.holder)
         assert claim is not None
-        training = worker.objective.run
+        training = worker.trainer.epochs
 
         def stopped(*arguments: Any, **options: Any) -> Any:
-            worker.objective.run = training  # type: ignore[method-assign]
+            worker.trainer.epochs = training  # type: ignore[method-assign]
             over(study, places)
             places.expire(row(places), "silent")
             end_trial(study, row(places)["trial"], TrialState.FAIL)
             train(study, most=1)
             return training(*arguments, **options)
 
-        worker.objective.run = stopped  # type: ignore[method-assign]
+        worker.trainer.epochs = stopped  # type: ignore[method-assign]
         assert not worker.run(claim, lambda: False)
         assert "was ended by others" in capsys.readouterr().err
         assert (row(places)["state"], row(places)["attempt"]) == (PlaceState.COMPLETE, 2)

@@ -5,13 +5,13 @@ import threading
 from collections.abc import Callable
 
 import pytest
-from making import make, reported, worker_for
+from making import attempt_at, make, reported, worker_for
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from affinity_search.search.training.results import EpochScore
-from affinity_search.search.worker.attempt import Attempt
+from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.patience import Patience, at_once, is_transient
 from affinity_search.storage.errors import StorageGoneError
@@ -153,7 +153,7 @@ class TestLostAnswers:
         worker = worker_for(study)
         claim = worker.places.claim(worker.holder)
         assert claim is not None
-        attempt = reported(Attempt(study, claim, worker.holder, {}), 0.5)
+        attempt = reported(attempt_at(study, claim, worker.holder), 0.5)
         losing()
         attempt.complete()
         assert worker.places.rows()[0]["value"] == 0.5
@@ -168,8 +168,8 @@ class TestReports:
         worker = worker_for(study)
         claim = worker.places.claim(worker.holder)
         assert claim is not None
-        attempt = Attempt(study, claim, worker.holder, {})
-        scores = self.scores(worker.objective)
+        attempt = attempt_at(study, claim, worker.holder)
+        scores = self.scores(worker.trainer)
         report = attempt.record.trial.report
 
         def gone(value: float, step: int) -> None:
@@ -186,7 +186,5 @@ class TestReports:
         assert kept == {score.epoch: 1.0 - score.scores.macro_f1 for score in scores}
         assert Places(backend, study.token).counts().complete == 1
 
-    def scores(self, objective: object) -> list[EpochScore]:
-        kept: list[EpochScore] = []
-        objective.run({"lambda": 0.5, "sigma": 50.0, "n_centers": 1}, 1, kept.append)  # type: ignore[attr-defined]
-        return kept[:2]
+    def scores(self, trainer: StudyTrainer) -> list[EpochScore]:
+        return list(trainer.epochs({"lambda": 0.5, "sigma": 50.0, "n_centers": 1}, 1))[:2]

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 from conftest import Together
-from making import holder, make, reported, train, worker_for
+from making import attempt_at, holder, make, reported, train, worker_for
 from optuna.trial import TrialState
 from sqlalchemy import event
 
@@ -165,7 +165,7 @@ class TestAttempts:
         worker = worker_for(study)
         claim = worker.places.claim(worker.holder)
         assert claim is not None
-        return reported(Attempt(study, claim, worker.holder, {"python": "3"}), 0.75)
+        return reported(attempt_at(study, claim, worker.holder, python="3"), 0.75)
 
     @pytest.mark.parametrize(
         ("end", "arguments", "place", "trial"),
@@ -197,14 +197,14 @@ class TestAttempts:
 
     def test_a_worker_whose_place_is_lost_drops_its_trial_and_goes_on(self, study: StoredStudy, places: Places) -> None:
         worker = worker_for(study, "slow")
-        run = worker.objective.run
+        run = worker.trainer.epochs
 
         def lose_the_first(params: object, seed: int, *rest: object, **named: object) -> object:
             if seed == trial_seed(0, 0) and row(places)["attempt"] == 1:
                 places.release_worker("slow", "thought dead")
             return run(params, seed, *rest, **named)
 
-        worker.objective.run = lose_the_first  # type: ignore[assignment, method-assign]
+        worker.trainer.epochs = lose_the_first  # type: ignore[assignment, method-assign]
         ended = []
         while claim := places.claim(worker.holder):
             ended.append(worker.run(claim, lambda: False))

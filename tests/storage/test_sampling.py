@@ -3,11 +3,10 @@
 import warnings
 
 import pytest
-from making import make, train, trained, worker_for
+from making import attempt_at, make, train, trained, worker_for
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler, TPESampler
 
-from affinity_search.search.worker.attempt import Attempt
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.study import StoredStudy, attributes
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler
@@ -33,7 +32,7 @@ def given_back(study: StoredStudy, times: int = 1) -> None:
     for _ in range(times):
         claim = worker.places.claim(worker.holder)
         assert claim is not None
-        Attempt(study, claim, worker.holder, {}).give_back("a test")
+        attempt_at(study, claim, worker.holder).give_back("a test")
 
 
 @pytest.mark.parametrize("kind", ["random", "tpe"])

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import pytest
 from conftest import Cli, Start
-from making import holder, make, open_study, train, trained, worker_for
+from making import attempt_at, holder, make, open_study, train, trained, worker_for
 from optuna.trial import TrialState
 from sqlalchemy import func, select
 from waiting import until
@@ -39,7 +39,7 @@ def claimed(study: StoredStudy, worker: str = "busy") -> tuple[Claim, Attempt]:
     holding = holder(worker)
     claim = Places.of(study).claim(holding)
     assert claim is not None
-    return claim, Attempt(study, claim, holding, {})
+    return claim, attempt_at(study, claim, holding)
 
 
 def rows_of(backend: Backend, token: str) -> list[int]:

@@ -80,7 +80,7 @@ class TestTheMachinesFault:
 
         study = make(sqlite)
         worker = worker_for(study)
-        monkeypatch.setattr(worker.objective, "run", fail)
+        monkeypatch.setattr(worker.trainer, "epochs", fail)
         claim = worker.places.claim(worker.holder)
         assert claim is not None
         with pytest.raises(UnfitMachineError, match=r"keras|denied|No space|torch"):

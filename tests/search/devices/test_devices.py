@@ -292,10 +292,10 @@ TRAIN = """
 from pathlib import Path
 from search import devices
 devices.configure("cpu", 1)
-from affinity_search.search.worker.study_trainer import Objective
+from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.studies.files import load
 spec = load({study!r}, ["training.epochs=1"])
-result = Objective(spec, "float32", None).run({{"lambda": 0.5, "sigma": 10.0, "n_centers": 2}}, 0)
+result = StudyTrainer(spec, "float32", None).run({{"lambda": 0.5, "sigma": 10.0, "n_centers": 2}}, 0)
 print(repr(result.epochs[0].loss), result.value)
 """
 

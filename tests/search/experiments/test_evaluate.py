@@ -79,14 +79,14 @@ def test_the_test_scores_are_exported_and_no_other_trial_s(backend: Backend) -> 
 def trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The seeds that were trained for an evaluation."""
     seeds: list[int] = []
-    real = fake_objective.FakeObjective.run
+    real = fake_objective.FakeTrainer.epochs
 
-    def run(self: Any, params: dict[str, float | int], seed: int, *rest: Any, **options: Any) -> Any:
-        if options.get("restore_best"):
+    def epochs(self: Any, params: dict[str, float | int], seed: int, **options: Any) -> Any:
+        if self.test_is_open:
             seeds.append(seed)
-        return real(self, params, seed, *rest, **options)
+        return real(self, params, seed, **options)
 
-    monkeypatch.setattr("affinity_search.search.experiments.evaluate.Objective.run", run)
+    monkeypatch.setattr("affinity_search.search.experiments.evaluate.StudyTrainer.epochs", epochs)
     return seeds
 
 
@@ -119,17 +119,17 @@ class TestStoredScores:
         self, sqlite: Backend, trainings: list[int], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study = trained(sqlite)
-        scored = fake_objective.FakeObjective.score_test
+        scored = fake_objective.FakeTrainer.score_test
 
         def interrupted(self: Any) -> dict[str, Any]:
             if len(trainings) == 2:
                 raise KeyboardInterrupt
             return scored(self)
 
-        monkeypatch.setattr("affinity_search.search.experiments.evaluate.Objective.score_test", interrupted)
+        monkeypatch.setattr("affinity_search.search.experiments.evaluate.StudyTrainer.score_test", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluate(study, seeds=3)
-        monkeypatch.setattr("affinity_search.search.experiments.evaluate.Objective.score_test", scored)
+        monkeypatch.setattr("affinity_search.search.experiments.evaluate.StudyTrainer.score_test", scored)
         (found,) = evaluate(study, seeds=3)
         assert len(found["test"]["macro_f1"]) == 3
         assert trainings == [*found["test"]["seeds"][:2], *found["test"]["seeds"][1:]], "the first seed once"
@@ -152,7 +152,7 @@ class TestOpenings:
             assert len(openings(study)) == 1
             raise DataError("the disk is bad")
 
-        monkeypatch.setattr("affinity_search.search.experiments.evaluate.Objective.open_test", unreadable)
+        monkeypatch.setattr("affinity_search.search.experiments.evaluate.StudyTrainer.open_test", unreadable)
         with pytest.raises(DataError):
             evaluate(study)
         (opening,) = openings(study)
@@ -167,7 +167,7 @@ class TestOpenings:
         def absent(*arguments: object, **options: object) -> None:
             raise DataError("no such folder")
 
-        monkeypatch.setattr("affinity_search.search.experiments.evaluate.Objective", absent)
+        monkeypatch.setattr("affinity_search.search.experiments.evaluate.StudyTrainer", absent)
         with pytest.raises(DataError):
             evaluate(study)
         assert openings(study) == []
@@ -176,7 +176,7 @@ class TestOpenings:
         self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study = trained(sqlite)
-        real, done = fake_objective.FakeObjective.run, []
+        real, done = fake_objective.FakeTrainer.epochs, []
 
         def interrupted(self: object, *arguments: Any, **options: Any) -> Any:
             if done:
@@ -184,7 +184,7 @@ class TestOpenings:
             done.append(True)
             return real(self, *arguments, **options)
 
-        monkeypatch.setattr("affinity_search.search.experiments.evaluate.Objective.run", interrupted)
+        monkeypatch.setattr("affinity_search.search.experiments.evaluate.StudyTrainer.epochs", interrupted)
         with pytest.raises(KeyboardInterrupt):
             evaluate(study, seeds=3)
         (opening,) = openings(study)

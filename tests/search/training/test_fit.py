@@ -71,9 +71,8 @@ def outcome(result):
 
 
 def test_the_affinity_head_learns_digits(trainer):
-    seen = []
-    result = trainer.run(PARAMS, seed=1, on_epoch=seen.append)
-    assert tuple(seen) == result.epochs
+    seen = list(trainer.epochs(PARAMS, seed=1))
+    result = TrainingResult(tuple(seen))
     assert [epoch.epoch for epoch in seen] == [0, 1, 2, 3]
     assert result.best.scores.macro_f1 > 0.6, "chance is 0.1"
     assert result.value == 1 - result.best.scores.macro_f1
@@ -126,8 +125,8 @@ def test_interruption_and_failure_leave_no_trace(shared):
     expected = outcome(subject.run(PARAMS, seed=1))
     with pytest.raises(TrainingInterrupted):
         subject.run(PARAMS, seed=2, should_stop=lambda: True)
-    with pytest.raises(KeyError, match="pruned"):
-        subject.run(PARAMS, seed=2, on_epoch=lambda epoch: {}["pruned"])
+    for _ in subject.epochs(PARAMS, seed=2):
+        break  # as a pruned trial does
     assert outcome(subject.run(PARAMS, seed=1)) == expected
 
 
@@ -203,8 +202,8 @@ def test_should_stop_is_asked_after_every_call(trainer, splits):
     assert math.ceil(len(splits[0]) / TRAINING.batch) < 20
 
 
-def test_restore_best_puts_the_best_epochs_weights_back(splits, monkeypatch):
-    """Scored once more, they give the best epoch's scores; without it, the last epoch's."""
+def test_going_back_puts_an_epochs_weights_back(splits, monkeypatch):
+    """Scored once more, they give that epoch's scores; without it, the last epoch's."""
     planned = iter([0.2, 0.9, 0.9, 0.1])
     states = []
     subject = small(splits, training=replace(SHORT, epochs=4), test=few(splits[2]))
@@ -215,18 +214,20 @@ def test_restore_best_puts_the_best_epochs_weights_back(splits, monkeypatch):
         return replace(scored(*split), macro_f1=next(planned))
 
     monkeypatch.setattr(subject, "_score", planned_score)
-    result = subject.run(PARAMS, seed=1, restore_best=True)
-    assert result.best.epoch == 1, "the earlier of equals"
+    kept = [(score, subject.state()) for score in subject.epochs(PARAMS, seed=1)]
+    assert TrainingResult(tuple(score for score, _ in kept)).best.epoch == 1, "the earlier of equals"
+    subject.go_back(kept[1][1])
+    assert subject.state().epochs == tuple(score for score, _ in kept[:2])
     now = [ops.convert_to_numpy(variable) for variable in trainable_state(subject._model)]
     assert all((a == b).all() for a, b in zip(now, states[1], strict=True))
     assert any((a != b).any() for a, b in zip(now, states[3], strict=True))
 
 
 def test_score_test_scores_the_test_split_with_present_weights(trainer, splits):
-    result = trainer.run(PARAMS, seed=1, restore_best=True)
+    result = trainer.run(PARAMS, seed=1)
     scores = trainer.score_test()
     assert scores.support == splits[2].counts(10)
-    assert scores.macro_f1 == pytest.approx(result.best.scores.macro_f1, abs=0.15)
+    assert scores.macro_f1 == pytest.approx(result.epochs[-1].scores.macro_f1, abs=0.15)
 
 
 def test_score_test_without_a_test_split_is_refused(shared):
@@ -254,7 +255,7 @@ def test_a_diverging_run_ends_at_once(splits):
     )
     epochs = []
     with pytest.raises(DivergedError, match="lower the learning rate") as caught:
-        subject.run(None, seed=1, on_epoch=epochs.append)
+        epochs.extend(subject.epochs(None, seed=1))
     assert not math.isfinite(caught.value.loss)
     assert caught.value.epoch == len(epochs), "not reported, and nothing after it"
     assert all(math.isfinite(epoch.loss) for epoch in epochs)
@@ -338,8 +339,7 @@ def test_the_learning_rate_is_divided_at_each_drop():
 
 def test_the_optimiser_uses_the_epochs_rate(splits):
     subject = small(splits, training=replace(SHORT, drops=(0.5,)))
-    rates = []
-    subject.run(PARAMS, seed=1, on_epoch=lambda _: rates.append(float(subject._model.optimizer.learning_rate)))
+    rates = [float(subject._model.optimizer.learning_rate) for _ in subject.epochs(PARAMS, seed=1)]
     assert rates == pytest.approx([5e-3, 1e-3])
 
 
@@ -375,25 +375,23 @@ def two_alike(splits):
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(two_alike, epochs, tmp_path):
     subject, other = two_alike
-    kept = []
     params = AffinityParams(0.3, 40.0, 2)
-    whole = subject.run(params, seed=1, keep=kept.append)
+    kept = [subject.state() for _ in subject.epochs(params, seed=1)]
+    whole = TrainingResult(kept[-1].epochs)
     weights = [np.array(variable) for variable in trainable_state(subject._model)]
 
     checkpoints.save(tmp_path / "1.npz", kept[epochs - 1], {})
     other.run(PARAMS, seed=9)
-    seen = []
-    resumed = other.run(params, 1, seen.append, resume=checkpoints.load(tmp_path / "1.npz", {}))
+    resumed = other.run(params, 1, resume=checkpoints.load(tmp_path / "1.npz", {}))
 
-    assert outcome(resumed) == outcome(whole)
-    assert tuple(seen) == resumed.epochs, "a new Optuna trial hears of every epoch"
+    assert outcome(resumed) == outcome(whole), "a new Optuna trial hears of every epoch"
     for variable, expected in zip(trainable_state(other._model), weights, strict=True):
         assert (np.array(variable) == expected).all(), variable.path
 
 
 def test_a_checkpoint_leaves_the_images_out_and_holds_the_random_state(shared):
-    kept = []
-    shared(training=replace(SHORT, augment=True)).run(PARAMS, seed=1, keep=kept.append)
+    subject = shared(training=replace(SHORT, augment=True))
+    kept = [subject.state() for _ in subject.epochs(PARAMS, seed=1)]
     names = list(kept[-1].variables)
     assert not any("images" in name for name in names)
     assert any(name.startswith("random/") for name in names)
@@ -403,11 +401,10 @@ def test_a_checkpoint_leaves_the_images_out_and_holds_the_random_state(shared):
 
 
 def test_a_checkpoint_of_another_network_is_refused_before_anything_is_told(shared):
-    kept, seen = [], []
-    shared(max_centers=2).run(PARAMS, seed=1, keep=kept.append)
+    shared(max_centers=2).run(PARAMS, seed=1)
+    kept = shared(max_centers=2).state()
     with pytest.raises(CheckpointError, match="another network"):
-        shared(max_centers=3).run(PARAMS, 1, seen.append, resume=kept[0])
-    assert not seen
+        next(shared(max_centers=3).epochs(PARAMS, 1, resume=kept))
 
 
 def test_a_device_without_room_has_an_error_of_its_own(shared, monkeypatch):

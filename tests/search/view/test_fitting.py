@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from making import make, train, worker_for
+from making import attempt_at, make, train, worker_for
 from rich.console import Console
 
 from affinity_search.search.doctor.study import examine
@@ -11,7 +11,6 @@ from affinity_search.search.doctor.view import study_parts
 from affinity_search.search.view.snapshot import take
 from affinity_search.search.view.tables import Column, Fitted
 from affinity_search.search.view.terminal import panel
-from affinity_search.search.worker.attempt import Attempt
 from affinity_search.storage.database.backend import Backend
 
 
@@ -53,7 +52,7 @@ def test_the_tables_of_a_running_search(sqlite: Backend, width: int) -> None:
     worker = worker_for(study, "a-machine-with-a-long-name.example.org-459851-gpu3")
     claim = worker.places.claim(worker.holder)
     assert claim is not None
-    Attempt(study, claim, worker.holder, {}).record.trial.report(0.25, 0)
+    attempt_at(study, claim, worker.holder).record.trial.report(0.25, 0)
     shown = lines(panel(take(study)), width)
     assert all(len(line) <= width for line in shown)
     (head,) = [line for line in shown if "best F1" in line]

@@ -2,12 +2,15 @@
 
 import io
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from drawn import DIAGNOSTICS, epochs
 from fake_objective import fake_scores
-from making import holder, make, trained, worker_for
+from making import attempt_at, holder, make, trained, worker_for
 from optuna.artifacts import get_all_artifact_meta
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import TrialState, create_trial
@@ -69,7 +72,7 @@ class TestPictures:
         assert claim is not None
         said = [] if told is None else told
         album = Album(StudyFiles(root, study.token), [10, 1000] * 5, said.append, NAMES)
-        attempt = Attempt(study, claim, holding, {}, album)
+        attempt = attempt_at(study, claim, holding, album)
         for epoch in epochs():
             attempt.report(epoch)
         return attempt
@@ -251,15 +254,13 @@ class TestStudyFigures:
 def test_a_worker_puts_its_diagnostics_beside_the_scores(sqlite: Backend) -> None:
     study = make(sqlite, trials=1)
     worker = worker_for(study)
-    run = worker.objective.run
+    epochs = worker.trainer.epochs
 
-    def with_diagnostics(params: object, seed: int, on_epoch: object, *rest: object, **how: object) -> object:
-        def told(score: EpochScore) -> None:
-            on_epoch(EpochScore(score.epoch, score.loss, score.scores, 0.1, DIAGNOSTICS))  # type: ignore[operator]
+    def with_diagnostics(*what: Any, **how: Any) -> Iterator[EpochScore]:
+        for score in epochs(*what, **how):
+            yield replace(score, diagnostics=DIAGNOSTICS)
 
-        return run(params, seed, told, *rest, **how)  # type: ignore[arg-type]
-
-    worker.objective.run = with_diagnostics  # type: ignore[assignment,method-assign]
+    worker.trainer.epochs = with_diagnostics  # type: ignore[assignment,method-assign]
     claim = worker.places.claim(worker.holder)
     assert claim is not None
     worker.run(claim, lambda: False)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from fake_objective import fake_scores
-from making import holder, make, trained
+from making import attempt_at, holder, make, trained
 from optuna_dashboard import get_note, save_note, wsgi
 from werkzeug.test import Client
 
@@ -23,7 +23,7 @@ def begin(study: StoredStudy, *macro_f1: float) -> Attempt:
     """An attempt at the next free place, with its epochs so far."""
     claim = Places.of(study).claim(holding := holder())
     assert claim is not None
-    attempt = Attempt(study, claim, holding, {"keras": "3"})
+    attempt = attempt_at(study, claim, holding, keras="3")
     for epoch, score in enumerate(macro_f1):
         attempt.report(EpochScore(epoch, 0.5, fake_scores(score), 0.1))
     return attempt

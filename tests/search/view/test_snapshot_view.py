@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from making import ARTICLE, make, train, trained, worker_for
+from making import ARTICLE, attempt_at, make, train, trained, worker_for
 from rich.console import Console
 from rich.live import Live
 
@@ -45,7 +45,7 @@ def half_done(backend: Backend) -> StoredStudy:
     worker = worker_for(study, "busy [bold]worker")
     claim = worker.places.claim(worker.holder)
     assert claim is not None
-    attempt = Attempt(study, claim, worker.holder, {})
+    attempt = attempt_at(study, claim, worker.holder)
     attempt.record.trial.report(0.25, 0)
     return study
 
@@ -137,7 +137,7 @@ class TestEstimates:
         worker = worker_for(study, "busy")
         claim = worker.places.claim(worker.holder)
         assert claim is not None
-        return study, Attempt(study, claim, worker.holder, {})
+        return study, attempt_at(study, claim, worker.holder)
 
     def test_progress_within_the_first_epoch(
         self, begun: tuple[StoredStudy, Attempt], monkeypatch: pytest.MonkeyPatch

@@ -8,15 +8,14 @@ import time
 
 import pytest
 from conftest import Start
-from making import holder, make, reported
+from making import attempt_at, holder, make, reported
 from optuna.trial import TrialState
 from waiting import until
 
-from affinity_search.search.worker.attempt import Attempt
 from affinity_search.search.worker.exits import Exit
 from affinity_search.search.worker.stopping import Deadline, StopSignals
 from affinity_search.storage.database.backend import Backend
-from affinity_search.storage.database.tables import PlaceState
+from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.places.claims import Places
 
 
@@ -90,7 +89,7 @@ class TestAbandoning:
         places, holding = Places.of(study), holder()
         claim = places.claim(holding)
         assert claim is not None
-        attempt = Attempt(study, claim, holding, {})
+        attempt = attempt_at(study, claim, holding)
         from_elsewhere(attempt.abandon)
         row = places.rows()[0]
         assert (row["state"], row["attempt"], row["cause"]) == (PlaceState.FREE, 0, "preempted")
@@ -101,10 +100,21 @@ class TestAbandoning:
         places, holding = Places.of(study), holder()
         claim = places.claim(holding)
         assert claim is not None
-        attempt = Attempt(study, claim, holding, {})
+        attempt = attempt_at(study, claim, holding)
         reported(attempt, 0.5).complete()
         from_elsewhere(attempt.abandon)
         assert places.rows()[0]["state"] == PlaceState.COMPLETE
+        assert study.optuna.trials[0].state == TrialState.COMPLETE
+
+    def test_nothing_ends_twice(self, sqlite: Backend) -> None:
+        study = make(sqlite)
+        places, holding = Places.of(study), holder()
+        claim = places.claim(holding)
+        assert claim is not None
+        attempt = reported(attempt_at(study, claim, holding), 0.5)
+        attempt.complete()
+        with pytest.raises(RuntimeError, match=r"trial 0 has ended \(complete\) and cannot end again \(diverged\)"):
+            attempt.fail(Cause.DIVERGED, "too late")
         assert study.optuna.trials[0].state == TrialState.COMPLETE
 
 

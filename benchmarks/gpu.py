@@ -48,7 +48,7 @@ def flop_an_image(widths: list[int], depth: int) -> float:
 MATRIX_RATE = """
 import sys, time
 import numpy as np
-from search import devices
+from affinity_search.search import devices
 from affinity_search.search.training.errors import UnfitMachineError
 try:
     devices.configure(sys.argv[1])

@@ -15,6 +15,7 @@ from making import trained
 from affinity_search.storage.database.backend import Backend
 
 ROOT = Path(__file__).parent.parent
+FOLDERS = ("search", "storage", "studies", "tests", "benchmarks", "examples")
 TRAINING = ("keras", "tensorflow", "jax", "torch", "sklearn")
 HEAVY = (*TRAINING, "optuna", "sqlalchemy")
 COMMANDS = ("create", "launch", "worker", "status", "evaluate", "export", "dashboard", "doctor", "studies")
@@ -38,6 +39,14 @@ def test_a_floor_has_at_most_nine_rooms_and_each_says_what_it_is(floor: Path) ->
     assert [
         str(path) for path in [*rooms, floor / "__init__.py"] if not ast.get_docstring(ast.parse(path.read_text()))
     ] == []
+
+
+def test_nobody_imports_the_folders_by_their_own_names() -> None:
+    """It works in a checkout alone. Code in strings, for other processes, counts too."""
+    files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")]
+    found = [str(path) for path in files if re.search(r"\b(from|import) (search|storage|studies)\.", path.read_text())]
+    found += [str(path) for path in files if re.search(r"\bfrom (search|storage|studies) import", path.read_text())]
+    assert found == []
 
 
 def test_whatever_is_imported_is_declared() -> None:

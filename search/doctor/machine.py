@@ -34,7 +34,7 @@ PROBE_LIMIT_S = 300.0
 # Keras compiles and runs one product on the device, as a worker's first step would.
 PROBE = """
 import sys
-from search import devices
+from affinity_search.search import devices
 devices.configure(sys.argv[1], int(sys.argv[2]) or None)
 from keras import ops
 assert float(ops.sum(ops.matmul(ops.ones((8, 8)), ops.ones((8, 8))))) == 512.0

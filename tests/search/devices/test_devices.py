@@ -46,7 +46,7 @@ tensorflow_only = pytest.mark.skipif(devices.backend() != "tensorflow", reason="
 @tensorflow_only
 def test_cpu_settings_reach_tensorflow_quietly():
     code = """
-from search import devices
+from affinity_search.search import devices
 devices.configure("cpu", 1)
 import tensorflow as tf
 print(tf.config.threading.get_intra_op_parallelism_threads(), tf.config.threading.get_inter_op_parallelism_threads())
@@ -82,7 +82,7 @@ def test_an_absent_gpu_is_named():
 @tensorflow_only
 def test_an_absent_tpu_is_one_sentence():
     code = """
-from search import devices
+from affinity_search.search import devices
 try:
     devices.configure("tpu")
 except devices.DeviceError as error:
@@ -211,7 +211,7 @@ def test_a_worker_of_several_gets_its_share_of_the_gpu():
 def test_jax_is_set_by_the_environment_without_tensorflow():
     code = """
 import os, sys
-from search import devices
+from affinity_search.search import devices
 devices.configure("cpu", 1)
 print(os.environ["JAX_PLATFORMS"], os.environ["XLA_FLAGS"], "tensorflow" in sys.modules, devices.backend())
 """
@@ -256,7 +256,7 @@ def test_a_device_that_jax_does_not_find_is_one_sentence(device, settings, said)
         pytest.skip("this machine has a device for JAX")
     code = """
 import sys
-from search import devices
+from affinity_search.search import devices
 try:
     devices.configure(sys.argv[1])
 except devices.DeviceError as error:
@@ -270,7 +270,7 @@ except devices.DeviceError as error:
 
 
 def test_versions_come_without_imports():
-    code = "import sys; from search import devices; print(sorted(devices.versions())); print('keras' in sys.modules)"
+    code = "import sys; from affinity_search.search import devices; print(sorted(devices.versions())); print('keras' in sys.modules)"
     done = in_new_process(code)
     names = ["affinity-search", "backend", "backend_version", "keras", "numpy", "optuna", "python", "scikit-learn"]
     assert done.stdout == f"{names}\nFalse\n"
@@ -290,13 +290,13 @@ def test_the_backend_is_chosen_by_the_environment_alone(monkeypatch, tmp_path):
 
 TRAIN = """
 from pathlib import Path
-from search import devices
+from affinity_search.search import devices
 devices.configure("cpu", 1)
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.studies.files import load
 spec = load({study!r}, ["training.epochs=1"])
-result = StudyTrainer(spec, "float32", None).run({{"lambda": 0.5, "sigma": 10.0, "n_centers": 2}}, 0)
-print(repr(result.epochs[0].loss), result.value)
+(score,) = StudyTrainer(spec, "float32", None).epochs({{"lambda": 0.5, "sigma": 10.0, "n_centers": 2}}, 0)
+print(repr(score.loss), score.scores.macro_f1)
 """
 
 
@@ -313,7 +313,7 @@ def test_a_keras_json_changes_no_score(tmp_path):
 
 def test_a_keras_json_that_keras_refuses_is_named(tmp_path):
     (tmp_path / "keras.json").write_text('{"floatx": "float8"}')
-    code = "from search import devices\ntry: devices.import_keras()\nexcept Exception as e: print(type(e).__name__, e)"
+    code = "from affinity_search.search import devices\ntry: devices.import_keras()\nexcept Exception as e: print(type(e).__name__, e)"
     said = in_new_process(code, KERAS_HOME=str(tmp_path)).stdout
     assert said.startswith(f"UnfitMachineError Keras does not accept {tmp_path / 'keras.json'} (Invalid `floatx`")
     assert said.endswith("mend or remove that file\n")

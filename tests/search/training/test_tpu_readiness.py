@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(devices.backend() != "tensorflow", reason="TPUSt
 TRAINING = """
 import json, sys
 import numpy as np
-from search import devices
+from affinity_search.search import devices
 
 def train(**changes):
     from affinity_search.search.training.data.splits import FACTS, Split, search_splits

@@ -270,7 +270,8 @@ except devices.DeviceError as error:
 
 
 def test_versions_come_without_imports():
-    code = "import sys; from affinity_search.search import devices; print(sorted(devices.versions())); print('keras' in sys.modules)"
+    code = "import sys; from affinity_search.search import devices\n"
+    code += "print(sorted(devices.versions())); print('keras' in sys.modules)"
     done = in_new_process(code)
     names = ["affinity-search", "backend", "backend_version", "keras", "numpy", "optuna", "python", "scikit-learn"]
     assert done.stdout == f"{names}\nFalse\n"
@@ -313,7 +314,8 @@ def test_a_keras_json_changes_no_score(tmp_path):
 
 def test_a_keras_json_that_keras_refuses_is_named(tmp_path):
     (tmp_path / "keras.json").write_text('{"floatx": "float8"}')
-    code = "from affinity_search.search import devices\ntry: devices.import_keras()\nexcept Exception as e: print(type(e).__name__, e)"
+    code = "from affinity_search.search import devices\n"
+    code += "try: devices.import_keras()\nexcept Exception as e: print(type(e).__name__, e)"
     said = in_new_process(code, KERAS_HOME=str(tmp_path)).stdout
     assert said.startswith(f"UnfitMachineError Keras does not accept {tmp_path / 'keras.json'} (Invalid `floatx`")
     assert said.endswith("mend or remove that file\n")

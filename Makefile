@@ -84,6 +84,10 @@ search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good pa
 storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.throughput
 
+storage-pays: $(VENV)/.installed-test  ## Whether our statements in place of Optuna's are felt where a trial takes 5 s (8 workers, 5 minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.throughput --trial-s 5 --peer "our worker, Optuna's statements" \
+	  --processes 8 --samplers tpe
+
 overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (4 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.overhead
 

@@ -119,10 +119,11 @@ def kill_one(compose: Compose, started: float) -> None:
         # A trial takes less time than the answer: what is killed is stopped first, and asked for again.
         host = next(iter(held))
         container = {one["Config"]["Hostname"]: one["Id"] for one in compose.containers("worker")}[host]
-        subprocess.run(["docker", "pause", container], stdout=subprocess.DEVNULL, check=True)
-        place = holding().get(host)
+        # A busy machine may fail to freeze it in time ("unable to freeze"): then once more.
+        paused = subprocess.run(["docker", "pause", container], stdout=subprocess.DEVNULL, check=False).returncode == 0
+        place = holding().get(host) if paused else None
         if place is None:
-            subprocess.run(["docker", "unpause", container], stdout=subprocess.DEVNULL, check=True)
+            subprocess.run(["docker", "unpause", container], stdout=subprocess.DEVNULL, check=paused)
             return None
         return container, place
 

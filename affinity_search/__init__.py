@@ -1,8 +1,8 @@
 """Does this loss help on my images, with which settings, and is that luck?
 
-`create` and `open` give a `Study`: launch its workers, read its trials, evaluate and export the best. `AffinityHead` is
-the affinity loss as a Keras layer for any model. What is named here is meant to stay; other modules may change with
-every version. Importing this imports nothing heavy: Keras comes with the first head.
+`create` and `open` give a `Study`: launch its workers, read its trials, evaluate and export the best. `AffinityHead`
+and `AffinityLoss` are the affinity loss for any Keras model. What is named here is meant to stay; other modules may
+change with every version. Importing this imports nothing heavy: Keras comes with the first head.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from affinity_search.search.api import Evaluated, Study, Trial, create, open  # noqa: A004 - as files are opened
-    from affinity_search.search.training.heads.affinity import AffinityHead
+    from affinity_search.search.training.heads.affinity import AffinityHead, AffinityLoss
 
-__all__ = ["AffinityHead", "Evaluated", "Study", "Trial", "create", "open"]
+__all__ = ["AffinityHead", "AffinityLoss", "Evaluated", "Study", "Trial", "create", "open"]
 
-_HEADS = {"AffinityHead": "affinity_search.search.training.heads.affinity"}
+_HEADS = "affinity_search.search.training.heads.affinity"
 
 
 def __getattr__(name: str) -> Any:
@@ -23,7 +23,9 @@ def __getattr__(name: str) -> Any:
 
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {', '.join(__all__)}")
-    return getattr(import_module(_HEADS.get(name, "affinity_search.search.api")), name)
+    if name.startswith("Affinity"):
+        return getattr(import_module(_HEADS), name)
+    return getattr(import_module("affinity_search.search.api"), name)
 
 
 def __dir__() -> list[str]:

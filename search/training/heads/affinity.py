@@ -33,6 +33,7 @@ Tensor = Any  # of whichever backend Keras runs on
 
 # Stands for the distance to a centre that does not exist: no real one is farther, and it is finite in float32.
 FAR = 3e38
+ARTICLE_SIGMA, ARTICLE_MARGIN = 10.0, 0.75
 # Below it 1/σ overflows float32, and 0 · ∞ would make NaN gradients.
 SMALLEST_SIGMA = 1e-30
 # Of the standard normal without what lies beyond CUT.
@@ -107,27 +108,80 @@ def initial_centers(n_classes: int, n_centers: int, max_centers: int, width: int
     return np.pad(drawn.astype("float32"), ((0, 0), (0, max_centers - n_centers), (0, 0)))
 
 
+def _check(n_centers: int, room: int, sigma: float, margin: float) -> None:
+    if not 1 <= n_centers <= room:
+        raise ValueError(f"n_centers is {n_centers}; this head has room for 1 to {room}")
+    if not (0 < sigma < float("inf") and 0 < margin < float("inf")):
+        raise ValueError(f"sigma is {sigma} and lambda {margin}; both must be above 0 and finite")
+
+
+@keras.saving.register_keras_serializable(package="affinity_search")
+class AffinityLoss(keras.losses.Loss):  # type: ignore[misc]
+    """Eq. (4) of labels (N,) or (N, 1) and affinities (N, C), for `model.compile(loss=AffinityLoss(margin))`.
+
+    With R(w), which an `AffinityHead` adds to its model's losses, the total is eq. (7).
+    """
+
+    def __init__(self, margin: float = ARTICLE_MARGIN, name: str = "affinity_loss", **options: Any) -> None:
+        """`margin` is λ, above 0."""
+        super().__init__(name=name, **options)
+        self.margin = margin
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
+        """Per sample, (N,)."""
+        return hinge_per_sample(ops.reshape(y_true, (-1,)), y_pred, ops.cast(self.margin, "float32"))
+
+    def get_config(self) -> dict[str, Any]:
+        """For Keras, which makes the loss anew from it."""
+        return {**super().get_config(), "margin": self.margin}
+
+
+@keras.saving.register_keras_serializable(package="affinity_search")
 class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
     """Features (N, h) in, affinities (N, C) out; adds R(w), eq. (6), to the model's losses.
 
-    Given the labels too, it keeps count in training of what `diagnostics` tells of an epoch.
+    Put a batch norm before it, as the article does: σ is a squared distance between features. The predicted class is
+    the argmax. Given the labels too, it keeps count in training of what `diagnostics` tells of an epoch.
     Always float32: a mixed policy's bfloat16 features are cast on entry, as exp(−distance) needs the digits.
     """
 
-    def __init__(self, n_classes: int, max_centers: int, **options: Any) -> None:
-        """Room for `max_centers` (M) centres per class. Until `begin`, all are used and λ = σ = 1."""
+    def __init__(
+        self,
+        n_classes: int,
+        n_centers: int = 1,
+        sigma: float = ARTICLE_SIGMA,
+        margin: float = ARTICLE_MARGIN,
+        **options: Any,
+    ) -> None:
+        """C classes with m = `n_centers` centres each, width σ; `margin` λ is for `loss`. Defaults are the article's.
+
+        `begin` may change σ, λ and m later, m to at most `n_centers`: that is the head's room M.
+        Raises ValueError unless n_centers is 1 or more and σ and λ are above 0 and finite.
+        """
         super().__init__(dtype="float32", **options)
+        _check(n_centers, n_centers, sigma, margin)
         self.n_classes = n_classes
-        self.max_centers = max_centers
+        self.max_centers = n_centers
+        self._given = {"sigma": sigma, "margin": margin}
+
+    def get_config(self) -> dict[str, Any]:
+        """For Keras, which makes the layer anew from it; σ, λ and m of a later `begin` are among the saved weights."""
+        own = {"n_classes": self.n_classes, "n_centers": self.max_centers, **self._given}
+        return {**{key: value for key, value in super().get_config().items() if key != "dtype"}, **own}
 
     def build(self, features_shape: tuple[int | None, int], labels_shape: Any = None) -> None:
         """Create the centres and the trial's λ, σ and mask for features of shape (N, h)."""
         self.centers = self.add_weight(
             shape=(self.n_classes, self.max_centers, features_shape[-1]), initializer="he_normal", name="centers"
         )
-        self.sigma = self.add_weight(shape=(), initializer="ones", trainable=False, name="sigma")
-        self.margin = self.add_weight(shape=(), initializer="ones", trainable=False, name="lambda")
-        self.used = self.add_weight(shape=(self.max_centers,), initializer="ones", trainable=False, name="used")
+
+        def setting(name: str, value: float, shape: tuple[int, ...] = ()) -> Any:
+            start = keras.initializers.Constant(value)
+            return self.add_weight(shape=shape, initializer=start, trainable=False, name=name)
+
+        self.sigma = setting("sigma", self._given["sigma"])
+        self.margin = setting("lambda", self._given["margin"])
+        self.used = setting("used", 1.0, (self.max_centers,))
         self.watch = Watch(self, self.n_classes, self.max_centers)
 
     def call(self, features: Tensor, labels: Tensor = None, training: bool = False) -> Tensor:
@@ -149,10 +203,7 @@ class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
 
         Raises ValueError unless 1 ≤ n_centers ≤ max_centers and λ and σ are above 0.
         """
-        if not 1 <= n_centers <= self.max_centers:
-            raise ValueError(f"n_centers is {n_centers}; this head has room for 1 to {self.max_centers}")
-        if not (0 < sigma < float("inf") and 0 < lambda_ < float("inf")):
-            raise ValueError(f"sigma is {sigma} and lambda {lambda_}; both must be above 0 and finite")
+        _check(n_centers, self.max_centers, sigma, lambda_)
         width = self.centers.shape[-1]
         self.centers.assign(initial_centers(self.n_classes, n_centers, self.max_centers, width, seed))
         self.sigma.assign(sigma)

@@ -12,6 +12,7 @@ from keras import ops
 
 from affinity_search.search.training.heads.affinity import (
     AffinityHead,
+    AffinityLoss,
     affinity,
     diversity,
     hinge_loss,
@@ -223,3 +224,51 @@ def test_the_head_stays_float32_under_a_bfloat16_policy():
 def test_impossible_parameters_are_refused(bad):
     with pytest.raises(ValueError, match="is"):
         head_with(4, 1).begin(*bad, seed=0)
+
+
+class TestInAnyModel:
+    """As in a program that knows nothing of studies."""
+
+    def model(self, **settings):
+        inputs = keras.Input((6,))
+        features = keras.layers.BatchNormalization()(keras.layers.Dense(8, activation="relu")(inputs))
+        model = keras.Model(inputs, AffinityHead(3, n_centers=2, sigma=20.0, **settings)(features))
+        model.compile(optimizer=keras.optimizers.Adam(0.01), loss=AffinityLoss(margin=0.4))
+        return model
+
+    def blobs(self):
+        rng = np.random.default_rng(0)
+        labels = np.arange(120) % 3
+        return rng.normal(3.0 * np.eye(3, 6)[labels], 1.0).astype("float32"), labels
+
+    def test_it_learns_by_fit(self):
+        keras.utils.set_random_seed(1)
+        images, labels = self.blobs()
+        model = self.model()
+        losses = model.fit(images, labels, batch_size=40, epochs=30, verbose=0).history["loss"]
+        assert losses[-1] < losses[0]
+        assert np.mean(np.argmax(model.predict(images, verbose=0), axis=1) == labels) > 0.9, "chance is 0.33"
+
+    def test_a_saved_model_loads_and_predicts_the_same(self, tmp_path):
+        images, labels = self.blobs()
+        model = self.model()
+        model.fit(images, labels, epochs=1, verbose=0)
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        assert again.loss.margin == 0.4
+        assert float(again.layers[-1].sigma) == 20.0
+        np.testing.assert_array_equal(again.predict(images, verbose=0), model.predict(images, verbose=0))
+        again.fit(images, labels, epochs=1, verbose=0)  # it goes on
+
+    def test_labels_may_be_a_column_as_keras_sets_have_them(self):
+        images, labels = self.blobs()
+        model = self.model()
+        flat, column = (model.evaluate(images, given, verbose=0) for given in (labels, labels[:, None]))
+        assert flat == column
+
+    @pytest.mark.parametrize(
+        ("wrong", "message"), [({"margin": 0.0}, "lambda 0.0"), ({"margin": float("nan")}, "must be above 0")]
+    )
+    def test_impossible_settings_are_refused(self, wrong, message):
+        with pytest.raises(ValueError, match=message):
+            self.model(**wrong)

@@ -27,10 +27,10 @@ def long_trial_warning(spec: StudySpec, cores: int) -> str | None:
 
 def trial_flop(spec: StudySpec) -> float:
     """Of all epochs: the convolutions, beside which the rest is little."""
-    from affinity_search.search.training.data.splits import FACTS
+    from affinity_search.search.training.data.splits import facts, imbalance_of
 
-    sizes = FACTS[spec.data.set].train
-    images = sum(min(size, spec.data.minority) if label % 2 == 0 else size for label, size in enumerate(sizes))
+    known = facts(spec.data.set)
+    images = sum(map(min, known.train, imbalance_of(known, spec.data.minority).kept))
     return FORWARD_AND_BACKWARD * _forward_flop(spec) * images * spec.training.epochs
 
 

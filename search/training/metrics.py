@@ -1,6 +1,6 @@
 """Scores of one evaluation: macro F1 first, as the studies maximise it, and the minority's share of it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -41,11 +41,12 @@ class Scores:
         return {**plain, "micro_f1": self.micro_f1}
 
 
-def score(labels: NDArray[Any], predictions: NDArray[Any], n_classes: int) -> Scores:
+def score(labels: NDArray[Any], predictions: NDArray[Any], n_classes: int, minority: Sequence[bool] = ()) -> Scores:
     """Score integer `predictions` (N,) against `labels` (N,) over all `n_classes` classes.
 
     A class that is neither present nor predicted counts with F1 = 0, so that a forgotten class always costs.
-    Minority classes are the even-numbered ones. Raises ValueError if the lengths differ or N = 0.
+    `minority` says which classes are small. Where none or all are, the two means are those of all classes.
+    Raises ValueError if the lengths differ or N = 0.
     """
     # Here, so that the plain numbers above can be read without waiting for scikit-learn.
     from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -53,15 +54,20 @@ def score(labels: NDArray[Any], predictions: NDArray[Any], n_classes: int) -> Sc
     if len(labels) != len(predictions) or len(labels) == 0:
         raise ValueError(f"{len(labels)} labels but {len(predictions)} predictions; both must have one length above 0")
     classes = np.arange(n_classes)
+    small = np.asarray(minority or (False,) * n_classes, bool)
     _, _, f1, support = precision_recall_fscore_support(labels, predictions, labels=classes, zero_division=0)
     return Scores(
         macro_f1=float(np.mean(f1)),
         accuracy=float(np.mean(np.asarray(labels) == np.asarray(predictions))),
         per_class_f1=tuple(float(value) for value in f1),
         support=tuple(int(count) for count in support),
-        minority_f1=float(np.mean(f1[::2])),
-        majority_f1=float(np.mean(f1[1::2])),
+        minority_f1=_mean_f1(f1, small),
+        majority_f1=_mean_f1(f1, ~small),
         confusion=tuple(
             tuple(int(count) for count in row) for row in confusion_matrix(labels, predictions, labels=classes)
         ),
     )
+
+
+def _mean_f1(f1: NDArray[Any], chosen: NDArray[np.bool_]) -> float:
+    return float(np.mean(f1[chosen] if chosen.any() else f1))

@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from affinity_search.search.training.data.splits import facts
+from affinity_search.search.training.data.splits import facts, imbalance_of
 from affinity_search.search.view.standing import Standing, Verdict, diagnostics_of
 from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.places.counts import Counts
@@ -107,11 +107,14 @@ def _whose(attrs: Attributes) -> str:
 
 
 def _details(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> list[str]:
-    classes = zip(facts(standing.study.spec.data.set).class_names, attrs["support"], attrs["per_class_f1"], strict=True)
+    data = standing.study.spec.data
+    known = facts(data.set)
+    minority = imbalance_of(known, data.minority).minority
+    classes = zip(known.class_names, minority, attrs["support"], attrs["per_class_f1"], strict=True)
     table = ["| class | | images scored | F1 |", "|---|---|---|---|"]
     table += [
-        f"| {name} | {'majority' if number % 2 else 'minority'} | {support} | {f1:.4f} |"
-        for number, (name, support, f1) in enumerate(classes)
+        f"| {name} | {'minority' if small else 'majority'} | {support} | {f1:.4f} |"
+        for name, small, support, f1 in classes
     ]
     return ["\n".join(table), _diagnosed(trial)]
 

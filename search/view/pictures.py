@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
+from affinity_search.search.training.data.profiles import FIRST, PROFILES
 from affinity_search.search.training.results import EpochScore, best_epoch
 from affinity_search.search.view.figures.trial import FILES
 from affinity_search.storage.files import StudyFiles
@@ -41,13 +42,14 @@ def new_key() -> str:
 
 @dataclass(frozen=True)
 class History:
-    """What a trial's pictures show. `class_sizes` are training images of each class."""
+    """What a trial's pictures show. By class: `class_sizes`, of training; `minority`, whether it is a small one."""
 
     title: str
     protocol: str
     class_sizes: tuple[int, ...]
     epochs: tuple[EpochScore, ...]
     class_names: tuple[str, ...] = ()
+    minority: tuple[bool, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. Of the confusion matrices only the best epoch's is drawn, so only that is kept."""
@@ -62,15 +64,16 @@ class History:
     def from_dict(cls, plain: Mapping[str, Any]) -> History:
         """What `to_dict` wrote. Raises KeyError or TypeError for anything else."""
         epochs = tuple(EpochScore.from_dict(epoch) for epoch in plain["epochs"])
-        return cls(
-            plain["title"], plain["protocol"], tuple(plain["class_sizes"]), epochs, tuple(plain.get("class_names", ()))
-        )
+        sizes, names = tuple(plain["class_sizes"]), tuple(plain.get("class_names", ()))
+        # Earlier versions kept no mask, and knew one profile.
+        minority = plain["minority"] if "minority" in plain else PROFILES[FIRST](sizes, 0).minority
+        return cls(plain["title"], plain["protocol"], sizes, epochs, names, tuple(minority))
 
     def draw(self) -> dict[str, bytes]:
         """PNG files by name."""
         from affinity_search.search.view.figures import trial
 
-        return trial.draw(self.title, self.protocol, self.epochs, self.class_sizes, self.class_names)
+        return trial.draw(self.title, self.protocol, self.epochs, self.class_sizes, self.class_names, self.minority)
 
 
 class Album:
@@ -82,10 +85,12 @@ class Album:
         class_sizes: Sequence[int],
         say: Callable[[str], None],
         class_names: Sequence[str] = (),
+        minority: Sequence[bool] = (),
     ) -> None:
         self._files = files
         self._class_sizes = tuple(class_sizes)
         self._class_names = tuple(class_names)
+        self._minority = tuple(minority)
         self._say = say
         self._told = False
 
@@ -95,9 +100,8 @@ class Album:
             return
         path = self._files.history(key)
         try:
-            content = json.dumps(
-                History(title, protocol, self._class_sizes, tuple(epochs), self._class_names).to_dict()
-            )
+            kept = History(title, protocol, self._class_sizes, tuple(epochs), self._class_names, self._minority)
+            content = json.dumps(kept.to_dict())
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(gzip.compress(content.encode(), compresslevel=1))
         except OSError as error:

@@ -116,6 +116,11 @@ class StudyTrainer:
 
         return self._train.counts(FACTS[self._spec.data.set].n_classes)
 
+    @property
+    def minority(self) -> tuple[bool, ...]:
+        """Of each class, whether it is a small one."""
+        return self._train.minority
+
     def open_test(self) -> None:
         """Read the test set, for `score_test`; only `evaluate` does, and before its first run.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -51,7 +52,7 @@ def show(
 
     spec = load(name, overrides or ())
     counted = data_dir is not None or spec.data.set == "digits"
-    counts = _counts(spec, data_dir) if counted else None
+    counts, minority = _counts(spec, data_dir) if counted else (None, ())
     if as_json:
         typer.echo(json.dumps({"definition": spec.to_dict(), "images": counts}, indent=2))
         return
@@ -60,11 +61,14 @@ def show(
     else:
         typer.echo(bundled.text(name) if name in bundled.names() else read(name), nl=False)
     if counts:
-        _print_counts(spec, counts)
+        _print_counts(spec, counts, minority)
 
 
-def _counts(spec: StudySpec, data_dir: DataDir) -> dict[str, list[int]]:
-    """Images of each class by part. The test part's labels are counted, its images are not looked at."""
+def _counts(spec: StudySpec, data_dir: DataDir) -> tuple[dict[str, list[int]], tuple[bool, ...]]:
+    """Images of each class by part, and which classes are small.
+
+    The test part's labels are counted, its images are not looked at.
+    """
     from affinity_search.search.training.data.splits import FACTS, search_splits, test_split
 
     data = spec.data
@@ -76,16 +80,16 @@ def _counts(spec: StudySpec, data_dir: DataDir) -> dict[str, list[int]]:
         if spec.protocol == "article"
         else {"training": train, "validation": scored, "test": test}
     )
-    return {part: [int(count) for count in split.counts(classes)] for part, split in parts.items()}
+    return {part: list(split.counts(classes)) for part, split in parts.items()}, train.minority
 
 
-def _print_counts(spec: StudySpec, counts: dict[str, list[int]]) -> None:
+def _print_counts(spec: StudySpec, counts: dict[str, list[int]], minority: Sequence[bool]) -> None:
     from affinity_search.search.view.tables import Column, Fitted
 
     classes = range(len(counts["training"]))
     columns = [Column("class"), *(Column(part, right=True) for part in counts)]
     rows = [
-        [f"{number}{'*' if number % 2 == 0 else ''}", *(str(row[number]) for row in counts.values())]
+        [f"{number}{'*' if minority[number] else ''}", *(str(row[number]) for row in counts.values())]
         for number in classes
     ]
     out = console()

@@ -1,21 +1,21 @@
 """The data sets, made imbalanced and divided as the article does it. Sets: digits, mnist, cifar10.
 
 Training and test images are loaded by separate functions, so that a search never opens the test set.
-Even-numbered classes are the minority; a study's `minority` counts test images per minority class, and training
-keeps k times as many (`DatasetFacts.train_per_test`).
+A study's `minority` counts test images per small class, and training keeps k times as many
+(`DatasetFacts.train_per_test`). Which classes are the small ones is the profile's to say.
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from affinity_search.search.training.data import readers
+from affinity_search.search.training.data import profiles, readers
 from affinity_search.search.training.data.readers import Part
 from affinity_search.search.training.errors import DataError
 
@@ -26,10 +26,14 @@ Protocol = Literal["holdout", "article"]
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels: `images` uint8 (N, H, W, channels), `labels` int32 (N,)."""
+    """Images with their labels: `images` uint8 (N, H, W, channels), `labels` int32 (N,).
+
+    `minority` says of each class whether it was made a small one; empty until a profile has decided it.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
+    minority: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,7 +44,7 @@ class Split:
 
     def take(self, chosen: NDArray[Any]) -> "Split":
         """The images at `chosen`, an index or boolean array."""
-        return Split(self.images[chosen], self.labels[chosen])
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
 
 Seen = Callable[[Part, Split], None]  # told of each part as it is read, before anything is left out of it
@@ -158,23 +162,28 @@ def facts(name: str) -> DatasetFacts:
     return FACTS[name]
 
 
-def imbalance(split: Split, per_minority_class: int, n_classes: int) -> Split:
-    """Keep the first `per_minority_class` images of each even class and every image of the odd ones, in order.
+def imbalance_of(known: DatasetFacts, per_minority_class: int) -> profiles.Imbalance:
+    """What the profile makes of the training images of the set as it is published."""
+    return profiles.step(known.train, per_minority_class)
 
-    Raises DataError if that is not positive or an even class has fewer.
+
+def imbalance(split: Split, per_minority_class: int, n_classes: int) -> Split:
+    """Keep the first images of each class, in order, as many as the profile says.
+
+    Raises DataError if `per_minority_class` is not positive or a small class has fewer.
     """
     counts = split.counts(n_classes)
-    short = [label for label in range(0, n_classes, 2) if counts[label] < per_minority_class]
-    if short or per_minority_class < 1:
-        found = ", ".join(f"{label}: {counts[label]}" for label in range(0, n_classes, 2))
+    made = profiles.step(counts, per_minority_class)
+    if per_minority_class < 1 or any(kept > count for kept, count in zip(made.kept, counts, strict=True)):
+        found = ", ".join(f"{label}: {counts[label]}" for label, small in enumerate(made.minority) if small)
         raise DataError(
-            f"{per_minority_class} images per minority class are asked for, but the even classes have {found}; "
+            f"{per_minority_class} images per minority class are asked for, but these classes have {found}; "
             "change the study's `minority`."
         )
     keep = np.ones(len(split), bool)
-    for label in range(0, n_classes, 2):
-        keep[np.flatnonzero(split.labels == label)[per_minority_class:]] = False
-    return split.take(keep)
+    for label, kept in enumerate(made.kept):
+        keep[np.flatnonzero(split.labels == label)[kept:]] = False
+    return replace(split.take(keep), minority=made.minority)
 
 
 def holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
@@ -194,9 +203,8 @@ def holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
 def holdout_mistake(name: str, minority: int, fraction: float | None) -> str | None:
     """Why a study of the set as it is published cannot be divided for validation; None if it can, or need not be."""
     known = facts(name)
-    counts = [
-        count if label % 2 else min(count, minority * known.train_per_test) for label, count in enumerate(known.train)
-    ]
+    made = imbalance_of(known, minority * known.train_per_test)
+    counts = list(map(min, known.train, made.kept))
     return None if fraction is None else _division_mistake(counts, fraction)
 
 
@@ -255,7 +263,7 @@ def test_split(
     *,
     seen: Seen | None = None,  # noqa: PT028 - no test
 ) -> Split:
-    """The imbalanced test images: `minority` of each even class, every one of the odd classes."""
+    """The imbalanced test images, `minority` of each small class."""
     whole = load_test(name, data_dir)
     if seen is not None:
         seen("test", whole)

@@ -2,6 +2,7 @@ import os
 import pickle
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,7 @@ def test_imbalance_keeps_the_first_images_in_order():
     kept = imbalance(split, 2, 3)
     assert kept.images.ravel().tolist() == [0, 1, 2, 3, 5, 6]
     assert kept.labels.tolist() == [0, 1, 0, 1, 2, 2]
+    assert (split.minority, kept.minority) == ((), (True, False, True))
 
 
 @pytest.mark.parametrize("asked", [3, 0, -1])
@@ -113,6 +115,8 @@ def test_holdout_is_stratified_and_follows_its_seed():
     train = load_train("digits", None)
     rest, held = holdout(train, 0.25, seed=1)
     assert len(rest) + len(held) == len(train)
+    small = replace(train, minority=(True,) * 10)
+    assert {part.minority for part in holdout(small, 0.25, seed=1)} == {(True,) * 10}
     assert all(abs(h - c / 4) <= 1 for h, c in zip(held.counts(10), train.counts(10), strict=True))
     again, other = holdout(train, 0.25, seed=1)[1], holdout(train, 0.25, seed=2)[1]
     assert (again.images == held.images).all()

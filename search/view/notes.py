@@ -8,7 +8,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from affinity_search.search.training.data.splits import facts, imbalance_of
+from affinity_search.search.training.data.splits import imbalance_of
 from affinity_search.search.view.standing import Standing, Verdict, diagnostics_of
 from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.places.counts import Counts
@@ -108,9 +108,8 @@ def _whose(attrs: Attributes) -> str:
 
 def _details(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> list[str]:
     data = standing.study.spec.data
-    known = facts(data.set)
-    minority = imbalance_of(known, data.minority).minority
-    classes = zip(known.class_names, minority, attrs["support"], attrs["per_class_f1"], strict=True)
+    minority = imbalance_of(data.source, data.minority).minority
+    classes = zip(data.source.classes, minority, attrs["support"], attrs["per_class_f1"], strict=True)
     table = ["| class | | images scored | F1 |", "|---|---|---|---|"]
     table += [
         f"| {name} | {'minority' if small else 'majority'} | {support} | {f1:.4f} |"

@@ -17,6 +17,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.bounds import crowded_bounds
 from affinity_search.storage.results.evaluations import latest_test
 from affinity_search.storage.study import SCORES, StoredStudy, attributes
+from affinity_search.studies.data import SOURCES
 
 SHOWN_REASONS = 3
 
@@ -68,7 +69,7 @@ class ExportedTrial(_Model):
     )
     study: str
     protocol: Literal["holdout", "article"]
-    dataset: Literal["digits", "mnist", "cifar10"]
+    dataset: str = Field(json_schema_extra={"enum": list(SOURCES)})
     minority: int = Field(description="test images per minority class")
     value: float = Field(description="1 - macro F1 of the best epoch; on validation images, or test under `article`")
     macro_f1: float

@@ -49,7 +49,7 @@ def embed(
     from affinity_search.search.devices.slots import own_device
     from affinity_search.search.experiments.embed import chosen
     from affinity_search.search.experiments.embed import embed as retrain
-    from affinity_search.search.training.data.splits import facts, imbalance_of
+    from affinity_search.search.training.data.splits import imbalance_of
     from affinity_search.search.worker.loop import epoch_text
     from affinity_search.search.worker.setup import WorkerOptions
 
@@ -62,9 +62,8 @@ def embed(
     found = retrain(
         stored, options, number, width, lambda score: say(epoch_text(score, spec.training.epochs, spec.protocol))
     )
-    known = facts(spec.data.set)
-    minority = imbalance_of(known, spec.data.minority).minority
-    _write(found, f"{spec.data.set}, n = {spec.data.minority}", known.class_names, minority, folder)
+    minority = imbalance_of(spec.data.source, spec.data.minority).minority
+    _write(found, f"{spec.data.set}, n = {spec.data.minority}", spec.data.source.classes, minority, folder)
     say(f"wrote {len(found.features)} pictures and features.gif to {folder}")
 
 

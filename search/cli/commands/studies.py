@@ -46,12 +46,12 @@ def show(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a study file; with --data-dir (or the embedded digits) also its images per class."""
+    """Print a study file; with --data-dir (or a set that needs none) also its images per class."""
     from affinity_search.studies import bundled
     from affinity_search.studies.files import load, read
 
     spec = load(name, overrides or ())
-    counted = data_dir is not None or spec.data.set == "digits"
+    counted = data_dir is not None or spec.data.source.part_of is not None
     counts, minority = _counts(spec, data_dir) if counted else (None, ())
     if as_json:
         typer.echo(json.dumps({"definition": spec.to_dict(), "images": counts}, indent=2))
@@ -69,18 +69,17 @@ def _counts(spec: StudySpec, data_dir: DataDir) -> tuple[dict[str, list[int]], t
 
     The test part's labels are counted, its images are not looked at.
     """
-    from affinity_search.search.training.data.splits import FACTS, search_splits, test_split
+    from affinity_search.search.training.data.splits import test_split
+    from affinity_search.search.worker.images import read_splits
 
-    data = spec.data
-    classes = FACTS[data.set].n_classes
-    train, scored = search_splits(data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir)
-    test = test_split(data.set, data.minority, data_dir)
+    train, scored = read_splits(spec, data_dir)
+    test = test_split(spec.data.source, spec.data.minority, data_dir)
     parts = (
         {"training": train, "test": test}
         if spec.protocol == "article"
         else {"training": train, "validation": scored, "test": test}
     )
-    return {part: list(split.counts(classes)) for part, split in parts.items()}, train.minority
+    return {part: list(split.counts(spec.data.source.n_classes)) for part, split in parts.items()}, train.minority
 
 
 def _print_counts(spec: StudySpec, counts: dict[str, list[int]], minority: Sequence[bool]) -> None:

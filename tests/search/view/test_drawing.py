@@ -8,11 +8,11 @@ from drawn import epochs
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 
-from affinity_search.search.training.data.splits import FACTS
 from affinity_search.search.view.figures import trial as drawing
 from affinity_search.search.view.figures.canvas import MINORITY
+from affinity_search.studies.data import SOURCES
 
-NAMES = FACTS["cifar10"].class_names
+NAMES = SOURCES["cifar10"].classes
 SMALL = (False, True, True) + (False,) * 7
 TITLE = "trial 1234: λ 0.4352, σ 478.3, m 10 " * 3
 

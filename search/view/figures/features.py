@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinity_search.search.view.figures.canvas import png, subplots
+from affinity_search.studies.metrics import DEFAULT, METRICS
 
 if TYPE_CHECKING:
     from affinity_search.search.training.networks.features import Features
@@ -52,15 +53,16 @@ def draw(
     scores: Sequence[float],
     names: Sequence[str],
     minority: Sequence[bool] = (),
+    label: str = METRICS[DEFAULT].label,
 ) -> list[bytes]:
-    """A PNG an epoch, each with its own axes, as features grow; `scores` are their macro F1.
+    """A PNG an epoch, each with its own axes, as features grow; `scores` are the epochs', called `label`.
 
     `names` are the classes', `minority` says which of them are small (without it none is).
     """
     flat, how = in_two_dimensions(epochs)
     chosen = _even_choice(flat[0].labels)
     return [
-        _scatter(one, chosen, f"{title}\nepoch {number}, macro F1 {score:.4f}; {how}", names, minority)
+        _scatter(one, chosen, f"{title}\nepoch {number}, {label} {score:.4f}; {how}", names, minority)
         for number, (one, score) in enumerate(zip(flat, scores, strict=True), start=1)
     ]
 

@@ -21,6 +21,7 @@ from affinity_search.search.view.figures.canvas import (
     subplots,
 )
 from affinity_search.search.view.figures.ticks import log_ticks
+from affinity_search.studies.metrics import DEFAULT, METRICS, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,28 +55,29 @@ def draw(
     class_sizes: Sequence[int],
     class_names: Sequence[str] = (),
     minority: Sequence[bool] = (),
+    metric: Metric = METRICS[DEFAULT],
 ) -> dict[str, bytes]:
     """PNG files by name: `epochs` in order, at least one; `class_sizes` are training images of each class.
 
     Classes without names are shown by their numbers, all as large ones without `minority`. The softmax head has no loss
-    diagnostics.
+    diagnostics. The best epoch is the best by `metric`.
     """
     classes = [
         Class(class_names[number] if class_names else str(number), bool(minority) and minority[number])
         for number in range(len(class_sizes))
     ]
-    best = best_epoch(epochs)
+    best = best_epoch(epochs, metric.key)
     told = [epoch.diagnostics for epoch in epochs if epoch.diagnostics]
     curve, confusion, by_class_size, diagnostics = FILES
     pictures = {
-        curve: _learning_curve(title, protocol, epochs, best),
+        curve: _learning_curve(title, protocol, epochs, best, metric),
         confusion: _confusion(title, protocol, best, classes),
         by_class_size: _by_class_size(title, protocol, best, class_sizes, classes),
     }
     return pictures | ({diagnostics: _loss_diagnostics(title, told, classes)} if told else {})
 
 
-def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], best: EpochScore) -> bytes:
+def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], best: EpochScore, metric: Metric) -> bytes:
     figure, (scores, loss) = subplots(2, 9, 3.4, title)
     x = [epoch.epoch + 1 for epoch in epochs]
     marker = "o" if len(x) < 30 else None
@@ -86,14 +88,12 @@ def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], bes
             ("macro_f1", "macro", PLAIN),
         ):
             scores.plot(x, [getattr(e.scores, name) for e in epochs], color=colour, label=label, marker=marker, ms=3)
-        scores.plot(
-            best.epoch + 1,
-            best.scores.macro_f1,
-            "*",
-            color=BEST,
-            ms=12,
-            label=f"best: {best.scores.macro_f1:.4f}, epoch {best.epoch + 1}",
-        )
+        if metric.key != DEFAULT:
+            own = [epoch.scores[metric.key] for epoch in epochs]
+            scores.plot(x, own, color=SECOND, label=metric.label, marker=marker, ms=3)
+        top = best.scores[metric.key]
+        label = f"best: {top:.4f}, epoch {best.epoch + 1}"
+        scores.plot(best.epoch + 1, top, "*", color=BEST, ms=12, label=label)
         scores.set_ylim(-0.02, 1.02)
     # Only the affinity head has diagnostics.
     what = "training loss, eq. (7)" if epochs[0].diagnostics else "training loss, cross-entropy"

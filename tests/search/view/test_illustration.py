@@ -27,6 +27,7 @@ from affinity_search.search.worker.attempt import Attempt
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Places
+from affinity_search.studies.metrics import METRICS
 
 NAMES = tuple("abcdefghij")
 SMALL = (True, True, False, False, False) * 2
@@ -101,9 +102,10 @@ class TestPictures:
         monkeypatch.setattr(drawing, "draw", lambda *what: (shown.extend(what), {"a.png": b"picture"})[1])
         with PictureStore(root).open_reader(self.ids(sqlite, attempt)[0]) as reader:
             assert reader.read() == b"picture"
-        title, protocol, scores, sizes, names, minority = shown
+        title, protocol, scores, sizes, names, minority, metric = shown
         assert str(title).startswith("trial 0: λ ")
         assert (protocol, sizes, names, minority) == ("holdout", (10, 1000) * 5, NAMES, SMALL)
+        assert metric == METRICS["macro_f1"]
         assert [(one.loss, one.scores.per_class_f1) for one in scores] == [  # type: ignore[attr-defined]
             (one.loss, one.scores.per_class_f1) for one in epochs()
         ]
@@ -221,7 +223,7 @@ class TestStudyFigures:
         assert (pruned.name, complete.name) == (PRUNED, COMPLETE)
         assert pruned.marker.symbol != complete.marker.symbol
         for trace in (pruned, complete):
-            of_state = [p.macro_f1 for p in self.points(30) if p.state == trace.name]
+            of_state = [p.score for p in self.points(30) if p.state == trace.name]
             assert list(trace.marker.color) == of_state
             assert len(of_state) > 4
         assert [trace.name for trace in made["time-by-worker"].data] == ["w0", "w1"]

@@ -22,6 +22,7 @@ from affinity_search.search.training.heads.affinity_diagnostics import Diagnosti
 from affinity_search.search.training.metrics import Scores
 from affinity_search.search.training.results import EpochScore
 from affinity_search.search.worker import checkpointing
+from affinity_search.studies.data import SOURCES
 from affinity_search.studies.files import load
 
 CLASS_SIZES = (800, 4_000) * 5  # CIFAR-10, n = 200, 0.2 of them for validation
@@ -62,7 +63,7 @@ def state_copier() -> Callable[[], Mapping[str, NDArray[Any]]]:
     The device must have been configured.
     """
     spec = load("cifar10")
-    from affinity_search.search.training.data.splits import FACTS, Split
+    from affinity_search.search.training.data.splits import Split
     from affinity_search.search.training.fit import Trainer, TrainingConfig
     from affinity_search.search.training.networks.plain import NetworkConfig
 
@@ -70,7 +71,7 @@ def state_copier() -> Callable[[], Mapping[str, NDArray[Any]]]:
     network, training = spec.network, spec.training
     layout = NetworkConfig(tuple(network.widths), network.depth, network.batch_norm_momentum, network.head)
     config = TrainingConfig(training.epochs, training.batch, training.learning_rate, augment=training.augment)
-    return Trainer(few, few, FACTS["cifar10"], layout, config, spec.max_centers)._variables
+    return Trainer(few, few, SOURCES["cifar10"], layout, config, spec.max_centers)._variables
 
 
 @dataclass(frozen=True)

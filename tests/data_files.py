@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 
-from affinity_search.search.training.data import readers
+from affinity_search.studies.data import SOURCES
 
 
 def write_mnist(folder, n=40, **changes):
@@ -18,7 +18,7 @@ def write_mnist(folder, n=40, **changes):
 
 
 def write_cifar(folder, names=("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"), n=20):
-    batches = folder / readers.CIFAR_FOLDER
+    batches = folder / str(SOURCES["cifar10"].holds)
     batches.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
     for name in names:

@@ -53,6 +53,7 @@ class FakeTrainer:
         self.n_epochs = spec.training.epochs
         self.done: list[EpochScore] = []
         self.class_sizes = (1,) * N_CLASSES
+        self.minority = (True, False) * (N_CLASSES // 2)
         self.note = None
         self.test_is_open = False
         self.begun = 0

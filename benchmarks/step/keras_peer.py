@@ -14,6 +14,7 @@ import time
 import numpy as np
 
 from affinity_search.search import devices
+from affinity_search.studies.data import SOURCES
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
         Table.call = lambda self, indices: self.table[:batch]
     if "unfused" in sys.argv:
         devices.fused_batch_norm = lambda: None
-    from affinity_search.search.training.data.splits import FACTS, Split
+    from affinity_search.search.training.data.splits import Split
     from affinity_search.search.training.fit import AffinityParams, Trainer, TrainingConfig
     from affinity_search.search.training.networks.plain import NetworkConfig
 
@@ -37,7 +38,7 @@ def main() -> None:
     widths = tuple(map(int, chosen[0].split(","))) if chosen else (64, 128, 256)
     network = NetworkConfig(widths, 3, 0.9, "affinity")
     training = TrainingConfig(1, batch, 5e-3, augment="augmented" in sys.argv, precision=precision)  # type: ignore[arg-type]
-    trainer = Trainer(split, split.take(np.arange(10)), FACTS["cifar10"], network, training, max_centers=30)
+    trainer = Trainer(split, split.take(np.arange(10)), SOURCES["cifar10"], network, training, max_centers=30)
 
     def train() -> None:
         trainer.run(AffinityParams(0.43, 90.0, 30), seed=0)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from affinity_search.studies.data import file_names
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -63,7 +65,7 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
-        help="Folder with cifar-10-batches-py or mnist.npz. [default: the study's, else Keras downloads them]",
+        help=f"Folder with {file_names()}. [default: the study's, else Keras downloads them]",
         parser=data_folder,
     ),
 ]

@@ -18,7 +18,8 @@ from affinity_search.search.devices import slots as accelerators
 from affinity_search.search.doctor.check import Check
 from affinity_search.search.launch.children import SAFE, surroundings
 from affinity_search.search.view.terminal import plural
-from affinity_search.search.worker.images import folder_for, refuse_others
+from affinity_search.search.worker.images import folder_for, read_splits, refuse_others
+from affinity_search.studies.data import SOURCES, SourceDefinition
 from affinity_search.studies.errors import StudyFileError
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that pyproject.toml admits
 MEND_DRIVER = "restart the driver or the machine; or launch with --devices cpu"
-SETS = ("digits", "mnist", "cifar10")
 ABSENT_ADVICE = "put it there, name another --data-dir, or leave that out: Keras downloads what it needs"
 PROBE_LIMIT_S = 300.0
 # Keras compiles and runs one product on the device, as a worker's first step would.
@@ -192,50 +192,51 @@ def check_data(spec: StudySpec | None, data_dir: Path | None, stored: StoredStud
 
 
 def _of_study(spec: StudySpec, given: Path | None, stored: StoredStudy | None) -> Check:
-    from affinity_search.search.training.data.splits import contents_of, search_splits
+    from affinity_search.search.training.data.splits import contents_of
     from affinity_search.search.training.errors import DataError
 
     data, name = spec.data, f"data {spec.data.set}"
-    folder = _folder(data.set, given)
+    folder = _folder(data.source, given)
     if given is None and folder is not None and not folder.is_dir():
         return _not_downloaded(data.set)
 
     def seen(part: Part, split: Split) -> None:
         if stored:
-            refuse_others(stored, part, contents_of(split))
+            refuse_others(stored, part, contents_of(split, data.source.n_classes))
 
     try:
-        train, scored = search_splits(
-            data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, folder, seen=seen
-        )
+        train, scored = read_splits(spec, folder, seen)
     except DataError as error:
         return _not_downloaded(data.set) if given is None and _is_absent(error) else Check(name, "failed", str(error))
     purpose = "test" if spec.protocol == "article" else "validation"
-    return Check(name, "ok", f"{len(train)} training and {len(scored)} {purpose} images, {_where(folder)}")
+    return Check(name, "ok", f"{len(train)} training and {len(scored)} {purpose} images, {_where(data.source, folder)}")
 
 
 def _all_sets(data_dir: Path | None) -> Iterator[Check]:
-    checks = [_any(name, None if name == "digits" else data_dir) for name in SETS]
-    there = any(check.status == "ok" for check in checks[1:])  # then the folder need not hold the other sets too
+    checks = {source: _any(source, data_dir) for source in SOURCES.values()}
+    # One set there: then the folder need not hold the others too.
+    there = any(check.status == "ok" for source, check in checks.items() if source.part_of is None)
     yield from (
-        replace(check, status="warning") if there and check.next == ABSENT_ADVICE else check for check in checks
+        replace(check, status="warning") if there and check.next == ABSENT_ADVICE else check
+        for check in checks.values()
     )
 
 
-def _any(name: str, given: Path | None) -> Check:
+def _any(source: SourceDefinition, data_dir: Path | None) -> Check:
     from affinity_search.search.training.data.splits import load_test, load_train
     from affinity_search.search.training.errors import DataError
 
-    folder = _folder(name, given)
+    name, given = source.name, None if source.part_of else data_dir
+    folder = _folder(source, given)
     if given is None and folder is not None and not folder.is_dir():
         return _not_downloaded(name)
     try:
-        images = f"{len(load_train(name, folder))} training and {len(load_test(name, folder))} test images"
+        images = f"{len(load_train(source, folder))} training and {len(load_test(source, folder))} test images"
     except DataError as error:
         if not _is_absent(error):
             return Check(f"data {name}", "failed", str(error))
         return _not_downloaded(name) if given is None else _not_in(name, given)
-    return Check(f"data {name}", "ok", f"{images}, {_where(folder)}")
+    return Check(f"data {name}", "ok", f"{images}, {_where(source, folder)}")
 
 
 def _not_in(name: str, given: Path) -> Check:
@@ -248,12 +249,12 @@ def _is_absent(error: Exception) -> bool:
     return isinstance(error, MissingDataError)
 
 
-def _folder(name: str, given: Path | None) -> Path | None:
+def _folder(source: SourceDefinition, given: Path | None) -> Path | None:
     """Where a set's files are: the given folder, or where Keras' cache holds the same files."""
-    if name == "digits" or given is not None:
-        return given
-    cache = devices.keras_home() / "datasets"
-    return cache / "cifar-10-batches-py-target" if name == "cifar10" else cache
+    from affinity_search.search.training.data import READERS
+
+    cached = READERS[source.name].cached
+    return given if given is not None or cached is None else cached()
 
 
 def _not_downloaded(name: str) -> Check:
@@ -261,5 +262,5 @@ def _not_downloaded(name: str) -> Check:
     return Check(f"data {name}", "warning", found, "Keras will download it; without a network name a --data-dir")
 
 
-def _where(folder: Path | None) -> str:
-    return f"read from {folder}" if folder else "part of scikit-learn"
+def _where(source: SourceDefinition, folder: Path | None) -> str:
+    return f"read from {folder}" if folder else f"part of {source.part_of}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -20,7 +21,6 @@ from affinity_search.storage.urls import parse_url
 
 if TYPE_CHECKING:
     from affinity_search.storage.study import StoredStudy
-    from affinity_search.studies.model.spec import StudySpec
 
 ROUND_TRIPS = 5
 MOST_CLOCK_DIFFERENCE_S = 2.0
@@ -28,7 +28,6 @@ WRITE_TRIES = 5  # of a second each, where another program holds the SQLite file
 GIB, MIB = 2**30, 2**20
 LEAST_FREE = 1 * GIB
 LEAST_CHECKPOINTS = 20
-BYTES_PER_PARAMETER = 3 * 4  # float32: the weight and Adam's two moments
 
 
 def open_storage(url: str, study: str | None) -> tuple[Check, Backend | None]:
@@ -118,8 +117,8 @@ def check_files(root: Path, study: StoredStudy | None) -> Check:
     found = f"{root}{'' if root.exists() else ' (made when needed)'}, {free / GIB:.1f} GiB free"
     need = LEAST_FREE
     if study is not None:
-        size = parameters(study.spec) * BYTES_PER_PARAMETER
-        found += f"; a checkpoint takes about {size / MIB:.1f} MiB"
+        size = largest_checkpoint(folder)
+        found += f"; a checkpoint takes {size / MIB:.1f} MiB" if size else ""
         need = max(need, LEAST_CHECKPOINTS * size * max(1, Places.of(study).counts().running))
     if free < need:
         advice = f"make room for {need / GIB:.1f} GiB, or name another folder with --files"
@@ -139,16 +138,10 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(present).free
 
 
-def parameters(spec: StudySpec) -> int:
-    """How many numbers the study's network has, by the layers that search.training.networks builds."""
-    channels, total = 3 if spec.data.set == "cifar10" else 1, 0
-    for width in spec.network.widths:
-        for _ in range(spec.network.depth):
-            total += 9 * channels * width + 4 * width  # 3×3 kernel; a batch norm's four vectors
-            channels = width
-    classes = 10
-    if spec.network.head == "softmax":
-        return total + classes * (channels + 1)
-    centers = spec.max_centers or 1
-    # The last batch norm; the centres; λ, σ and the mask; what is counted for the diagnostics.
-    return total + 4 * channels + classes * centers * channels + (centers + 2) + (classes * centers + 3)
+def largest_checkpoint(folder: Path) -> int:
+    """In bytes; 0 before there is one: how much a trial keeps is then for nobody to guess."""
+    sizes = [0]
+    for path in folder.glob("*.npz"):
+        with contextlib.suppress(OSError):  # its trial has just ended
+            sizes.append(path.stat().st_size)
+    return max(sizes)

@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embedded:
-    """A retrained trial: the features and macro F1 of each epoch."""
+    """A retrained trial: the features and the score of each epoch."""
 
     trial: int
     params: Params
     features: list[Features]
-    macro_f1: list[float]
+    scores: list[float]
 
 
 def embed(
@@ -57,7 +57,7 @@ def embed(
     scores: list[float] = []
     for score in trainer.epochs(params, seed, max_centers=study.spec.max_centers):
         kept.append(trainer.features())
-        scores.append(score.scores.macro_f1)
+        scores.append(score.scores[study.spec.metric])
         on_epoch(score)
     return Embedded(number, params, kept, scores)
 

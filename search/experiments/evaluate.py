@@ -118,18 +118,18 @@ def _evaluate(
 def _score(study: StoredStudy, trainer: StudyTrainer, params: Params, seed: int, what: str) -> dict[str, Any]:
     from affinity_search.search.training.results import best_epoch
 
-    protocol, epochs = study.spec.protocol, study.spec.training.epochs
-    tell = _seldom(lambda score: say(f"{what}, {epoch_text(score, epochs, protocol)}"))
+    spec = study.spec
+    tell = _seldom(lambda score: say(f"{what}, {epoch_text(score, spec)}"))
     done: list[EpochScore] = []
     # The search's own room for centres, so that a retraining rounds as the search did.
-    for score in trainer.epochs(params, seed, max_centers=study.spec.max_centers):
+    for score in trainer.epochs(params, seed, max_centers=spec.max_centers):
         done.append(score)
-        if best_epoch(done) is score:
+        if best_epoch(done, spec.metric) is score:
             best = trainer.state()
         tell(score)
     trainer.go_back(best)
-    tested = trainer.score_test() | {"best_epoch": best_epoch(done).number}
-    say(f"{what}: macro F1 {tested['macro_f1']:.4f} on the test set ({protocol}), epoch {tested['best_epoch']}")
+    tested = trainer.score_test() | {"best_epoch": best_epoch(done, spec.metric).number}
+    say(f"{what}: macro F1 {tested['macro_f1']:.4f} on the test set ({spec.protocol}), epoch {tested['best_epoch']}")
     return tested
 
 

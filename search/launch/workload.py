@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from affinity_search.studies.model.spec import StudySpec
 
-SIDES_PX = {"digits": 8, "mnist": 28, "cifar10": 32}
-CHANNELS = {"cifar10": 3}
 FORWARD_AND_BACKWARD = 3  # times the work of a forward pass
 CORE_FLOPS = 30e9  # an assumption: the order of what a laptop core makes of float32 convolutions
 LONG_S = 3600.0
@@ -27,16 +25,16 @@ def long_trial_warning(spec: StudySpec, cores: int) -> str | None:
 
 def trial_flop(spec: StudySpec) -> float:
     """Of all epochs: the convolutions, beside which the rest is little."""
-    from affinity_search.search.training.data.splits import FACTS
+    from affinity_search.search.training.data.splits import imbalance_of
 
-    sizes = FACTS[spec.data.set].train
-    images = sum(min(size, spec.data.minority) if label % 2 == 0 else size for label, size in enumerate(sizes))
+    source = spec.data.source
+    images = sum(map(min, source.train, imbalance_of(source, spec.data.minority).kept))
     return FORWARD_AND_BACKWARD * _forward_flop(spec) * images * spec.training.epochs
 
 
 def _forward_flop(spec: StudySpec) -> float:
     """For one image: 2 operations × 9 weights × channels in × channels out at every pixel."""
-    side, before, flop = SIDES_PX[spec.data.set], CHANNELS.get(spec.data.set, 1), 0
+    side, before, flop = spec.data.source.side_px, spec.data.source.channels, 0
     for width in spec.network.widths:
         for _ in range(spec.network.depth):
             flop += 2 * 9 * before * width * side * side

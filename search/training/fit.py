@@ -69,7 +69,7 @@ class Trainer:
         Raises ValueError if the network does not fit the images.
         """
         parts = [train, evaluation] if test is None else [train, evaluation, test]
-        self._n_classes = facts.n_classes
+        self._n_classes, self._minority = facts.n_classes, evaluation.minority
         self._training = training
         self._train, self._evaluation, *self._test = _place(parts)
         # Every replica of a TPU takes an equal part of it.
@@ -217,7 +217,7 @@ class Trainer:
         """Padded to whole batches, so that every step has one shape, and trimmed again."""
         padded = np.resize(indices, whole_batches(len(indices), self._evaluation_batch))
         predictions = self._predict(padded, should_stop, self._classes)[: len(labels)]
-        return score(labels, predictions, self._n_classes)
+        return score(labels, predictions, self._n_classes, self._minority)
 
     def _predict(
         self, indices: NDArray[np.int32], should_stop: ShouldStop | None, predictor: devices.Predictor

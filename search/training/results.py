@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from affinity_search.search.devices.precision import PRECISIONS, Precision
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
-from affinity_search.search.training.metrics import Scores
+from affinity_search.search.training.metrics import DEFAULT, Scores, value_of
 
 
 @dataclass(frozen=True)
@@ -76,9 +76,9 @@ class EpochScore:
         return cls(plain["epoch"], plain["loss"], scores, plain["duration_s"], diagnostics)
 
 
-def best_epoch(epochs: Sequence[EpochScore]) -> EpochScore:
-    """The epoch of greatest macro F1, the earliest of equals; `epochs` has at least one."""
-    return max(epochs, key=lambda epoch: (epoch.scores.macro_f1, -epoch.epoch))
+def best_epoch(epochs: Sequence[EpochScore], metric: str = DEFAULT) -> EpochScore:
+    """The epoch of least value, the earliest of equals; `epochs` has at least one."""
+    return max(epochs, key=lambda epoch: (epoch.scores[metric], -epoch.epoch))
 
 
 @dataclass(frozen=True)
@@ -86,13 +86,14 @@ class TrainingResult:
     """All epochs of one run, in order; at least one."""
 
     epochs: tuple[EpochScore, ...]
+    metric: str = DEFAULT
 
     @property
     def best(self) -> EpochScore:
         """As `best_epoch`."""
-        return best_epoch(self.epochs)
+        return best_epoch(self.epochs, self.metric)
 
     @property
     def value(self) -> float:
-        """What the search minimises: 1 − the best macro F1."""
-        return 1.0 - self.best.scores.macro_f1
+        """What the search minimises: that of the best epoch."""
+        return value_of(self.best.scores, self.metric)

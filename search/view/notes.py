@@ -8,12 +8,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from affinity_search.search.training.data.splits import facts
+from affinity_search.search.training.data.splits import imbalance_of
 from affinity_search.search.view.standing import Standing, Verdict, diagnostics_of
 from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.results.bounds import Crowded
 from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.studies.metrics import score_of
 
 BEST = 10
 Attributes = dict[str, Any]
@@ -39,8 +40,11 @@ def study_note(
         "",
     ]
     if best:
-        lines += ["| rank | trial | macro F1 | minority F1 | majority F1 | parameters |", "|---|---|---|---|---|---|"]
-        lines += [_row(rank, trial, row["params"]) for rank, (trial, row) in enumerate(best, start=1)]
+        lines += [
+            f"| rank | trial | {spec.score.label} | minority F1 | majority F1 | parameters |",
+            "|---|---|---|---|---|---|",
+        ]
+        lines += [_row(rank, trial, row["params"], spec.metric) for rank, (trial, row) in enumerate(best, start=1)]
         lines += ["", _warning(spec.protocol), ""]
     lines += [_tested(trial, test) for trial, test in list(tests.items())[:BEST]]
     lines += [f"- {crowded.text}" for crowded in bounds]
@@ -68,7 +72,7 @@ def _ended_with_scores(standing: Standing, trial: FrozenTrial, attrs: Attributes
     state = trial.state.name.capitalize()
     epochs = f" after {attrs['epochs']} of {spec.training.epochs} epochs" if trial.state == TrialState.PRUNED else ""
     return (
-        f"**{state}**{epochs}{place}: macro F1 **{attrs['macro_f1']:.4f}** ({spec.protocol}) at "
+        f"**{state}**{epochs}{place}: {spec.score.label} **{attrs[spec.metric]:.4f}** ({spec.protocol}) at "
         f"epoch {attrs['best_epoch']}, micro F1 {attrs['micro_f1']:.4f}, minority {attrs['minority_f1']:.4f}, majority "
         f"{attrs['majority_f1']:.4f}."
     )
@@ -76,8 +80,9 @@ def _ended_with_scores(standing: Standing, trial: FrozenTrial, attrs: Attributes
 
 def _ended_without(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> str:
     scores = trial.intermediate_values.values()
-    so_far = f"after {len(scores)} of {standing.study.spec.training.epochs} epochs"
-    best = f" Best macro F1 until then: {1 - min(scores):.4f}." if scores else ""
+    spec = standing.study.spec
+    so_far = f"after {len(scores)} of {spec.training.epochs} epochs"
+    best = f" Best {spec.score.label} until then: {score_of(min(scores)):.4f}." if scores else ""
     if not trial.state.is_finished():
         return f"**Running**, {so_far}.{best}"
     told = str(attrs.get("reason", "its worker ended without closing it"))
@@ -107,11 +112,13 @@ def _whose(attrs: Attributes) -> str:
 
 
 def _details(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> list[str]:
-    classes = zip(facts(standing.study.spec.data.set).class_names, attrs["support"], attrs["per_class_f1"], strict=True)
+    data = standing.study.spec.data
+    minority = imbalance_of(data.source, data.minority).minority
+    classes = zip(data.source.classes, minority, attrs["support"], attrs["per_class_f1"], strict=True)
     table = ["| class | | images scored | F1 |", "|---|---|---|---|"]
     table += [
-        f"| {name} | {'majority' if number % 2 else 'minority'} | {support} | {f1:.4f} |"
-        for number, (name, support, f1) in enumerate(classes)
+        f"| {name} | {'minority' if small else 'majority'} | {support} | {f1:.4f} |"
+        for name, small, support, f1 in classes
     ]
     return ["\n".join(table), _diagnosed(trial)]
 
@@ -152,10 +159,10 @@ def _definition(study: StoredStudy) -> list[str]:
     ]
 
 
-def _row(rank: int, trial: FrozenTrial, params: dict[str, float | int] | None) -> str:
+def _row(rank: int, trial: FrozenTrial, params: dict[str, float | int] | None, metric: str) -> str:
     attrs = attributes(trial)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in (params or {}).items()) or "softmax"
-    scores = " | ".join(f"{attrs[name]:.4f}" for name in ("macro_f1", "minority_f1", "majority_f1"))
+    scores = " | ".join(f"{attrs[name]:.4f}" for name in (metric, "minority_f1", "majority_f1"))
     return f"| {rank} | {trial.number} | {scores} | {shown} |"
 
 

@@ -20,10 +20,12 @@ from typing import Any, BinaryIO
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
+from affinity_search.search.training.data.profiles import FIRST, PROFILES
 from affinity_search.search.training.results import EpochScore, best_epoch
 from affinity_search.search.view.figures.trial import FILES
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.trials.artifacts import RECORD_PREFIX, LazyFolder, artifacts_folder
+from affinity_search.studies.metrics import DEFAULT, METRICS
 from affinity_search.studies.model.spec import StudySpec
 
 ARTIFACT_ID = re.compile(r"(?P<token>[0-9a-f]{32})-(?P<key>[0-9a-f]{16})-(?P<number>\d+)")
@@ -41,17 +43,19 @@ def new_key() -> str:
 
 @dataclass(frozen=True)
 class History:
-    """What a trial's pictures show. `class_sizes` are training images of each class."""
+    """What a trial's pictures show. By class: `class_sizes`, of training; `minority`, whether it is a small one."""
 
     title: str
     protocol: str
     class_sizes: tuple[int, ...]
     epochs: tuple[EpochScore, ...]
     class_names: tuple[str, ...] = ()
+    minority: tuple[bool, ...] = ()
+    metric: str = DEFAULT
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. Of the confusion matrices only the best epoch's is drawn, so only that is kept."""
-        best = best_epoch(self.epochs)
+        best = best_epoch(self.epochs, self.metric)
         epochs = [epoch.to_dict() for epoch in self.epochs]
         for epoch in epochs:
             if epoch["epoch"] != best.epoch:
@@ -62,15 +66,25 @@ class History:
     def from_dict(cls, plain: Mapping[str, Any]) -> History:
         """What `to_dict` wrote. Raises KeyError or TypeError for anything else."""
         epochs = tuple(EpochScore.from_dict(epoch) for epoch in plain["epochs"])
-        return cls(
-            plain["title"], plain["protocol"], tuple(plain["class_sizes"]), epochs, tuple(plain.get("class_names", ()))
-        )
+        sizes, names = tuple(plain["class_sizes"]), tuple(plain.get("class_names", ()))
+        # Earlier versions kept no mask, and knew one profile.
+        minority = plain["minority"] if "minority" in plain else PROFILES[FIRST](sizes, 0).minority
+        metric = plain.get("metric", DEFAULT)
+        return cls(plain["title"], plain["protocol"], sizes, epochs, names, tuple(minority), metric)
 
     def draw(self) -> dict[str, bytes]:
         """PNG files by name."""
         from affinity_search.search.view.figures import trial
 
-        return trial.draw(self.title, self.protocol, self.epochs, self.class_sizes, self.class_names)
+        return trial.draw(
+            self.title,
+            self.protocol,
+            self.epochs,
+            self.class_sizes,
+            self.class_names,
+            self.minority,
+            METRICS[self.metric],
+        )
 
 
 class Album:
@@ -82,10 +96,14 @@ class Album:
         class_sizes: Sequence[int],
         say: Callable[[str], None],
         class_names: Sequence[str] = (),
+        minority: Sequence[bool] = (),
+        metric: str = DEFAULT,
     ) -> None:
         self._files = files
         self._class_sizes = tuple(class_sizes)
         self._class_names = tuple(class_names)
+        self._minority = tuple(minority)
+        self._metric = metric
         self._say = say
         self._told = False
 
@@ -95,9 +113,8 @@ class Album:
             return
         path = self._files.history(key)
         try:
-            content = json.dumps(
-                History(title, protocol, self._class_sizes, tuple(epochs), self._class_names).to_dict()
-            )
+            about = self._class_names, self._minority, self._metric
+            content = json.dumps(History(title, protocol, self._class_sizes, tuple(epochs), *about).to_dict())
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(gzip.compress(content.encode(), compresslevel=1))
         except OSError as error:

@@ -30,7 +30,7 @@ def note_of(study: StoredStudy, counts: Counts, trials: Sequence[FrozenTrial]) -
     best: list[Any] = []
     with contextlib.suppress(NothingToExportError):
         best = best_trials(study, BEST)
-    return study_note(study, counts, best, crowded_bounds(study), verdicts(trials), tested(study))
+    return study_note(study, counts, best, crowded_bounds(study), verdicts(trials, study.spec.metric), tested(study))
 
 
 def write_note(study: StoredStudy) -> None:
@@ -84,7 +84,7 @@ class Reporter:
         log = [
             name for name, parameter in (spec.space.items() if spec.space else []) if getattr(parameter, "log", False)
         ]
-        for name, figure in figures(points_of(trials), spec.protocol, log).items():
+        for name, figure in figures(points_of(trials, spec.metric), spec.protocol, log, spec.score.label).items():
             text = figure.to_json()
             if self._written.get(name) != text:
                 save_plotly_graph_object(self._study.optuna, figure, graph_object_id=name)

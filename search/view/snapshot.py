@@ -15,6 +15,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.results.export import best_trials
 from affinity_search.storage.study import FIRST_EPOCH, StoredStudy, attributes
+from affinity_search.studies.metrics import score_of
 
 ENOUGH = 2  # used places, and one for each worker, until their mean time says something about the next
 
@@ -31,7 +32,7 @@ class Running:
     trial: int | None
     epoch: int  # finished epochs
     share: float  # of the first epoch, while it lasts
-    score: float | None  # the best macro F1 so far
+    score: float | None  # the best so far
     since_s: float
 
 
@@ -45,6 +46,12 @@ class Best:
     params: dict[str, float | int]
     epoch: int  # its best one, from 1
     state: str
+    label: str  # what the score is: the metric's name for people
+
+    @property
+    def score(self) -> float:
+        """By the study's metric."""
+        return score_of(self.value)
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,7 @@ class Snapshot:
 
     study: str
     protocol: str
+    label: str  # what a score is: the metric's name for people
     dataset: str
     minority: int
     epochs: int
@@ -106,6 +114,7 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
     return Snapshot(
         study=spec.name,
         protocol=spec.protocol,
+        label=spec.score.label,
         dataset=spec.data.set,
         minority=spec.data.minority,
         epochs=spec.training.epochs,
@@ -125,7 +134,8 @@ def _best(study: StoredStudy) -> Best | None:
     with contextlib.suppress(NothingToExportError, IndexError):
         trial, row = best_trials(study)[0]
         attrs = attributes(trial)
-        return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], attrs["best_epoch"], row["state"])
+        reached = attrs["best_epoch"], row["state"], study.spec.score.label
+        return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], *reached)
     return None
 
 
@@ -140,7 +150,7 @@ def _running(row: dict[str, Any], trial: FrozenTrial | None, now: float) -> Runn
         trial=row["trial"],
         epoch=len(scores),
         share=0.0 if scores or trial is None else float(attributes(trial).get(FIRST_EPOCH, 0.0)),
-        score=1.0 - min(scores.values()) if scores else None,
+        score=score_of(min(scores.values())) if scores else None,
         since_s=max(0.0, now - row["claimed_at"]),
     )
 

@@ -14,6 +14,7 @@ from affinity_search.search.training.heads.affinity_diagnostics import Diagnosti
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.study import DIAGNOSTICS, MADE_BY, SCORES, StoredStudy, attributes
+from affinity_search.studies.metrics import DEFAULT, METRICS
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def standing_of(study: StoredStudy, trials: Sequence[FrozenTrial], before: Stand
     ranks = {trial: rank for rank, (_, trial) in enumerate(valued, start=1)}
     states: dict[int, str] = {one.number: PlaceState(one.state) for one in outcomes}
     if before is None or len(ranks) > 1.05 * before.judged:
-        judged = len(ranks), verdicts(trials)
+        judged = len(ranks), verdicts(trials, study.spec.metric)
     else:
         judged = before.judged, list(before.verdicts)
     return Standing(study, ranks, _later(trials), states, *judged)
@@ -77,7 +78,7 @@ class Judged:
     """A trial that has a score and diagnostics."""
 
     number: int
-    macro_f1: float
+    score: float  # by the study's metric
     told: Diagnostics
     params: dict[str, float]
 
@@ -94,19 +95,20 @@ class Apart:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A sign whose trials do worse: the medians of their macro F1, and the test's p."""
+    """A sign whose trials do worse: the medians of their scores, and the test's p."""
 
     sign: Sign
     with_sign: tuple[Judged, ...]
     without: tuple[Judged, ...]
     p: float
     apart: Apart
+    metric: str
 
     @cached_property
     def concerns(self) -> frozenset[int]:
         """Numbers of the trials that show the sign and do no better than the middle one of those without."""
         middle = _middle(self.without)
-        return frozenset(one.number for one in self.with_sign if one.macro_f1 < middle)
+        return frozenset(one.number for one in self.with_sign if one.score < middle)
 
     @cached_property
     def text(self) -> str:
@@ -115,16 +117,16 @@ class Verdict:
         other = "smaller" if apart.with_sign > apart.without else "larger"
         return (
             f"The {len(self.with_sign)} trials with {self.sign.text} did worse than the {len(self.without)} without: "
-            f"median macro F1 {_middle(self.with_sign):.4f} against {_middle(self.without):.4f} (rank test, "
-            f"p = {self.p:.1g}). They differ most in {apart.name}, median {apart.with_sign:.3g} against "
+            f"median {METRICS[self.metric].label} {_middle(self.with_sign):.4f} against {_middle(self.without):.4f} "
+            f"(rank test, p = {self.p:.1g}). They differ most in {apart.name}, median {apart.with_sign:.3g} against "
             f"{apart.without:.3g} (p = {apart.p:.1g}): try a {other} {apart.name}."
         )
 
 
-def verdicts(trials: Sequence[FrozenTrial]) -> list[Verdict]:
+def verdicts(trials: Sequence[FrozenTrial], metric: str = DEFAULT) -> list[Verdict]:
     """What the study's trials bear out; empty with fewer than ten on either side of every sign."""
-    judged = [one for one in map(_judged, trials) if one is not None]
-    found = [_verdict(sign, judged) for sign in SIGNS]
+    judged = [one for trial in trials if (one := _judged(trial, metric)) is not None]
+    found = [_verdict(sign, judged, metric) for sign in SIGNS]
     return [verdict for verdict in found if verdict is not None]
 
 
@@ -135,24 +137,24 @@ def diagnostics_of(trial: FrozenTrial) -> Diagnostics | None:
     return Diagnostics.from_dict({field.name: told[field.name] for field in fields(Diagnostics)}) if told else None
 
 
-def _judged(trial: FrozenTrial) -> Judged | None:
+def _judged(trial: FrozenTrial, metric: str) -> Judged | None:
     if trial.state not in ENDED or SCORES not in trial.user_attrs:
         return None
-    told, macro_f1 = diagnostics_of(trial), float(trial.user_attrs[SCORES]["macro_f1"])
-    return None if told is None or math.isnan(macro_f1) else Judged(trial.number, macro_f1, told, trial.params)
+    told, score = diagnostics_of(trial), float(trial.user_attrs[SCORES][metric])
+    return None if told is None or math.isnan(score) else Judged(trial.number, score, told, trial.params)
 
 
-def _verdict(sign: Sign, judged: Sequence[Judged]) -> Verdict | None:
+def _verdict(sign: Sign, judged: Sequence[Judged], metric: str) -> Verdict | None:
     shown = [sign.shows(one.told) for one in judged]
     with_sign = tuple(one for one, shows in zip(judged, shown, strict=True) if shows)
     without = tuple(one for one, shows in zip(judged, shown, strict=True) if not shows)
     if min(len(with_sign), len(without)) < LEAST:
         return None
-    p = _rank_test([one.macro_f1 for one in with_sign], [one.macro_f1 for one in without], "less")
+    p = _rank_test([one.score for one in with_sign], [one.score for one in without], "less")
     apart = _apart(with_sign, without)
     if p >= P_MOST or apart is None or apart.p >= P_MOST:
         return None
-    return Verdict(sign, with_sign, without, p, apart)
+    return Verdict(sign, with_sign, without, p, apart, metric)
 
 
 def _apart(with_sign: Sequence[Judged], without: Sequence[Judged]) -> Apart | None:
@@ -173,4 +175,4 @@ def _rank_test(here: Sequence[float], there: Sequence[float], alternative: str) 
 
 
 def _middle(side: Sequence[Judged]) -> float:
-    return median(one.macro_f1 for one in side)
+    return median(one.score for one in side)

@@ -48,7 +48,7 @@ def best_text(best: Best | None, protocol: str, *, explain: bool = True) -> str:
         return "none finished yet"
     images = "test" if protocol == "article" else "validation"
     params = params_text(best.params) + (f" ({CENTERS})" if explain and "n_centers" in best.params else "")
-    return f"macro F1 {best.macro_f1:.4f} on {images} images ({protocol}), trial {best.trial}: {params}"
+    return f"{best.label} {best.score:.4f} on {images} images ({protocol}), trial {best.trial}: {params}"
 
 
 def counts_text(snapshot: Snapshot) -> str:
@@ -164,7 +164,11 @@ def backend_name() -> str:
 
 def _workers_table(snapshot: Snapshot) -> Fitted:
     columns = [Column("worker", rank=2), Column("device", rank=3), Column("trial", right=True)]
-    columns += [Column("epoch", right=True), Column("best F1", right=True), Column("for", right=True, rank=1)]
+    columns += [
+        Column("epoch", right=True),
+        Column(f"best {snapshot.label}", right=True),
+        Column("for", right=True, rank=1),
+    ]
     return Fitted(columns, [_worker_row(running, snapshot.epochs) for running in snapshot.running])
 
 

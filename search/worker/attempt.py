@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
+from affinity_search.search.training.metrics import value_of
 from affinity_search.search.training.results import best_epoch
 from affinity_search.search.view.pictures import Album, new_key, pictures_of
 from affinity_search.search.view.terminal import params_text
@@ -69,7 +70,7 @@ class Attempt:
         self.seed = trial_seed(study.spec.seed, claim.number)
         self._places = Places.of(study)
         self._scores: list[EpochScore] = []
-        self._best = math.inf  # the least 1 − macro F1 so far
+        self._best = math.inf  # the least value so far
         patience = study.backend.patience
         self._reports = Reports(self._report, patience.limit_s if patience else None)
         self._resumed = 0  # epochs that an earlier attempt has trained
@@ -103,7 +104,7 @@ class Attempt:
         }
 
     def report(self, score: EpochScore) -> None:
-        """Record the best 1 − macro F1 so far; while the storage is away, with the next one that gets through.
+        """Record the best value so far, 1 − metric; while the storage is away, with the next one that gets through.
 
         A trial's value is its best epoch's, so pruner and sampler are told the same.
 
@@ -113,7 +114,7 @@ class Attempt:
             StorageGoneError: the storage has been away for longer than the limit.
         """
         self._scores.append(score)
-        self._best = min(self._best, 1.0 - score.scores.macro_f1)
+        self._best = min(self._best, value_of(score.scores, self.study.spec.metric))
         decided = score.epoch < self._resumed or score.epoch + 1 >= self.study.spec.training.epochs
         report = Report(score.epoch, self._best)
         if self._reports.add(report, lambda: not decided and self.record.trial.should_prune()):
@@ -190,7 +191,7 @@ class Attempt:
         self._checkpoint.write()
 
     def complete(self) -> None:
-        """End with 1 − macro F1 of the best epoch."""
+        """End with the value of the best epoch."""
         self._finish(PlaceState.COMPLETE, TrialState.COMPLETE)
 
     def prune(self) -> None:
@@ -295,7 +296,7 @@ class Attempt:
     def _describe_scores(self) -> None:
         """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""
         self._reports.flush()
-        best = best_epoch(self._scores)
+        best = best_epoch(self._scores, self.study.spec.metric)
         metrics = best.scores.to_dict()
         told = self._scores[-1].diagnostics
         diagnostics = {DIAGNOSTICS: told.to_dict()} if told else {}
@@ -318,7 +319,7 @@ LONGEST_PAUSE_S = 15.0
 
 @dataclass(frozen=True)
 class Report:
-    """What Optuna is told after an epoch, counted from 0 as its steps are: the best 1 − macro F1 so far."""
+    """What Optuna is told after an epoch, counted from 0 as its steps are: the best value so far."""
 
     epoch: int
     value: float

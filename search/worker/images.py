@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from affinity_search.studies.data import either, from_files
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.model.spec import StudySpec
 
 if TYPE_CHECKING:
-    from affinity_search.search.training.data.splits import Contents, Part, Split
+    from affinity_search.search.training.data.splits import Contents, Part, Seen, Split
     from affinity_search.storage.study import StoredStudy
 
 Say = Callable[[str], None]
@@ -26,13 +27,14 @@ def folder_for(spec: StudySpec, given: Path | None, stored: StoredStudy | None, 
     Raises:
         StudyFileError: a folder is given that the study would not read.
     """
-    name = spec.data.set
-    if name == "digits":
+    name, package = spec.data.set, spec.data.source.part_of
+    if package is not None:
         if given is not None:
+            others = either([source.name for source in from_files()])
             raise StudyFileError(
                 spec.name,
-                [f"--data-dir {given} would not be read: digits are part of scikit-learn; leave it out, or "
-                 "search your images' set with --set data.set=mnist or cifar10 and another --name"],
+                [f"--data-dir {given} would not be read: {name} are part of {package}; leave it out, or "
+                 f"search your images' set with --set data.set={others} and another --name"],
             )  # fmt: skip
         return None
     kept = Path(stored.data_dir) if stored and stored.data_dir else None
@@ -61,7 +63,7 @@ class StudyImages:
         """
         from affinity_search.search.training.data.splits import contents_of
 
-        content = contents_of(split)
+        content = contents_of(split, self._study.spec.data.source.n_classes)
         if self._settles:
             self._study = settle(self._study, part, content)
         refuse_others(self._study, part, content)
@@ -105,15 +107,29 @@ def examine(spec: StudySpec, folder: Path | None, stored: StoredStudy | None) ->
     data = spec.data
     found: dict[Part, Contents] = {}
     if folder is None:
-        mistake = datasets.holdout_mistake(data.set, data.minority, data.validation)
+        mistake = datasets.holdout_mistake(data.source, data.minority, data.validation)
         if mistake is not None:
             raise StudyFileError(spec.name, [f"data.validation: {mistake}"])
         return found
 
     def look(part: Part, split: Split) -> None:
-        found[part] = datasets.contents_of(split)
+        found[part] = datasets.contents_of(split, data.source.n_classes)
         if stored is not None:
             refuse_others(stored, part, found[part])
 
-    datasets.search_splits(data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, folder, seen=look)
+    read_splits(spec, folder, look)
     return found
+
+
+def read_splits(spec: StudySpec, folder: Path | None, seen: Seen | None = None) -> tuple[Split, Split]:
+    """The images that a study trains on, and those that score its epochs; `seen` is told of each part as it is read.
+
+    Raises:
+        DataError: the data set is not there, cannot be read, or has too few images.
+    """
+    from affinity_search.search.training.data.splits import search_splits
+
+    data = spec.data
+    return search_splits(
+        data.source, data.minority, data.validation or 0.0, spec.protocol, spec.seed, folder, seen=seen
+    )

@@ -34,6 +34,7 @@ ENDS = (optuna.TrialPruned, DivergedError)
 
 if TYPE_CHECKING:
     from affinity_search.search.training.results import EpochScore
+    from affinity_search.studies.model.spec import StudySpec
 
 
 FIRST_STEP = "first training step"  # benchmarks/start.py looks for it
@@ -122,7 +123,7 @@ class Worker:
 
         def show(score: EpochScore) -> None:
             spec = self.study.spec
-            say(f"trial {attempt.number} " + epoch_text(score, spec.training.epochs, spec.protocol))
+            say(f"trial {attempt.number} " + epoch_text(score, spec))
 
         try:
             attempt.train(self.trainer, should_stop, show)
@@ -167,8 +168,9 @@ class Worker:
         return True
 
     def _best(self, attempt: Attempt) -> str:
-        best = best_epoch(attempt.epochs)
-        return f"macro F1 {best.scores.macro_f1:.4f} ({self.study.spec.protocol}) at epoch {best.number}"
+        spec = self.study.spec
+        best = best_epoch(attempt.epochs, spec.metric)
+        return f"{spec.score.label} {best.scores[spec.metric]:.4f} ({spec.protocol}) at epoch {best.number}"
 
     def _out_of_memory(self, attempt: Attempt, error: OutOfMemoryError) -> bool:
         """Spend the place if it failed so before, or free it; true if it is spent.
@@ -199,11 +201,11 @@ class Worker:
             say(f"trial {attempt.number} stopped; the storage is away: its place comes back when its lease ends")
 
 
-def epoch_text(score: EpochScore, epochs: int, protocol: str) -> str:
+def epoch_text(score: EpochScore, spec: StudySpec) -> str:
     """An epoch in one line, with the protocol's name beside its score."""
     return (
-        f"epoch {score.number}/{epochs}: macro F1 {score.scores.macro_f1:.4f} ({protocol}), loss {score.loss:.4f}, "
-        f"{score.duration_s:.1f} s"
+        f"epoch {score.number}/{spec.training.epochs}: {spec.score.label} {score.scores[spec.metric]:.4f} "
+        f"({spec.protocol}), loss {score.loss:.4f}, {score.duration_s:.1f} s"
     )
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from affinity_search.search.devices.errors import told_as_unfit
 from affinity_search.search.devices.nvidia import card
-from affinity_search.search.training.data.splits import facts
 from affinity_search.search.training.errors import OutOfMemoryError
 from affinity_search.search.view.pictures import Album
 from affinity_search.search.view.publishing import ReportingThread
@@ -127,7 +126,8 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Wo
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)
     study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
-    album = Album(files, trainer.class_sizes, say, facts(study.spec.data.set).class_names)
+    names, metric = study.spec.data.source.classes, study.spec.metric
+    album = Album(files, trainer.class_sizes, say, names, trainer.minority, metric)
     return Worker(study, holder, trainer, places, devices.versions(), files, current, album, gpu)
 
 

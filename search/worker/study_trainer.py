@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from affinity_search.search.worker.images import read_splits
 from affinity_search.studies.model.parameters import Params
 from affinity_search.studies.model.spec import StudySpec
 
@@ -37,18 +38,14 @@ class StudyTrainer:
             DataError: the data set is not there, cannot be read, or has too few images.
         """
         from affinity_search.search import devices
-        from affinity_search.search.training import fit  # noqa: F401
 
         # What trains is imported here too: what is wrong with it is then known before a place is claimed.
-        from affinity_search.search.training.data import splits as datasets
+        from affinity_search.search.training import fit  # noqa: F401
 
-        data = spec.data
         self._spec = spec
         self._embedding = embedding
         self._precision = precision
-        self._train, self._evaluation = datasets.search_splits(
-            data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir, seen=seen
-        )
+        self._train, self._evaluation = read_splits(spec, data_dir, seen)
         self._data_dir = data_dir
         self._seen = seen
         self._test: Split | None = None
@@ -112,9 +109,12 @@ class StudyTrainer:
     @property
     def class_sizes(self) -> tuple[int, ...]:
         """Training images of each class."""
-        from affinity_search.search.training.data.splits import FACTS
+        return self._train.counts(self._spec.data.source.n_classes)
 
-        return self._train.counts(FACTS[self._spec.data.set].n_classes)
+    @property
+    def minority(self) -> tuple[bool, ...]:
+        """Of each class, whether it is a small one."""
+        return self._train.minority
 
     def open_test(self) -> None:
         """Read the test set, for `score_test`; only `evaluate` does, and before its first run.
@@ -125,9 +125,8 @@ class StudyTrainer:
         from affinity_search.search.training.data import splits as datasets
 
         if self._test is None:
-            self._test = datasets.test_split(
-                self._spec.data.set, self._spec.data.minority, self._data_dir, seen=self._seen
-            )
+            data = self._spec.data
+            self._test = datasets.test_split(data.source, data.minority, self._data_dir, seen=self._seen)
             self._trainer = None
 
     def score_test(self) -> dict[str, Any]:
@@ -146,7 +145,6 @@ class StudyTrainer:
         return self._trainer
 
     def _build(self, max_centers: int) -> Trainer:
-        from affinity_search.search.training.data.splits import FACTS
         from affinity_search.search.training.fit import Trainer, TrainingConfig
         from affinity_search.search.training.networks.plain import NetworkConfig
 
@@ -154,7 +152,7 @@ class StudyTrainer:
         return Trainer(
             self._train,
             self._evaluation,
-            FACTS[self._spec.data.set],
+            self._spec.data.source,
             NetworkConfig(
                 tuple(network.widths), network.depth, network.batch_norm_momentum, network.head, self._embedding
             ),

@@ -80,7 +80,7 @@ places = Table(
     Column("finished_at", Float),
     Column("trial", Integer),  # number of the last attempt's Optuna trial
     Column("params", Text),  # JSON; every attempt of a place trains the same parameters
-    Column("value", Float),  # 1 - macro F1 of the best epoch; of a pruned trial too, but for those of 0.1.0
+    Column("value", Float),  # 1 - metric of the best epoch; of a pruned trial too, but for those of 0.1.0
     Column("reason", Text),  # why the last attempt ended without a value, for people
     Column("cause", String(CAUSE_LENGTH)),  # the same without what differs from case to case, for comparing
     Index("affinity_places_state", "token", "state", "number"),

@@ -17,6 +17,8 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.bounds import crowded_bounds
 from affinity_search.storage.results.evaluations import latest_test
 from affinity_search.storage.study import SCORES, StoredStudy, attributes
+from affinity_search.studies.data import SOURCES
+from affinity_search.studies.metrics import DEFAULT, METRICS
 
 SHOWN_REASONS = 3
 
@@ -68,9 +70,12 @@ class ExportedTrial(_Model):
     )
     study: str
     protocol: Literal["holdout", "article"]
-    dataset: Literal["digits", "mnist", "cifar10"]
+    dataset: str = Field(json_schema_extra={"enum": list(SOURCES)})
     minority: int = Field(description="test images per minority class")
-    value: float = Field(description="1 - macro F1 of the best epoch; on validation images, or test under `article`")
+    metric: str | None = Field(default=None, description="what `value` is made of; left out where it is macro F1")
+    value: float = Field(
+        description=f"1 - {METRICS[DEFAULT].label} of the best epoch; on validation images, or test under `article`"
+    )
     macro_f1: float
     micro_f1: float = Field(description="equals accuracy: one label an image")
     per_class_f1: list[float]
@@ -151,8 +156,13 @@ def export(study: StoredStudy, top: int | None = None) -> Export:
 
 def to_json(exported: Export) -> str:
     """Indented JSON whose floats read back exactly; `top` only where it was asked for."""
-    leave_out = {"top"} if exported.top is None else None
-    return json.dumps(exported.model_dump(mode="json", by_alias=True, exclude=leave_out), indent=2)
+    plain = exported.model_dump(mode="json", by_alias=True)
+    if plain["top"] is None:
+        del plain["top"]
+    for trial in (plain, *plain.get("top", ())):
+        if trial["metric"] is None:
+            del trial["metric"]
+    return json.dumps(plain, indent=2)
 
 
 def _exported(
@@ -166,6 +176,7 @@ def _exported(
         "protocol": spec.protocol,
         "dataset": spec.data.set,
         "minority": spec.data.minority,
+        "metric": None if spec.metric == DEFAULT else spec.metric,
         "value": row["value"],
         "params": row["params"] or None,
         "trial": trial.number,

@@ -82,7 +82,7 @@ def _create(backend: Backend, spec: StudySpec) -> StoredStudy:
         log(connection, backend, token, "created", f"{spec.trials} places, protocol {spec.protocol}")
         # The metric's name puts the protocol beside every score that the dashboard shows.
         attributes = {"protocol": spec.protocol, TOKEN_ATTRIBUTE: token}
-        insert_study(connection, spec.name, attributes, f"1 - macro F1 ({spec.protocol})")
+        insert_study(connection, spec.name, attributes, f"1 - {spec.score.label} ({spec.protocol})")
     return load_study(backend, spec.name)
 
 

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from affinity_search.storage.database.tables import Cause
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.studies.metrics import DEFAULT, score_of
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
 
@@ -22,10 +23,11 @@ def trial_rows(study: StoredStudy) -> list[dict[str, Any]]:
     places = {row["number"]: row for row in Places.of(study).rows()}
     trials = study.optuna.get_trials(deepcopy=False)
     rows = [(trial, attributes(trial)) for trial in trials]
-    return [_row(trial, attrs, places.get(attrs["place"], {})) for trial, attrs in rows if "place" in attrs]
+    metric = study.spec.metric
+    return [_row(trial, attrs, places.get(attrs["place"], {}), metric) for trial, attrs in rows if "place" in attrs]
 
 
-def _row(trial: FrozenTrial, attrs: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
+def _row(trial: FrozenTrial, attrs: Mapping[str, Any], place: Mapping[str, Any], metric: str) -> dict[str, Any]:
     scores = trial.intermediate_values
     best = min(scores, key=lambda step: (scores[step], step)) if scores else None
     failed = trial.state == TrialState.FAIL
@@ -34,7 +36,7 @@ def _row(trial: FrozenTrial, attrs: Mapping[str, Any], place: Mapping[str, Any])
         "place": attrs["place"],
         "attempt": attrs.get("attempt"),
         "state": _state(trial, attrs),
-        "macro_f1": None if best is None or failed else 1.0 - scores[best],
+        "macro_f1": None if best is None or failed else _macro_f1(scores[best], attrs, metric),
         "params": dict(trial.params) or place.get("params") or {},
         "best_epoch": None if best is None or failed else attrs.get("best_epoch", best + 1),
         "epochs": attrs.get("epochs", len(scores)),
@@ -44,6 +46,11 @@ def _row(trial: FrozenTrial, attrs: Mapping[str, Any], place: Mapping[str, Any])
         "device": attrs.get("device"),
         "reason": attrs.get("reason") if failed else None,
     }
+
+
+def _macro_f1(value: float, attrs: Mapping[str, Any], metric: str) -> float | None:
+    """Of the best epoch; under another metric it is known when the trial has ended."""
+    return score_of(value) if metric == DEFAULT else attrs.get(DEFAULT)
 
 
 def _state(trial: FrozenTrial, attrs: Mapping[str, Any]) -> str:

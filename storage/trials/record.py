@@ -35,7 +35,7 @@ class TrialRecord:
         return self.trial.storage
 
     def report(self, value: float, epoch: int) -> None:
-        """An epoch's 1 − macro F1."""
+        """An epoch's value."""
         with self._unless_ended():
             self.trial.report(value, epoch)
 

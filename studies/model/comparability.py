@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from affinity_search.studies.model.space import SpaceSpec
     from affinity_search.studies.model.spec import StudySpec
 
-GUARDED = ("data", "protocol", "network", "training", "seed")
+GUARDED = ("data", "protocol", "metric", "network", "training", "seed")
 WIDER = "a stored study's space can only become wider"
 SAME_LOG = "a stored study's log setting cannot change"
 SAME_CHOICES = "a stored study's list of choices cannot change"
@@ -38,6 +38,8 @@ def fingerprint_differences(old: StudySpec, new: StudySpec) -> list[str]:
     A precision of `auto` on either side differs from nothing: the first worker settles it.
     """
     stored, fresh = dict(_flat(_guarded(old))), dict(_flat(_guarded(new)))
+    stored |= {"metric": old.metric}
+    fresh |= {"metric": new.metric}
     if "auto" in (old.training.precision, new.training.precision):
         del stored["training.precision"], fresh["training.precision"]
     return [
@@ -49,7 +51,7 @@ def fingerprint_differences(old: StudySpec, new: StudySpec) -> list[str]:
 
 def _guarded(spec: StudySpec) -> dict[str, Any]:
     whole = spec.to_dict()
-    return {key: whole[key] for key in GUARDED}
+    return {key: whole[key] for key in GUARDED if key in whole}
 
 
 def _flat(tables: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,12 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
 from pydantic_core import PydanticCustomError
 
+from affinity_search.studies.data import SOURCES, SourceDefinition, most_minorities, names
 from affinity_search.studies.model.mistakes import CUSTOM, Mistake, given, raised
 
-# Side of a set's square images; each width after the first halves it.
-SIDES = {"digits": 8, "mnist": 28, "cifar10": 32}
-# A little below the test images of the smallest minority class (digits 34, mnist 958, cifar10 1000).
-MOST_MINORITY = {"digits": 30, "mnist": 900, "cifar10": 1000}
 # Optuna options are stored as JSON and in databases, which end at 64 bits.
 MOST_INTEGER = 2**63 - 1
 SCALAR = "true or false, a finite number, or printable text"
@@ -49,13 +46,25 @@ class Section(BaseModel):
 
 
 class DataSpec(Section):
-    """Which images, and how few of the even classes."""
+    """Which images, and how few of the small classes."""
 
-    set: Literal["digits", "mnist", "cifar10"] = Field(description="digits, mnist or cifar10")
+    set: str = Field(description=names())
     # Test images kept per minority class; how many there are, and so the upper limit, is a rule of its own.
-    minority: int = Field(ge=1, description="a whole number from 1, up to 30 (digits), 900 (mnist) or 1000 (cifar10)")
+    minority: int = Field(ge=1, description=f"a whole number from 1, up to {most_minorities()}")
     # None until the study resolves it by its protocol.
     validation: float | None = Field(default=None, gt=0, le=0.5, description="a number above 0 and up to 0.5")
+
+    @field_validator("set")
+    @classmethod
+    def _declared(cls, name: str) -> str:
+        if name not in SOURCES:
+            raise ValueError("unknown")
+        return name
+
+    @property
+    def source(self) -> SourceDefinition:
+        """What is declared of the set."""
+        return SOURCES[self.set]
 
 
 class NetworkSpec(Section):
@@ -161,15 +170,18 @@ def _table(raw: Raw, key: str) -> Raw:
     return found if isinstance(found, Mapping) else {}
 
 
-def _known(data: Raw, table: Mapping[str, int]) -> int | None:
+def _source(data: Raw) -> SourceDefinition | None:
     name = data.get("set")
-    return table.get(name) if isinstance(name, str) else None
+    return SOURCES.get(name) if isinstance(name, str) else None
 
 
 def _minority(data: Raw) -> Iterator[Mistake]:
-    most, minority = _known(data, MOST_MINORITY), data.get("minority")
-    if most is not None and isinstance(minority, int) and minority > most:
-        yield ("data", "minority"), given(minority, f"a whole number from 1 to {most} for {data['set']}")
+    source, minority = _source(data), data.get("minority")
+    if source is not None and isinstance(minority, int) and minority > source.most_minority:
+        yield (
+            ("data", "minority"),
+            given(minority, f"a whole number from 1 to {source.most_minority} for {source.name}"),
+        )
 
 
 def _validation(raw: Raw, data: Raw) -> Iterator[Mistake]:
@@ -179,9 +191,12 @@ def _validation(raw: Raw, data: Raw) -> Iterator[Mistake]:
 
 
 def _widths(data: Raw, network: Raw) -> Iterator[Mistake]:
-    side, widths = _known(data, SIDES), network.get("widths")
-    if side is not None and isinstance(widths, (list, tuple)) and side.bit_length() < len(widths) <= 6:
-        reason = f"at most {side.bit_length()} widths for {data['set']}, whose {side} pixels are halved between them"
+    source, widths = _source(data), network.get("widths")
+    if source is None or not isinstance(widths, (list, tuple)):
+        return
+    side = source.side_px
+    if side.bit_length() < len(widths) <= 6:
+        reason = f"at most {side.bit_length()} widths for {source.name}, whose {side} pixels are halved between them"
         yield ("network", "widths"), given(widths, reason)
 
 

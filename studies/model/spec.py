@@ -7,7 +7,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from affinity_search.studies.data import either
 from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.metrics import DEFAULT, METRICS, Metric
 from affinity_search.studies.model.comparability import fingerprint, fingerprint_differences, widening_differences
 from affinity_search.studies.model.limits import LONGEST, RULE
 from affinity_search.studies.model.mistakes import MOST, given, lines, raised, show_text
@@ -56,6 +58,7 @@ class StudySpec(Section):
 
     name: str = Field(description=RULE)
     protocol: Literal["holdout", "article"] = Field(default="holdout", description="holdout or article")
+    metric: str = Field(default=DEFAULT, description=either(list(METRICS)))
     trials: int = Field(ge=1, le=1_000_000, description=EACH["trials",])
     max_attempts: int = Field(default=3, ge=1, le=1_000_000, description=EACH["max_attempts",])
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="a whole number from 0 to 4294967295")
@@ -72,6 +75,13 @@ class StudySpec(Section):
         if not (1 <= len(name) <= LONGEST and name.isprintable()):
             raise ValueError("not printable, or too long")
         return name
+
+    @field_validator("metric")
+    @classmethod
+    def _declared(cls, key: str) -> str:
+        if key not in METRICS:
+            raise ValueError("unknown")
+        return key
 
     @field_validator("data")
     @classmethod
@@ -92,9 +102,17 @@ class StudySpec(Section):
         """How many centres per class the network must have room for; None without a space."""
         return self.space.max_centers if self.space else None
 
+    @property
+    def score(self) -> Metric:
+        """What a trial's score is: the declaration of the study's metric."""
+        return METRICS[self.metric]
+
     def to_dict(self) -> dict[str, Any]:
-        """The study in the file's own keys and shape, with every default written out; ready for JSON."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """The study in the file's own keys and shape, with every default but the metric written out; ready for JSON."""
+        plain = self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        if self.metric == DEFAULT:
+            del plain["metric"]  # as it was stored, and hashed, when there was no choice
+        return plain
 
     def to_toml(self) -> str:
         """The study as a study file, with every default written out."""

@@ -13,7 +13,7 @@ from affinity_search.search.cli.options import AsJson, Files, Storage, console, 
 from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from affinity_search.search.view.snapshot import Snapshot
+    from affinity_search.search.view.snapshot import Best, Snapshot
     from affinity_search.search.view.tables import Fitted
     from affinity_search.storage.database.backend import Backend
     from affinity_search.storage.study import StoredStudy
@@ -60,14 +60,16 @@ def _show_all(backend: Backend, as_json: bool) -> None:
 
 def _table(snapshots: list[Snapshot]) -> Fitted:
     from affinity_search.search.view.tables import Column, Fitted
+    from affinity_search.studies.data import either
 
+    labels = dict.fromkeys(one.label for one in snapshots)
     columns = [
         Column("study"),
         Column("data", rank=3),
         Column("protocol", rank=4),
         Column("trials done", right=True),
         Column("running", right=True, rank=2),
-        Column("best macro F1", right=True, rank=1),
+        Column(f"best {either([*labels]) if labels else 'score'}", right=True, rank=1),
     ]
     rows = [
         [
@@ -76,11 +78,15 @@ def _table(snapshots: list[Snapshot]) -> Fitted:
             one.protocol,
             f"{one.counts.used}/{one.counts.total}",
             "stopped" if one.stopped and not one.counts.running else str(one.counts.running),
-            f"{one.best.macro_f1:.4f}" if one.best else "-",
+            _best(one.best, named=len(labels) > 1) if one.best else "-",
         ]
         for one in snapshots
     ]
     return Fitted(columns, rows)
+
+
+def _best(best: Best, *, named: bool) -> str:
+    return f"{best.score:.4f}" + (f" {best.label}" if named else "")
 
 
 def _show_one(stored: StoredStudy, as_json: bool, root: Path | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -45,13 +46,13 @@ def show(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print a study file; with --data-dir (or the embedded digits) also its images per class."""
+    """Print a study file; with --data-dir (or a set that needs none) also its images per class."""
     from affinity_search.studies import bundled
     from affinity_search.studies.files import load, read
 
     spec = load(name, overrides or ())
-    counted = data_dir is not None or spec.data.set == "digits"
-    counts = _counts(spec, data_dir) if counted else None
+    counted = data_dir is not None or spec.data.source.part_of is not None
+    counts, minority = _counts(spec, data_dir) if counted else (None, ())
     if as_json:
         typer.echo(json.dumps({"definition": spec.to_dict(), "images": counts}, indent=2))
         return
@@ -60,32 +61,34 @@ def show(
     else:
         typer.echo(bundled.text(name) if name in bundled.names() else read(name), nl=False)
     if counts:
-        _print_counts(spec, counts)
+        _print_counts(spec, counts, minority)
 
 
-def _counts(spec: StudySpec, data_dir: DataDir) -> dict[str, list[int]]:
-    """Images of each class by part. The test part's labels are counted, its images are not looked at."""
-    from affinity_search.search.training.data.splits import FACTS, search_splits, test_split
+def _counts(spec: StudySpec, data_dir: DataDir) -> tuple[dict[str, list[int]], tuple[bool, ...]]:
+    """Images of each class by part, and which classes are small.
 
-    data = spec.data
-    classes = FACTS[data.set].n_classes
-    train, scored = search_splits(data.set, data.minority, data.validation or 0.0, spec.protocol, spec.seed, data_dir)
-    test = test_split(data.set, data.minority, data_dir)
+    The test part's labels are counted, its images are not looked at.
+    """
+    from affinity_search.search.training.data.splits import test_split
+    from affinity_search.search.worker.images import read_splits
+
+    train, scored = read_splits(spec, data_dir)
+    test = test_split(spec.data.source, spec.data.minority, data_dir)
     parts = (
         {"training": train, "test": test}
         if spec.protocol == "article"
         else {"training": train, "validation": scored, "test": test}
     )
-    return {part: [int(count) for count in split.counts(classes)] for part, split in parts.items()}
+    return {part: list(split.counts(spec.data.source.n_classes)) for part, split in parts.items()}, train.minority
 
 
-def _print_counts(spec: StudySpec, counts: dict[str, list[int]]) -> None:
+def _print_counts(spec: StudySpec, counts: dict[str, list[int]], minority: Sequence[bool]) -> None:
     from affinity_search.search.view.tables import Column, Fitted
 
     classes = range(len(counts["training"]))
     columns = [Column("class"), *(Column(part, right=True) for part in counts)]
     rows = [
-        [f"{number}{'*' if number % 2 == 0 else ''}", *(str(row[number]) for row in counts.values())]
+        [f"{number}{'*' if minority[number] else ''}", *(str(row[number]) for row in counts.values())]
         for number in classes
     ]
     out = console()

@@ -1,35 +1,41 @@
-"""The data sets, made imbalanced and divided as the article does it. Sets: digits, mnist, cifar10.
+"""A data set, made imbalanced and divided as the article does it.
 
 Training and test images are loaded by separate functions, so that a search never opens the test set.
-Even-numbered classes are the minority; a study's `minority` counts test images per minority class, and training
-keeps k times as many (`DatasetFacts.train_per_test`).
+A study's `minority` counts test images per small class, and training keeps k times as many
+(`DatasetFacts.train_per_test`). Which classes are the small ones is the profile's to say.
 """
 
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from affinity_search.search.training.data import readers
+from affinity_search.search.training.data import READERS
+from affinity_search.search.training.data.facts import DatasetFacts
+from affinity_search.search.training.data.profiles import PROFILES, Imbalance
 from affinity_search.search.training.data.readers import Part
 from affinity_search.search.training.errors import DataError
 
-__all__ = ["FACTS", "Contents", "DatasetFacts", "Part", "Split"]
+__all__ = ["Contents", "DatasetFacts", "Part", "Split"]
 
 Protocol = Literal["holdout", "article"]
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels: `images` uint8 (N, H, W, channels), `labels` int32 (N,)."""
+    """Images with their labels: `images` uint8 (N, H, W, channels), `labels` int32 (N,).
+
+    `minority` says of each class whether it was made a small one; empty until a profile has decided it.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int32]
+    minority: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,7 +46,7 @@ class Split:
 
     def take(self, chosen: NDArray[Any]) -> "Split":
         """The images at `chosen`, an index or boolean array."""
-        return Split(self.images[chosen], self.labels[chosen])
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
 
 Seen = Callable[[Part, Split], None]  # told of each part as it is read, before anything is left out of it
@@ -80,101 +86,56 @@ class Contents:
         return f"as many of each class, but not the same (SHA-256 {self.digest[:12]}… instead of {known.digest[:12]}…)"
 
 
-def contents_of(split: Split) -> Contents:
+def contents_of(split: Split, n_classes: int) -> Contents:
     """Independent of the files that it came in: a copy packed otherwise is the same data."""
     digest = hashlib.sha256(np.ascontiguousarray(split.images).data)
     digest.update(np.ascontiguousarray(split.labels, "<i4").data)
-    return Contents(digest.hexdigest(), split.images.shape[1:], split.counts(N_CLASSES))
+    return Contents(digest.hexdigest(), split.images.shape[1:], split.counts(n_classes))
 
 
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What does not vary within a set; `shift_px` and `flip` are its augmentation, `train_per_test` is k.
+def load_train(facts: DatasetFacts, data_dir: Path | None) -> Split:
+    """All training images of a set, the test images unopened; from `data_dir`, or where the set comes from by itself.
 
-    `train` counts the training images of each class in the set as it is published.
+    Raises DataError if there is no reader for the set, or the set is absent or unreadable.
     """
-
-    name: str
-    class_names: tuple[str, ...]
-    train_per_test: int
-    shift_px: int
-    flip: bool
-    train: tuple[int, ...]
-
-    @property
-    def n_classes(self) -> int:
-        return len(self.class_names)
+    return _load(facts, data_dir, "train")
 
 
-DIGITS = tuple("0123456789")
-# In the order of their labels.
-OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-N_CLASSES = 10
-FACTS: dict[str, DatasetFacts] = {
-    "digits": DatasetFacts(
-        "digits", DIGITS, 4, shift_px=1, flip=False, train=(143, 146, 142, 147, 145, 146, 145, 144, 140, 144)
-    ),
-    "mnist": DatasetFacts(
-        "mnist",
-        DIGITS,
-        6,
-        shift_px=4,
-        flip=False,
-        train=(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
-    ),
-    "cifar10": DatasetFacts("cifar10", OBJECTS, 5, shift_px=4, flip=True, train=(5000,) * 10),
-}
-
-
-def load_train(name: str, data_dir: Path | None) -> Split:
-    """All training images of a set, the test images unopened; from `data_dir`, or Keras' cache if None.
-
-    Raises DataError if the set is unknown, absent or unreadable. digits comes with scikit-learn and needs no folder.
-    """
-    return _load(name, data_dir, "train")
-
-
-def load_test(name: str, data_dir: Path | None) -> Split:
+def load_test(facts: DatasetFacts, data_dir: Path | None) -> Split:
     """All test images of a set; otherwise as `load_train`."""
-    return _load(name, data_dir, "test")
+    return _load(facts, data_dir, "test")
 
 
-def _load(name: str, data_dir: Path | None, part: readers.Part) -> Split:
-    facts(name)
-    if name == "digits":
-        return Split(*readers.read_digits(part))
-    if data_dir is None:
-        return Split(*readers.read_keras_cache(name, part))
-    if not data_dir.is_dir():
+def _load(facts: DatasetFacts, data_dir: Path | None, part: Part) -> Split:
+    if facts.name not in READERS:
+        raise DataError(f"There is no reader for the data set {facts.name!r}; there are {', '.join(READERS)}.")
+    if facts.holds is not None and data_dir is not None and not data_dir.is_dir():
         raise DataError(f"The data folder {data_dir} does not exist; check --data-dir.")
-    read = {"mnist": readers.read_mnist, "cifar10": readers.read_cifar10}[name]
-    return Split(*read(data_dir, part))
+    return Split(*READERS[facts.name].read(facts, data_dir, part))
 
 
-def facts(name: str) -> DatasetFacts:
-    """The facts of a set by its name. Raises DataError naming the known sets."""
-    if name not in FACTS:
-        raise DataError(f"There is no data set {name!r}; the sets are {', '.join(FACTS)}.")
-    return FACTS[name]
+def imbalance_of(facts: DatasetFacts, per_minority_class: int) -> Imbalance:
+    """What the set's profile makes of its training images as they are published."""
+    return PROFILES[facts.profile](facts.train, per_minority_class)
 
 
-def imbalance(split: Split, per_minority_class: int, n_classes: int) -> Split:
-    """Keep the first `per_minority_class` images of each even class and every image of the odd ones, in order.
+def imbalance(split: Split, per_minority_class: int, facts: DatasetFacts) -> Split:
+    """Keep the first images of each class, in order, as many as the profile says.
 
-    Raises DataError if that is not positive or an even class has fewer.
+    Raises DataError if `per_minority_class` is not positive or a small class has fewer.
     """
-    counts = split.counts(n_classes)
-    short = [label for label in range(0, n_classes, 2) if counts[label] < per_minority_class]
-    if short or per_minority_class < 1:
-        found = ", ".join(f"{label}: {counts[label]}" for label in range(0, n_classes, 2))
+    counts = split.counts(facts.n_classes)
+    made = PROFILES[facts.profile](counts, per_minority_class)
+    if per_minority_class < 1 or any(kept > count for kept, count in zip(made.kept, counts, strict=True)):
+        found = ", ".join(f"{label}: {counts[label]}" for label, small in enumerate(made.minority) if small)
         raise DataError(
-            f"{per_minority_class} images per minority class are asked for, but the even classes have {found}; "
+            f"{per_minority_class} images per minority class are asked for, but these classes have {found}; "
             "change the study's `minority`."
         )
     keep = np.ones(len(split), bool)
-    for label in range(0, n_classes, 2):
-        keep[np.flatnonzero(split.labels == label)[per_minority_class:]] = False
-    return split.take(keep)
+    for label, kept in enumerate(made.kept):
+        keep[np.flatnonzero(split.labels == label)[kept:]] = False
+    return replace(split.take(keep), minority=made.minority)
 
 
 def holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
@@ -184,19 +145,17 @@ def holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     """
     from sklearn.model_selection import train_test_split  # late: who only counts does not wait for it
 
-    mistake = _division_mistake([count for count in split.counts(N_CLASSES) if count], fraction)
+    mistake = _division_mistake([count for count in split.counts(0) if count], fraction)
     if mistake is not None:
         raise DataError(mistake)
     rest, held = train_test_split(np.arange(len(split)), test_size=fraction, random_state=seed, stratify=split.labels)
     return split.take(np.sort(rest)), split.take(np.sort(held))
 
 
-def holdout_mistake(name: str, minority: int, fraction: float | None) -> str | None:
+def holdout_mistake(facts: DatasetFacts, minority: int, fraction: float | None) -> str | None:
     """Why a study of the set as it is published cannot be divided for validation; None if it can, or need not be."""
-    known = facts(name)
-    counts = [
-        count if label % 2 else min(count, minority * known.train_per_test) for label, count in enumerate(known.train)
-    ]
+    made = imbalance_of(facts, minority * facts.train_per_test)
+    counts = list(map(min, facts.train, made.kept))
     return None if fraction is None else _division_mistake(counts, fraction)
 
 
@@ -220,7 +179,7 @@ def _division_mistake(counts: Sequence[int], fraction: float) -> str | None:
 
 
 def search_splits(
-    name: str,
+    facts: DatasetFacts,
     minority: int,
     validation: float,
     protocol: Protocol,
@@ -236,27 +195,26 @@ def search_splits(
     `seen` is told of each part that is read. Raises DataError for an unknown protocol, and as `load_train`, `imbalance`
     and `holdout` do.
     """
-    known = facts(name)
     if protocol not in ("holdout", "article"):
         raise DataError(f"There is no protocol {protocol!r}; the protocols are holdout and article.")
-    whole = load_train(name, data_dir)
+    whole = load_train(facts, data_dir)
     if seen is not None:
         seen("train", whole)
-    train = imbalance(whole, minority * known.train_per_test, known.n_classes)
+    train = imbalance(whole, minority * facts.train_per_test, facts)
     if protocol == "article":
-        return train, test_split(name, minority, data_dir, seen=seen)
+        return train, test_split(facts, minority, data_dir, seen=seen)
     return holdout(train, validation, seed)
 
 
 def test_split(
-    name: str,
+    facts: DatasetFacts,
     minority: int,
     data_dir: Path | None,
     *,
     seen: Seen | None = None,  # noqa: PT028 - no test
 ) -> Split:
-    """The imbalanced test images: `minority` of each even class, every one of the odd classes."""
-    whole = load_test(name, data_dir)
+    """The imbalanced test images, `minority` of each small class."""
+    whole = load_test(facts, data_dir)
     if seen is not None:
         seen("test", whole)
-    return imbalance(whole, minority, facts(name).n_classes)
+    return imbalance(whole, minority, facts)

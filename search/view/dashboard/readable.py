@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from affinity_search.search.view.notes import trial_note
 from affinity_search.search.view.standing import Standing, standing_of
 from affinity_search.storage.study import MADE_BY, SCORES, TOKEN_ATTRIBUTE, attributes, find_study
+from affinity_search.studies.metrics import METRICS
 
 if TYPE_CHECKING:
     from affinity_search.storage.trials.reading import ReadingStorage
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 STUDY = "/api/studies/<study_id:int>"
 KEPT_TOGETHER = (MADE_BY, SCORES)
 # In the order in which the page shows them.
-NUMBERS = ("macro_f1", "minority_f1", "majority_f1", "best_epoch", "epochs", "duration_s", "place", "attempt", "seed")
+NUMBERS = (*METRICS, "minority_f1", "majority_f1", "best_epoch", "epochs", "duration_s", "place", "attempt", "seed")
 TEXTS = ("worker", "device")
 # The page draws every curve it is sent: thousands keep a browser busy for minutes. Of a large study the best are sent.
 MOST_CURVES = 300

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinity_search.search.view.figures.canvas import png, subplots
+from affinity_search.studies.metrics import DEFAULT, METRICS
 
 if TYPE_CHECKING:
     from affinity_search.search.training.networks.features import Features
@@ -46,12 +47,22 @@ def in_two_dimensions(epochs: Sequence[Features]) -> tuple[list[Features], str]:
     return flat, f"h = {width}, two principal components ({share:.0%} of the last epoch's variance)"
 
 
-def draw(epochs: Sequence[Features], title: str, scores: Sequence[float], names: Sequence[str]) -> list[bytes]:
-    """A PNG an epoch, each with its own axes, as features grow; `scores` are their macro F1, `names` the classes'."""
+def draw(
+    epochs: Sequence[Features],
+    title: str,
+    scores: Sequence[float],
+    names: Sequence[str],
+    minority: Sequence[bool] = (),
+    label: str = METRICS[DEFAULT].label,
+) -> list[bytes]:
+    """A PNG an epoch, each with its own axes, as features grow; `scores` are the epochs', called `label`.
+
+    `names` are the classes', `minority` says which of them are small (without it none is).
+    """
     flat, how = in_two_dimensions(epochs)
     chosen = _even_choice(flat[0].labels)
     return [
-        _scatter(one, chosen, f"{title}\nepoch {number}, macro F1 {score:.4f}; {how}", names)
+        _scatter(one, chosen, f"{title}\nepoch {number}, {label} {score:.4f}; {how}", names, minority)
         for number, (one, score) in enumerate(zip(flat, scores, strict=True), start=1)
     ]
 
@@ -62,22 +73,24 @@ def _even_choice(labels: NDArray[np.int32]) -> NDArray[np.int64]:
     return np.concatenate([np.flatnonzero(labels == label)[:most] for label in np.unique(labels)])
 
 
-def _scatter(one: Features, chosen: NDArray[np.int64], title: str, names: Sequence[str]) -> bytes:
+def _scatter(
+    one: Features, chosen: NDArray[np.int64], title: str, names: Sequence[str], minority: Sequence[bool]
+) -> bytes:
     figure, (ax,) = subplots(1, 6.4, 6.0, title)
     values, labels = one.values[chosen], one.labels[chosen]
     for label in np.unique(labels):
         mine = values[labels == label]
-        minority = label % 2 == 0
+        small = bool(minority) and minority[label]
         ax.scatter(
             mine[:, 0],
             mine[:, 1],
-            s=18 if minority else 9,
-            marker="^" if minority else "o",
+            s=18 if small else 9,
+            marker="^" if small else "o",
             color=COLOURS[label % len(COLOURS)],
-            label=f"{names[label]}{' (minority)' if minority else ''}",
+            label=f"{names[label]}{' (minority)' if small else ''}",
             alpha=0.7,
             linewidths=0,
-            zorder=2 + minority,
+            zorder=2 + small,
         )
         if one.centers is not None:
             centers = one.centers[label]

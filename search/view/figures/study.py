@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from affinity_search.search.view.figures.ticks import log_ticks
 from affinity_search.search.view.terminal import params_text
 from affinity_search.storage.study import SCORES, attributes
+from affinity_search.studies.metrics import DEFAULT, METRICS
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -35,7 +36,7 @@ class Point:
 
     trial: int
     state: str  # a key of STATES
-    macro_f1: float
+    score: float  # by the study's metric
     minority_f1: float
     majority_f1: float
     duration_s: float
@@ -47,41 +48,47 @@ class Point:
 Of = Callable[[Point], float]
 
 
-def points_of(trials: Sequence[FrozenTrial]) -> list[Point]:
+def points_of(trials: Sequence[FrozenTrial], metric: str = DEFAULT) -> list[Point]:
     """Complete and pruned trials in the order of their end."""
     ended = [t for t in trials if t.state in ENDED and SCORES in t.user_attrs]
     found, spent_s = [], 0.0
     for trial in sorted(ended, key=lambda t: (t.datetime_complete or t.datetime_start, t.number)):
         scores = trial.user_attrs[SCORES]
         spent_s += scores["duration_s"]
-        numbers = {key: scores[key] for key in ("macro_f1", "minority_f1", "majority_f1", "duration_s")}
+        numbers = {key: scores[key] for key in ("minority_f1", "majority_f1", "duration_s")}
+        numbers["score"] = scores[metric]
         worker = str(attributes(trial).get("worker", "?"))
         whose = {"worker": worker, "params": trial.params, "spent_s": spent_s}
         found.append(Point(trial.number, ENDED[trial.state], **numbers, **whose))
     return found
 
 
-def figures(points: Sequence[Point], protocol: str, log: Collection[str] = ()) -> dict[str, Figure]:
-    """By the id under which the dashboard keeps it; empty without a score. `log`: parameters on a log scale."""
+def figures(
+    points: Sequence[Point], protocol: str, log: Collection[str] = (), label: str = METRICS[DEFAULT].label
+) -> dict[str, Figure]:
+    """By the id under which the dashboard keeps it; empty without a score.
+
+    `log`: parameters on a log scale. `label`: what the score is called.
+    """
     if not points:
         return {}
     shown = _thinned(points)
     made = {
-        "best-value": _best(points, protocol),
-        "minority-majority": _minority_majority(shown, protocol),
+        "best-value": _best(points, protocol, label),
+        "minority-majority": _minority_majority(shown, protocol, label),
         "time-by-worker": _time_by_worker(shown),
     }
     names = points[0].params.keys()
     if {"lambda", "sigma"} <= names:
-        made["lambda-sigma"] = _lambda_sigma(shown, protocol, log)
+        made["lambda-sigma"] = _lambda_sigma(shown, protocol, log, label)
     if "n_centers" in names:
-        made["f1-by-n-centers"] = _by_centers(shown, protocol)
+        made["f1-by-n-centers"] = _by_centers(shown, protocol, label)
     return made
 
 
 def _thinned(points: Sequence[Point]) -> list[Point]:
     step = -(-len(points) // MOST_POINTS)
-    best = max(points, key=lambda point: point.macro_f1)
+    best = max(points, key=lambda point: point.score)
     kept = list(points[::step])
     return kept if best in kept else [*kept, best]
 
@@ -104,23 +111,21 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
 
 def _hover(points: Sequence[Point]) -> list[str]:
     """Kept short: it is stored and sent for every point of every figure."""
-    return [f"trial {p.trial}: {p.macro_f1:.4f}<br>{params_text(p.params)}" for p in points]
+    return [f"trial {p.trial}: {p.score:.4f}<br>{params_text(p.params)}" for p in points]
 
 
 def _rounded(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
 
-def _best(points: Sequence[Point], protocol: str) -> Figure:
+def _best(points: Sequence[Point], protocol: str, label: str) -> Figure:
     """Only the trials that were a new best, and the last: a staircase needs no more."""
     steps: list[Point] = []
     for point in points:
-        if not steps or point.macro_f1 > steps[-1].macro_f1:
+        if not steps or point.score > steps[-1].score:
             steps.append(point)
-    best = [point.macro_f1 for point in steps]
-    figure = _figure(
-        f"Best macro F1 ({protocol})", "", "macro F1", grid={"rows": 1, "columns": 2, "pattern": "independent"}
-    )
+    best = [point.score for point in steps]
+    figure = _figure(f"Best {label} ({protocol})", "", label, grid={"rows": 1, "columns": 2, "pattern": "independent"})
     number = {id(point): index for index, point in enumerate(points, start=1)}
     by_count: list[float] = [number[id(point)] for point in steps]
     by_time = [point.spent_s for point in steps]
@@ -156,14 +161,14 @@ def _scatter(figure: Figure, points: Sequence[Point], x: Of, y: Of, colour: Of |
             figure.add_scatter(x=[None], y=[None], mode="markers", name=state, marker=grey, showlegend=True)
 
 
-def _by_macro_f1(figure: Figure, points: Sequence[Point], x: Of, y: Of) -> None:
-    figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": {"title": "macro F1"}})
-    _scatter(figure, points, x, y, lambda point: point.macro_f1)
+def _by_score(figure: Figure, points: Sequence[Point], x: Of, y: Of, label: str) -> None:
+    figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": {"title": label}})
+    _scatter(figure, points, x, y, lambda point: point.score)
 
 
-def _lambda_sigma(points: Sequence[Point], protocol: str, log: Collection[str]) -> Figure:
-    figure = _figure(f"λ and σ, coloured by macro F1 ({protocol})", "lambda", "sigma")
-    _by_macro_f1(figure, points, lambda point: point.params["lambda"], lambda point: point.params["sigma"])
+def _lambda_sigma(points: Sequence[Point], protocol: str, log: Collection[str], label: str) -> Figure:
+    figure = _figure(f"λ and σ, coloured by {label} ({protocol})", "lambda", "sigma")
+    _by_score(figure, points, lambda point: point.params["lambda"], lambda point: point.params["sigma"], label)
     for axis, name in ((figure.update_xaxes, "lambda"), (figure.update_yaxes, "sigma")):
         if name in log:
             axis(_log_axis([point.params[name] for point in points]))
@@ -175,15 +180,16 @@ def _log_axis(values: Sequence[float]) -> dict[str, Any]:
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
-def _by_centers(points: Sequence[Point], protocol: str) -> Figure:
-    figure = _figure(f"Macro F1 by number of centres ({protocol})", "n_centers", "macro F1")
-    _scatter(figure, points, lambda p: p.params["n_centers"], lambda p: p.macro_f1)
+def _by_centers(points: Sequence[Point], protocol: str, label: str) -> Figure:
+    title = f"{label[:1].upper()}{label[1:]} by number of centres ({protocol})"
+    figure = _figure(title, "n_centers", label)
+    _scatter(figure, points, lambda p: p.params["n_centers"], lambda p: p.score)
     return figure
 
 
-def _minority_majority(points: Sequence[Point], protocol: str) -> Figure:
+def _minority_majority(points: Sequence[Point], protocol: str, label: str) -> Figure:
     figure = _figure(f"Minority against majority classes ({protocol})", "majority F1", "minority F1")
-    _by_macro_f1(figure, points, lambda point: point.majority_f1, lambda point: point.minority_f1)
+    _by_score(figure, points, lambda point: point.majority_f1, lambda point: point.minority_f1, label)
     low = min(min(point.majority_f1, point.minority_f1) for point in points)
     line = {"color": "#999999", "dash": "dot"}
     figure.add_scatter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from affinity_search.search.view.figures.canvas import (
     subplots,
 )
 from affinity_search.search.view.figures.ticks import log_ticks
+from affinity_search.studies.metrics import DEFAULT, METRICS, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,30 +36,48 @@ ROOM = 2.5  # beside the smallest and the largest class, as a factor, for names
 GAP = 0.05  # of F1, between the names of two classes, which are that high
 
 
+@dataclass(frozen=True)
+class Class:
+    """How a class is called, and whether it is a small one."""
+
+    name: str
+    small: bool
+
+    @property
+    def colour(self) -> str:
+        return MINORITY if self.small else MAJORITY
+
+
 def draw(
     title: str,
     protocol: str,
     epochs: Sequence[EpochScore],
     class_sizes: Sequence[int],
     class_names: Sequence[str] = (),
+    minority: Sequence[bool] = (),
+    metric: Metric = METRICS[DEFAULT],
 ) -> dict[str, bytes]:
     """PNG files by name: `epochs` in order, at least one; `class_sizes` are training images of each class.
 
-    Classes without names are shown by their numbers. The softmax head has no loss diagnostics.
+    Classes without names are shown by their numbers, all as large ones without `minority`. The softmax head has no loss
+    diagnostics. The best epoch is the best by `metric`.
     """
-    names = tuple(class_names) or tuple(map(str, range(len(class_sizes))))
-    best = best_epoch(epochs)
+    classes = [
+        Class(class_names[number] if class_names else str(number), bool(minority) and minority[number])
+        for number in range(len(class_sizes))
+    ]
+    best = best_epoch(epochs, metric.key)
     told = [epoch.diagnostics for epoch in epochs if epoch.diagnostics]
     curve, confusion, by_class_size, diagnostics = FILES
     pictures = {
-        curve: _learning_curve(title, protocol, epochs, best),
-        confusion: _confusion(title, protocol, best, names),
-        by_class_size: _by_class_size(title, protocol, best, class_sizes, names),
+        curve: _learning_curve(title, protocol, epochs, best, metric),
+        confusion: _confusion(title, protocol, best, classes),
+        by_class_size: _by_class_size(title, protocol, best, class_sizes, classes),
     }
-    return pictures | ({diagnostics: _loss_diagnostics(title, told, names)} if told else {})
+    return pictures | ({diagnostics: _loss_diagnostics(title, told, classes)} if told else {})
 
 
-def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], best: EpochScore) -> bytes:
+def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], best: EpochScore, metric: Metric) -> bytes:
     figure, (scores, loss) = subplots(2, 9, 3.4, title)
     x = [epoch.epoch + 1 for epoch in epochs]
     marker = "o" if len(x) < 30 else None
@@ -68,14 +88,12 @@ def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], bes
             ("macro_f1", "macro", PLAIN),
         ):
             scores.plot(x, [getattr(e.scores, name) for e in epochs], color=colour, label=label, marker=marker, ms=3)
-        scores.plot(
-            best.epoch + 1,
-            best.scores.macro_f1,
-            "*",
-            color=BEST,
-            ms=12,
-            label=f"best: {best.scores.macro_f1:.4f}, epoch {best.epoch + 1}",
-        )
+        if metric.key != DEFAULT:
+            own = [epoch.scores[metric.key] for epoch in epochs]
+            scores.plot(x, own, color=SECOND, label=metric.label, marker=marker, ms=3)
+        top = best.scores[metric.key]
+        label = f"best: {top:.4f}, epoch {best.epoch + 1}"
+        scores.plot(best.epoch + 1, top, "*", color=BEST, ms=12, label=label)
         scores.set_ylim(-0.02, 1.02)
     # Only the affinity head has diagnostics.
     what = "training loss, eq. (7)" if epochs[0].diagnostics else "training loss, cross-entropy"
@@ -84,7 +102,8 @@ def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], bes
     return png(figure)
 
 
-def _confusion(title: str, protocol: str, best: EpochScore, names: Sequence[str]) -> bytes:
+def _confusion(title: str, protocol: str, best: EpochScore, classes: Sequence[Class]) -> bytes:
+    names = [one.name for one in classes]
     counts = np.array(best.scores.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure, axes = subplots(2, 10, 4.8, f"{title}, epoch {best.epoch + 1} ({protocol})")
@@ -95,8 +114,8 @@ def _confusion(title: str, protocol: str, best: EpochScore, names: Sequence[str]
         ax.set_ylabel("true class")
         ax.set_xticks(range(len(names)), names, **_slant(names))
         ax.set_yticks(range(len(names)), names)
-        _tint(ax.get_xticklabels())
-        _tint(ax.get_yticklabels())
+        _tint(ax.get_xticklabels(), classes)
+        _tint(ax.get_yticklabels(), classes)
         for (row, column), value in np.ndenumerate(values):
             if value:
                 colour = "white" if shares[row, column] > 0.6 else "black"
@@ -109,24 +128,22 @@ def _slant(names: Sequence[str]) -> dict[str, Any]:
     return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 2 else {}
 
 
-def _tint(labels: Sequence[Text]) -> None:
-    for number, label in enumerate(labels):
-        label.set_color(_colour(number))
-
-
-def _colour(number: int) -> str:
-    return MAJORITY if number % 2 else MINORITY
+def _tint(labels: Sequence[Text], classes: Sequence[Class]) -> None:
+    for label, one in zip(labels, classes, strict=True):
+        label.set_color(one.colour)
 
 
 def _by_class_size(
-    title: str, protocol: str, best: EpochScore, class_sizes: Sequence[int], names: Sequence[str]
+    title: str, protocol: str, best: EpochScore, class_sizes: Sequence[int], classes: Sequence[Class]
 ) -> bytes:
     figure, (ax,) = subplots(1, 6.4, 4.2, f"{title}, epoch {best.epoch + 1} ({protocol})")
     with styled(ax, "F1 of each class by its size", "training images of the class", "F1"):
-        for first, label in ((0, "minority class"), (1, "majority class")):
-            f1 = best.scores.per_class_f1[first::2]
-            ax.scatter(class_sizes[first::2], f1, color=_colour(first), label=label, s=28, zorder=3)
-        _label_points(ax, class_sizes, best.scores.per_class_f1, names)
+        for small, label, colour in ((True, "minority class", MINORITY), (False, "majority class", MAJORITY)):
+            mine = [number for number, one in enumerate(classes) if one.small == small]
+            sizes, f1 = ([values[number] for number in mine] for values in (class_sizes, best.scores.per_class_f1))
+            if mine:
+                ax.scatter(sizes, f1, color=colour, label=label, s=28, zorder=3)
+        _label_points(ax, class_sizes, best.scores.per_class_f1, [one.name for one in classes])
         low, high = min(class_sizes), max(class_sizes)
         ax.set_xscale("log")
         ax.set_xlim(low / ROOM, high * ROOM)
@@ -177,8 +194,8 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
     return heights
 
 
-def _loss_diagnostics(title: str, told: Sequence[Diagnostics], names: Sequence[str]) -> bytes:
-    last = told[-1]
+def _loss_diagnostics(title: str, told: Sequence[Diagnostics], classes: Sequence[Class]) -> bytes:
+    last, names = told[-1], [one.name for one in classes]
     figure, (terms, shares, dead, distances) = subplots(4, 14, 3.6, title)
     x = range(1, len(told) + 1)
     marker = "o" if len(x) < 30 else None
@@ -194,9 +211,9 @@ def _loss_diagnostics(title: str, told: Sequence[Diagnostics], names: Sequence[s
         lines(ax, ("inside", "images inside the margin", MAJORITY), ("dead_share", "dead centres", MINORITY))
         ax.set_ylim(-0.02, 1.02)
     with styled(dead, f"dead centres of {last.n_centers} a class, last epoch", "class", "dead centres") as ax:
-        ax.bar(range(len(last.dead)), last.dead, color=[_colour(number) for number in range(len(last.dead))])
+        ax.bar(range(len(last.dead)), last.dead, color=[one.colour for one in classes])
         ax.set_xticks(range(len(names)), names, **_slant(names))
-        _tint(ax.get_xticklabels())
+        _tint(ax.get_xticklabels(), classes)
         ax.set_ylim(0, last.n_centers)
         count_axis(ax.yaxis)
     with styled(distances, "distances between centres", "epoch", "distance") as ax:

@@ -30,7 +30,9 @@ from affinity_search.search.training.data.splits import load_train
 from affinity_search.search.worker.images import StudyImages
 from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend, open_backend
+from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.study import load_study
+from affinity_search.studies.data import SOURCES
 
 SECRET = "hunter2%zz"
 ON_MNIST = ("data={set='mnist',minority=4}",)
@@ -273,7 +275,7 @@ class TestData:
     def test_other_images_than_the_study_s(self, sqlite: Backend, tmp_path: Path) -> None:
         write_mnist(tmp_path, n=400)
         study = make(sqlite, overrides=ON_MNIST)
-        StudyImages(study, tmp_path, print)("train", load_train("mnist", tmp_path))
+        StudyImages(study, tmp_path, print)("train", load_train(SOURCES["mnist"], tmp_path))
         labels = np.arange(400) % 9
         write_mnist(tmp_path, n=400, y_train=labels.astype(np.uint8))
         (check,) = machine.check_data(study.spec, tmp_path, load_study(sqlite, "tiny"))
@@ -411,18 +413,14 @@ class TestFiles:
 
         assert check(2 * database.GIB).status == "ok"
         assert "make room for 1.0 GiB" in str(check(0.5 * database.GIB).next)
-        monkeypatch.setattr(database, "parameters", lambda spec: 10**9)
-        assert "make room for 223.5 GiB" in str(check(200 * database.GIB).next), "20 checkpoints of 11.2 GiB"
+        checkpoints = StudyFiles(tmp_path, study.token).checkpoints
+        checkpoints.mkdir(parents=True)
+        with (checkpoints / "0.npz").open("wb") as file:
+            file.truncate(12 * 10**9)  # a sparse file: it takes no room
+        full = check(200 * database.GIB)
+        assert "a checkpoint takes 11444.1 MiB" in full.found
+        assert "make room for 223.5 GiB" in str(full.next), "20 checkpoints of 11.2 GiB"
         assert check(224 * database.GIB).status == "ok"
 
-    @pytest.mark.parametrize("more", [(), ("network.head=softmax", "space=none"), ("network={widths=[4,8],depth=2}",)])
-    def test_the_size_of_a_checkpoint_is_that_of_the_real_network(self, sqlite: Backend, more: tuple[str, ...]) -> None:
-        import numpy as np
-
-        from affinity_search.search.training.networks.plain import NetworkConfig, build_network, trainable_state
-
-        spec = make(sqlite, overrides=more).spec
-        network = NetworkConfig(spec.network.widths, spec.network.depth, 0.9, spec.network.head)
-        centers = spec.space.max_centers if spec.space else 1
-        model = build_network(network, np.zeros((4, 8, 8, 1), np.uint8), 10, centers)
-        assert database.parameters(spec) == sum(int(np.prod(v.shape)) for v in trainable_state(model))
+    def test_before_the_first_checkpoint_nothing_is_said_of_its_size(self, backend: Backend, tmp_path: Path) -> None:
+        assert "checkpoint" not in database.check_files(tmp_path, make(backend)).found

@@ -10,10 +10,11 @@ from making import trained
 from PIL import Image
 
 from affinity_search.search import devices
+from affinity_search.studies.data import SOURCES
 
 devices.configure("cpu", 2)
 
-from affinity_search.search.training.data.splits import FACTS, search_splits
+from affinity_search.search.training.data.splits import search_splits
 from affinity_search.search.training.fit import AffinityParams, Trainer, TrainingConfig
 from affinity_search.search.training.networks.features import Features
 from affinity_search.search.training.networks.plain import NetworkConfig
@@ -37,9 +38,9 @@ def some(width: int, epochs: int = 3) -> list[Features]:
 
 def test_centres_lie_where_the_head_sees_them() -> None:
     """An image is predicted as the class of the centre that is nearest after the batch norm; h = 2, straight lines."""
-    train, evaluation = search_splits("digits", 20, 0.2, "holdout", 0, None)
+    train, evaluation = search_splits(SOURCES["digits"], 20, 0.2, "holdout", 0, None)
     network = NetworkConfig((8,), 1, 0.5, "affinity", embedding=2)
-    trainer = Trainer(train, evaluation, FACTS["digits"], network, TrainingConfig(3, 64, 5e-3), max_centers=2)
+    trainer = Trainer(train, evaluation, SOURCES["digits"], network, TrainingConfig(3, 64, 5e-3), max_centers=2)
     trainer.run(AffinityParams(0.5, 5.0, 2), seed=1)
     found = trainer.features()
     traced = trainer._features

@@ -2,6 +2,7 @@ import os
 import pickle
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,6 @@ from data_files import write_cifar, write_mnist
 
 from affinity_search.search.training.data import readers
 from affinity_search.search.training.data.splits import (
-    FACTS,
     Split,
     holdout,
     imbalance,
@@ -20,7 +20,9 @@ from affinity_search.search.training.data.splits import (
     test_split,
 )
 from affinity_search.search.training.errors import DataError
+from affinity_search.studies.data import SOURCES
 
+THREE = replace(SOURCES["digits"], classes=("a", "b", "c"))
 test_split.__test__ = False  # a function of ours, not a test
 
 
@@ -60,8 +62,8 @@ def python2_pickle(array, labels):
     ],
 )
 def test_real_sets_have_the_documented_counts(real_data, name, minority, train, test):
-    found = [imbalance(load_train(name, real_data), minority * FACTS[name].train_per_test, 10)]
-    found.append(test_split(name, minority, real_data))
+    found = [imbalance(load_train(SOURCES[name], real_data), minority * SOURCES[name].train_per_test, SOURCES[name])]
+    found.append(test_split(SOURCES[name], minority, real_data))
     for split, (even, odd) in zip(found, (train, test), strict=True):
         counts = split.counts(10)
         assert set(counts[::2]) == {even}
@@ -69,13 +71,13 @@ def test_real_sets_have_the_documented_counts(real_data, name, minority, train, 
 
 
 def test_real_mnist_is_exact(real_data):
-    assert load_train("mnist", real_data).labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert len(load_train("mnist", real_data)) == 60_000
-    assert len(load_test("mnist", real_data)) == 10_000
+    assert load_train(SOURCES["mnist"], real_data).labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert len(load_train(SOURCES["mnist"], real_data)) == 60_000
+    assert len(load_test(SOURCES["mnist"], real_data)) == 10_000
 
 
 def test_digits_division_is_fixed_and_complete():
-    train, test = load_train("digits", None), load_test("digits", None)
+    train, test = load_train(SOURCES["digits"], None), load_test(SOURCES["digits"], None)
     assert len(train) + len(test) == 1797
     assert train.images.shape[1:] == (8, 8, 1)
     assert train.images.dtype == np.uint8
@@ -88,31 +90,34 @@ def test_digits_division_is_fixed_and_complete():
 
 @pytest.mark.parametrize("n", [5, 20])
 def test_digits_imbalance(n):
-    train, evaluation = search_splits("digits", n, 0.25, "article", 0, None)
+    train, evaluation = search_splits(SOURCES["digits"], n, 0.25, "article", 0, None)
     assert set(train.counts(10)[::2]) == {4 * n}
     assert set(evaluation.counts(10)[::2]) == {n}
-    assert train.counts(10)[1::2] == load_train("digits", None).counts(10)[1::2]
+    assert train.counts(10)[1::2] == load_train(SOURCES["digits"], None).counts(10)[1::2]
 
 
 def test_imbalance_keeps_the_first_images_in_order():
     labels = np.int32([0, 1, 0, 1, 0, 2, 2])
     split = Split(np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1), labels)
-    kept = imbalance(split, 2, 3)
+    kept = imbalance(split, 2, THREE)
     assert kept.images.ravel().tolist() == [0, 1, 2, 3, 5, 6]
     assert kept.labels.tolist() == [0, 1, 0, 1, 2, 2]
+    assert (split.minority, kept.minority) == ((), (True, False, True))
 
 
 @pytest.mark.parametrize("asked", [3, 0, -1])
 def test_impossible_imbalance_names_the_counts(asked):
     split = Split(np.zeros((5, 1, 1, 1), np.uint8), np.int32([0, 0, 0, 1, 2]))
     with pytest.raises(DataError, match=re.escape("0: 3, 2: 1")):
-        imbalance(split, asked, 3)
+        imbalance(split, asked, THREE)
 
 
 def test_holdout_is_stratified_and_follows_its_seed():
-    train = load_train("digits", None)
+    train = load_train(SOURCES["digits"], None)
     rest, held = holdout(train, 0.25, seed=1)
     assert len(rest) + len(held) == len(train)
+    small = replace(train, minority=(True,) * 10)
+    assert {part.minority for part in holdout(small, 0.25, seed=1)} == {(True,) * 10}
     assert all(abs(h - c / 4) <= 1 for h, c in zip(held.counts(10), train.counts(10), strict=True))
     again, other = holdout(train, 0.25, seed=1)[1], holdout(train, 0.25, seed=2)[1]
     assert (again.images == held.images).all()
@@ -122,7 +127,7 @@ def test_holdout_is_stratified_and_follows_its_seed():
 @pytest.mark.parametrize("fraction", [0.01, 0.0, 1.0, 0.99])
 def test_holdout_that_would_lose_a_class_is_refused(fraction):
     with pytest.raises(DataError, match=r"held out|Holding out"):
-        holdout(imbalance(load_train("digits", None), 3, 10), fraction, seed=0)
+        holdout(imbalance(load_train(SOURCES["digits"], None), 3, SOURCES["digits"]), fraction, seed=0)
 
 
 def test_search_holdout_leaves_the_test_set_unopened(tmp_path, monkeypatch):
@@ -130,7 +135,7 @@ def test_search_holdout_leaves_the_test_set_unopened(tmp_path, monkeypatch):
     read = Path.read_bytes
     monkeypatch.setattr(Path, "read_bytes", lambda self: opened.append(self.name) or read(self))
     write_cifar(tmp_path)
-    train, evaluation = search_splits("cifar10", 2, 0.4, "holdout", 0, tmp_path)
+    train, evaluation = search_splits(SOURCES["cifar10"], 2, 0.4, "holdout", 0, tmp_path)
     assert opened == [f"data_batch_{i}" for i in range(1, 6)]
     counts = [a + b for a, b in zip(train.counts(10), evaluation.counts(10), strict=True)]
     assert counts == [10] * 10
@@ -139,17 +144,17 @@ def test_search_holdout_leaves_the_test_set_unopened(tmp_path, monkeypatch):
 
 def test_mnist_reads_only_the_arrays_it_needs(tmp_path):
     arrays = write_mnist(tmp_path, x_test=np.array([{}], object))
-    train = load_train("mnist", tmp_path)
+    train = load_train(SOURCES["mnist"], tmp_path)
     assert (train.images[..., 0] == arrays["x_train"]).all()
     assert train.labels.dtype == np.int32
     with pytest.raises(DataError, match=r"mnist\.npz"):  # pickled objects are never loaded
-        load_test("mnist", tmp_path)
+        load_test(SOURCES["mnist"], tmp_path)
 
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_cifar_folder_itself_or_its_parent(tmp_path, inside):
     batches = write_cifar(tmp_path, ["test_batch"])
-    split = load_test("cifar10", batches if inside else tmp_path)
+    split = load_test(SOURCES["cifar10"], batches if inside else tmp_path)
     assert split.images.shape == (20, 32, 32, 3)
     first = readers.unpickle_arrays(batches / "test_batch")[b"data"][0]
     assert split.images[0, 0, :2].tolist() == [
@@ -170,10 +175,10 @@ def test_every_pickle_protocol_is_read(tmp_path, protocol):
 
 
 def test_the_official_python2_layout_is_read(tmp_path):
-    (tmp_path / readers.CIFAR_FOLDER).mkdir()
+    (tmp_path / SOURCES["cifar10"].holds).mkdir()
     rows = np.random.default_rng(0).integers(0, 256, (4, 3072), np.uint8)
-    (tmp_path / readers.CIFAR_FOLDER / "test_batch").write_bytes(python2_pickle(rows, [3, 8, 8, 0]))
-    split = load_test("cifar10", tmp_path)
+    (tmp_path / SOURCES["cifar10"].holds / "test_batch").write_bytes(python2_pickle(rows, [3, 8, 8, 0]))
+    split = load_test(SOURCES["cifar10"], tmp_path)
     assert split.labels.tolist() == [3, 8, 8, 0]
     assert (split.images[1, ..., 2].ravel() == rows[1, 2048:]).all()
 
@@ -194,7 +199,7 @@ def test_a_hostile_pickle_is_refused_and_never_run(tmp_path, function, protocol)
     content = {b"data": Hostile(function, f"touch '{marker}'"), b"labels": [1]}
     (batches / "test_batch").write_bytes(pickle.dumps(content, protocol))
     with pytest.raises(DataError, match=r"test_batch.*refused"):
-        load_test("cifar10", tmp_path)
+        load_test(SOURCES["cifar10"], tmp_path)
     assert not marker.exists()
 
 
@@ -221,29 +226,29 @@ def test_a_damaged_batch_is_named(tmp_path, content):
     batches = write_cifar(tmp_path, ["test_batch"])
     (batches / "test_batch").write_bytes(content)
     with pytest.raises(DataError, match="test_batch"):
-        load_test("cifar10", tmp_path)
+        load_test(SOURCES["cifar10"], tmp_path)
 
 
 @pytest.mark.parametrize("changes", [{"x_train": np.zeros((40, 8, 8), np.uint8)}, {"y_train": np.zeros(3, np.uint8)}])
 def test_a_wrong_mnist_is_named(tmp_path, changes):
     write_mnist(tmp_path, **changes)
     with pytest.raises(DataError, match=r"mnist\.npz"):
-        load_train("mnist", tmp_path)
+        load_train(SOURCES["mnist"], tmp_path)
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
 def test_an_empty_or_absent_folder_is_named(tmp_path, name):
     with pytest.raises(DataError, match=re.escape(str(tmp_path))):
-        load_train(name, tmp_path)
+        load_train(SOURCES[name], tmp_path)
     with pytest.raises(DataError, match="--data-dir"):
-        load_train(name, tmp_path / "nowhere")
+        load_train(SOURCES[name], tmp_path / "nowhere")
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(DataError, match="digits, mnist, cifar10"):
-        load_train("imagenet", None)
+    with pytest.raises(DataError, match="'imagenet'; there are digits, mnist, cifar10"):
+        load_train(replace(THREE, name="imagenet"), None)
     with pytest.raises(DataError, match="holdout and article"):
-        search_splits("digits", 20, 0.2, "cheat", 0, None)
+        search_splits(SOURCES["digits"], 20, 0.2, "cheat", 0, None)
 
 
 def test_without_network_the_sentence_names_the_cache_and_the_way_out(monkeypatch, capsys):
@@ -255,7 +260,7 @@ def test_without_network_the_sentence_names_the_cache_and_the_way_out(monkeypatc
 
     monkeypatch.setattr(keras.datasets.mnist, "load_data", fail)
     with pytest.raises(DataError, match=r"mnist.*datasets.*URL fetch failure.*--data-dir"):
-        load_train("mnist", None)
+        load_train(SOURCES["mnist"], None)
     assert capsys.readouterr().out == "", "progress goes to stderr"
 
 
@@ -264,7 +269,7 @@ def test_keras_loader_gives_the_half_asked_for(monkeypatch, load, first):
     keras = pytest.importorskip("keras")
     halves = [(np.full((3, 32, 32, 3), n, np.uint8), np.full((3, 1), n, np.uint8)) for n in (1, 2)]
     monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: tuple(halves))
-    split = load("cifar10", None)
+    split = load(SOURCES["cifar10"], None)
     assert (split.images == first).all()
     assert split.labels.tolist() == [first] * 3
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from affinity_search.search import devices
+from affinity_search.studies.data import SOURCES
 
 devices.configure("cpu", 2)
 
@@ -12,7 +13,7 @@ from keras import ops  # the device comes first
 
 from affinity_search.search.training import checkpoints, schedule
 from affinity_search.search.training.data import splits as datasets
-from affinity_search.search.training.data.splits import FACTS, Split, search_splits
+from affinity_search.search.training.data.splits import Split, search_splits
 from affinity_search.search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
 from affinity_search.search.training.fit import AffinityParams, EpochScore, Trainer, TrainingConfig, TrainingResult
 from affinity_search.search.training.metrics import score
@@ -24,6 +25,7 @@ from affinity_search.search.training.schedule import (
 )
 from affinity_search.studies.files import load
 
+DIGITS = SOURCES["digits"]
 NETWORK = NetworkConfig((16, 32), 1, 0.9, "affinity")
 TRAINING = TrainingConfig(epochs=4, batch=64, learning_rate=5e-3, drops=(0.75,))
 PARAMS = AffinityParams(0.75, 10.0, 1)
@@ -32,13 +34,13 @@ SHORT = replace(TRAINING, epochs=2)
 
 @pytest.fixture(scope="module")
 def splits():
-    return *search_splits("digits", 20, 0.2, "holdout", 0, None), datasets.test_split("digits", 20, None)
+    return *search_splits(DIGITS, 20, 0.2, "holdout", 0, None), datasets.test_split(DIGITS, 20, None)
 
 
 @pytest.fixture(scope="module")
 def trainer(splits):
     train, evaluation, test = splits
-    return Trainer(train, evaluation, FACTS["digits"], NETWORK, TRAINING, max_centers=4, test=test)
+    return Trainer(train, evaluation, DIGITS, NETWORK, TRAINING, max_centers=4, test=test)
 
 
 def few(split, n=40):
@@ -48,7 +50,7 @@ def few(split, n=40):
 def small(splits, head="affinity", training=SHORT, **options):
     train, evaluation, _ = splits
     network = replace(NETWORK, widths=(4,), head=head)
-    return Trainer(few(train), few(evaluation), FACTS["digits"], network, training, **options)
+    return Trainer(few(train), few(evaluation), DIGITS, network, training, **options)
 
 
 @pytest.fixture(scope="module")
@@ -85,8 +87,8 @@ def bundled_digits():
     spec = load("digits")
     network = NetworkConfig(spec.network.widths, spec.network.depth, spec.network.batch_norm_momentum, "affinity")
     training = replace(TRAINING, epochs=1, batch=spec.training.batch, learning_rate=spec.training.learning_rate)
-    train, evaluation = search_splits("digits", spec.data.minority, spec.data.validation, "holdout", spec.seed, None)
-    return Trainer(train, evaluation, FACTS["digits"], network, training, spec.space.max_centers)
+    train, evaluation = search_splits(DIGITS, spec.data.minority, spec.data.validation, "holdout", spec.seed, None)
+    return Trainer(train, evaluation, DIGITS, network, training, spec.space.max_centers)
 
 
 @pytest.mark.parametrize("params", [AffinityParams(0.43, 50.0, 3), AffinityParams(0.3, 200.0, 5)], ids=str)
@@ -98,7 +100,7 @@ def test_the_first_epoch_of_the_bundled_digits_scores_well_above_chance(params, 
 def test_the_softmax_head_learns_digits(splits):
     train, evaluation, _ = splits
     network = replace(NETWORK, head="softmax")
-    result = Trainer(train, evaluation, FACTS["digits"], network, TRAINING).run(None, seed=1)
+    result = Trainer(train, evaluation, DIGITS, network, TRAINING).run(None, seed=1)
     assert result.best.scores.macro_f1 > 0.6
 
 
@@ -249,7 +251,7 @@ def test_a_diverging_run_ends_at_once(splits):
     subject = Trainer(
         few(train),
         few(evaluation),
-        FACTS["digits"],
+        DIGITS,
         replace(NETWORK, head="softmax"),
         replace(SHORT, epochs=5, learning_rate=1e38),
     )
@@ -362,7 +364,7 @@ def test_impossible_training_is_refused(bad):
 def test_an_image_set_of_another_shape_works():
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20, dtype=np.int32) % 10)
-    subject = Trainer(split, split, FACTS["cifar10"], replace(NETWORK, widths=(4,)), replace(SHORT, augment=True))
+    subject = Trainer(split, split, SOURCES["cifar10"], replace(NETWORK, widths=(4,)), replace(SHORT, augment=True))
     assert len(subject.run(PARAMS, seed=0).epochs) == 2
 
 
@@ -420,7 +422,7 @@ def test_a_device_without_room_has_an_error_of_its_own(shared, monkeypatch):
 @pytest.mark.usefixtures("single_steps")
 def test_a_stop_is_heard_during_the_evaluation(splits):
     train, evaluation, _ = splits
-    subject = Trainer(train, evaluation, FACTS["digits"], NETWORK, SHORT)
+    subject = Trainer(train, evaluation, DIGITS, NETWORK, SHORT)
     steps = math.ceil(len(train) / SHORT.batch)
     asked = []
     with pytest.raises(TrainingInterrupted):

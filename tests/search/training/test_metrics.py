@@ -9,14 +9,20 @@ from affinity_search.search.training.metrics import score
 
 def test_scores_by_hand():
     """Class 0: precision 1/2, recall 1; class 1: 1, 1/2; class 2: 1, 1."""
-    scores = score(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]), 3)
+    scores = score(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]), 3, (True, False, True))
     assert scores.per_class_f1 == pytest.approx((2 / 3, 2 / 3, 1))
     assert scores.macro_f1 == pytest.approx(7 / 9)
     assert scores.accuracy == scores.micro_f1 == 0.75
-    assert scores.minority_f1 == pytest.approx((2 / 3 + 1) / 2), "even classes"
+    assert scores.minority_f1 == pytest.approx((2 / 3 + 1) / 2)
     assert scores.majority_f1 == pytest.approx(2 / 3)
     assert scores.support == (1, 2, 1)
     assert scores.confusion == ((1, 0, 0), (1, 1, 0), (0, 0, 1))
+
+
+def test_without_small_classes_both_means_are_those_of_all():
+    for minority in ((), (False,) * 3, (True,) * 3):
+        scores = score(np.array([0, 1, 1, 2]), np.array([0, 0, 1, 2]), 3, minority)
+        assert scores.minority_f1 == scores.majority_f1 == scores.macro_f1
 
 
 def test_a_class_never_seen_nor_predicted_costs():

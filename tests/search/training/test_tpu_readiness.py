@@ -21,10 +21,10 @@ import numpy as np
 from affinity_search.search import devices
 
 def train(**changes):
-    from affinity_search.search.training.data.splits import FACTS, Split, search_splits
+    from affinity_search.search.training.data.splits import Split, search_splits
     from affinity_search.search.training.fit import AffinityParams, Trainer, TrainingConfig
     from affinity_search.search.training.networks.plain import NetworkConfig
-    train, evaluation = search_splits("digits", 20, 0.2, "holdout", 0, None)
+    train, evaluation = search_splits(SOURCES["digits"], 20, 0.2, "holdout", 0, None)
     half = train.take(np.arange(96))
     # Both halves of each batch are alike: then a replica's own batch statistics are those of the whole batch.
     order = np.concatenate([np.tile(part, 2) for part in np.split(np.arange(96), 3)])
@@ -33,7 +33,7 @@ def train(**changes):
     fit.epoch_order = lambda indices, labels, batch, seed, epoch: (indices, labels)
     network = NetworkConfig((4, 8), 1, 0.9, "affinity")
     training = TrainingConfig(3, 64, 5e-3, **changes)
-    trainer = Trainer(doubled, evaluation, FACTS["digits"], network, training, max_centers=3)
+    trainer = Trainer(doubled, evaluation, SOURCES["digits"], network, training, max_centers=3)
     result = trainer.run(AffinityParams(0.4, 40.0, 2), seed=1)
     told = [epoch.diagnostics for epoch in result.epochs]
     rows = zip(result.epochs, told, strict=True)

@@ -8,10 +8,12 @@ from drawn import epochs
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 
-from affinity_search.search.training.data.splits import FACTS
 from affinity_search.search.view.figures import trial as drawing
+from affinity_search.search.view.figures.canvas import MINORITY
+from affinity_search.studies.data import SOURCES
 
-NAMES = FACTS["cifar10"].class_names
+NAMES = SOURCES["cifar10"].classes
+SMALL = (False, True, True) + (False,) * 7
 TITLE = "trial 1234: λ 0.4352, σ 478.3, m 10 " * 3
 
 
@@ -21,7 +23,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(drawing, "png", lambda figure: figure)
 
     def draw(n: int = 5, sizes: tuple[int, ...] = (10, 1000) * 5) -> dict[str, Any]:
-        figures: dict[str, Any] = drawing.draw(TITLE, "holdout", epochs(n=n), sizes, NAMES)  # type: ignore[assignment]
+        figures: dict[str, Any] = drawing.draw(TITLE, "holdout", epochs(n=n), sizes, NAMES, SMALL)  # type: ignore[assignment]
         for figure in figures.values():
             FigureCanvasAgg(figure).draw()
         return figures
@@ -49,6 +51,15 @@ def test_classes_are_shown_by_name(drawn: Any) -> None:
     assert list(NAMES) in [texts(ax.get_xticklabels()) for ax in figures["loss-diagnostics.png"].axes]
     (ax,) = figures["f1-by-class-size.png"].axes
     assert {text.get_text() for text in ax.texts} == set(NAMES)
+
+
+def test_small_classes_are_those_that_the_data_say(drawn: Any) -> None:
+    figures = drawn()
+    for ax in figures["confusion-matrix.png"].axes:
+        assert [label.get_color() == MINORITY for label in ax.get_xticklabels()] == list(SMALL)
+    small, large = figures["f1-by-class-size.png"].axes[0].collections
+    assert (small.get_label(), len(small.get_offsets())) == ("minority class", 2)
+    assert (large.get_label(), len(large.get_offsets())) == ("majority class", 8)
 
 
 def test_no_title_is_wider_than_its_picture(drawn: Any) -> None:

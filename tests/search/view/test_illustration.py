@@ -21,14 +21,16 @@ from affinity_search.search.training.heads.affinity_diagnostics import Diagnosti
 from affinity_search.search.training.results import EpochScore, best_epoch
 from affinity_search.search.view.figures import trial as drawing
 from affinity_search.search.view.figures.study import COMPLETE, MOST_POINTS, PRUNED, Point, figures, points_of
-from affinity_search.search.view.pictures import Album, PictureStore, history_of
+from affinity_search.search.view.pictures import Album, History, PictureStore, history_of
 from affinity_search.search.view.publishing import Reporter
 from affinity_search.search.worker.attempt import Attempt
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Places
+from affinity_search.studies.metrics import METRICS
 
 NAMES = tuple("abcdefghij")
+SMALL = (True, True, False, False, False) * 2
 
 
 class TestDrawing:
@@ -71,7 +73,7 @@ class TestPictures:
         claim = Places.of(study).claim(holding := holder())
         assert claim is not None
         said = [] if told is None else told
-        album = Album(StudyFiles(root, study.token), [10, 1000] * 5, said.append, NAMES)
+        album = Album(StudyFiles(root, study.token), [10, 1000] * 5, said.append, NAMES, SMALL)
         attempt = attempt_at(study, claim, holding, album)
         for epoch in epochs():
             attempt.report(epoch)
@@ -100,9 +102,10 @@ class TestPictures:
         monkeypatch.setattr(drawing, "draw", lambda *what: (shown.extend(what), {"a.png": b"picture"})[1])
         with PictureStore(root).open_reader(self.ids(sqlite, attempt)[0]) as reader:
             assert reader.read() == b"picture"
-        title, protocol, scores, sizes, names = shown
+        title, protocol, scores, sizes, names, minority, metric = shown
         assert str(title).startswith("trial 0: λ ")
-        assert (protocol, sizes, names) == ("holdout", (10, 1000) * 5, NAMES)
+        assert (protocol, sizes, names, minority) == ("holdout", (10, 1000) * 5, NAMES, SMALL)
+        assert metric == METRICS["macro_f1"]
         assert [(one.loss, one.scores.per_class_f1) for one in scores] == [  # type: ignore[attr-defined]
             (one.loss, one.scores.per_class_f1) for one in epochs()
         ]
@@ -127,6 +130,15 @@ class TestPictures:
         found = history_of(files, attempt.study.optuna.trials[0])
         assert found is not None
         assert [epoch.loss for epoch in found.epochs] == [epoch.loss for epoch in epochs()]
+
+    def test_a_history_of_earlier_versions_has_the_article_s_small_classes(self, sqlite: Backend, root: Path) -> None:
+        attempt = self.attempt(sqlite, root)
+        attempt.complete()
+        found = history_of(StudyFiles(root, attempt.study.token), attempt.study.optuna.trials[0])
+        assert found is not None
+        plain = found.to_dict()
+        del plain["minority"]
+        assert History.from_dict(plain).minority == (True, False) * 5
 
     def test_half_a_history_is_none(self, sqlite: Backend, root: Path) -> None:
         attempt = self.attempt(sqlite, root)
@@ -211,7 +223,7 @@ class TestStudyFigures:
         assert (pruned.name, complete.name) == (PRUNED, COMPLETE)
         assert pruned.marker.symbol != complete.marker.symbol
         for trace in (pruned, complete):
-            of_state = [p.macro_f1 for p in self.points(30) if p.state == trace.name]
+            of_state = [p.score for p in self.points(30) if p.state == trace.name]
             assert list(trace.marker.color) == of_state
             assert len(of_state) > 4
         assert [trace.name for trace in made["time-by-worker"].data] == ["w0", "w1"]

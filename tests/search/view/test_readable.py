@@ -8,7 +8,6 @@ from making import attempt_at, holder, make, trained
 from optuna_dashboard import get_note, save_note, wsgi
 from werkzeug.test import Client
 
-from affinity_search.search.training.data.splits import FACTS
 from affinity_search.search.training.results import EpochScore
 from affinity_search.search.view.dashboard.readable import Readable
 from affinity_search.search.worker.attempt import Attempt
@@ -17,6 +16,7 @@ from affinity_search.storage.database.tables import Cause
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.reading import reading_storage
+from affinity_search.studies.data import SOURCES
 
 
 def begin(study: StoredStudy, *macro_f1: float) -> Attempt:
@@ -164,10 +164,10 @@ def test_trials_and_studies_of_others_are_shown_as_they_are(sqlite: Backend) -> 
     assert other["user_attrs"] == [{"key": "made_by", "value": '{"me": 1}'}]
 
 
-@pytest.mark.parametrize("name", FACTS)
+@pytest.mark.parametrize("name", SOURCES)
 def test_every_data_set_names_its_classes(name: str) -> None:
-    names = FACTS[name].class_names
-    assert len(set(names)) == len(names) == FACTS[name].n_classes
+    names = SOURCES[name].classes
+    assert len(set(names)) == len(names) == SOURCES[name].n_classes
 
 
 def test_notes_name_the_classes(sqlite: Backend) -> None:

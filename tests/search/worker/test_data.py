@@ -25,6 +25,7 @@ from affinity_search.search.worker.images import StudyImages, folder_for
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.study import history, load_study, study_names
+from affinity_search.studies.data import SOURCES
 from affinity_search.studies.errors import StudyFileError
 
 ON_MNIST = ("--set", "data.set=mnist", "--set", "data.minority=3", "--set", "data.validation=0.2")
@@ -100,19 +101,19 @@ class TestContent:
         study, _ = open_study(backend, TINY, overrides=SETTINGS)
         assert study.train_data is None
         for _ in range(2):
-            StudyImages(study, m1, print)("train", load_train("mnist", m1))
+            StudyImages(study, m1, print)("train", load_train(SOURCES["mnist"], m1))
         write_mnist(m1, n=400, **change)
         with pytest.raises(DataError, match=words):
-            StudyImages(study, m1, print)("train", load_train("mnist", m1))
-        StudyImages(study, m1, print)("test", load_test("mnist", m1))  # settled by itself
+            StudyImages(study, m1, print)("train", load_train(SOURCES["mnist"], m1))
+        StudyImages(study, m1, print)("test", load_test(SOURCES["mnist"], m1))  # settled by itself
 
     def test_the_same_images_packed_otherwise_are_the_same(self, tmp_path: Path) -> None:
         arrays = write_mnist(tmp_path, n=40)
-        before = contents_of(load_train("mnist", tmp_path))
+        before = contents_of(load_train(SOURCES["mnist"], tmp_path), 10)
         np.savez_compressed(
             tmp_path / "mnist.npz", **{name: np.asfortranarray(array) for name, array in arrays.items()}
         )
-        assert contents_of(load_train("mnist", tmp_path)) == before
+        assert contents_of(load_train(SOURCES["mnist"], tmp_path), 10) == before
 
     def test_a_study_of_an_earlier_version_goes_on(self, cli: Cli, sqlite: Backend, sqlite_url: str, m1: Path) -> None:
         study, _ = open_study(sqlite, TINY, overrides=SETTINGS)
@@ -204,8 +205,8 @@ class TestNothingIsHalfCreated:
 @pytest.mark.parametrize("fraction", [0.01, 0.02, 0.05, 0.1, 0.13, 0.2, 0.34, 0.5])
 def test_the_division_is_foreseen(minority: int, fraction: float) -> None:
     """By the published counts as by the images."""
-    mistake = holdout_mistake("digits", minority, fraction)
-    images = imbalance(load_train("digits", None), 4 * minority, 10)
+    mistake = holdout_mistake(SOURCES["digits"], minority, fraction)
+    images = imbalance(load_train(SOURCES["digits"], None), 4 * minority, SOURCES["digits"])
     if mistake:
         with pytest.raises(DataError) as refused:
             holdout(images, fraction, seed=0)

@@ -1,0 +1,28 @@
+"""scikit-learn's handwritten digits: 1797 images of 8×8 pixels, part of the package."""
+
+from pathlib import Path
+
+import numpy as np
+
+from affinity_search.search.training.data.facts import DatasetFacts
+from affinity_search.search.training.data.readers import Arrays, Part
+
+TEST_EVERY = 5
+
+
+def read(facts: DatasetFacts, data_dir: Path | None, part: Part) -> Arrays:
+    """Pixel values 0..16 become 0..255; there is no folder to read.
+
+    The set comes undivided. Within each class, in its order, the 5th, 10th, 15th, … image is a test image and the
+    others are training images: 34 to 36 test images a class, and four times as many for training.
+    """
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    rank = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange(np.sum(labels == label))
+    is_test = rank % TEST_EVERY == TEST_EVERY - 1
+    chosen = is_test if part == "test" else ~is_test
+    images = np.rint(pixels[chosen] * (255 / 16)).astype(np.uint8).reshape(-1, *facts.shape)
+    return images, labels[chosen].astype(np.int32)

@@ -1,0 +1,112 @@
+"""The data sets that a study may name, and the profiles that make them imbalanced. All that others know of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+NUMERALS = tuple("0123456789")
+OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclass(frozen=True)
+class SourceDefinition:
+    """A data set: what does not vary within it. Its images are read by `search/training/data/NAME.py`."""
+
+    name: str  # as a study's `data.set`
+    side_px: int  # images are squares
+    channels: int
+    classes: tuple[str, ...]  # names, in the order of the labels
+    train: tuple[int, ...]  # training images of each class, as the set is published
+    train_per_test: int  # k: a small class has k times as many training images as test images
+    most_minority: int  # a little below the test images of the smallest class that may be made small
+    shift_px: int  # of the augmentation, which also mirrors images if `flip`
+    flip: bool
+    holds: str | None = None  # the file or folder that --data-dir must hold
+    part_of: str | None = None  # the package that brings the images along; then there are no files of it
+    profile: str = "step"
+
+    @property
+    def n_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Of one image: height and width in pixels, channels."""
+        return self.side_px, self.side_px, self.channels
+
+
+@dataclass(frozen=True)
+class ProfileDefinition:
+    """A way to make a data set imbalanced; `search/training/data/profiles.py` does it."""
+
+    name: str
+    about: str  # what it does to which classes
+
+
+_SOURCES = (
+    SourceDefinition(
+        "digits",
+        side_px=8,
+        channels=1,
+        classes=NUMERALS,
+        train=(143, 146, 142, 147, 145, 146, 145, 144, 140, 144),
+        train_per_test=4,
+        most_minority=30,
+        shift_px=1,
+        flip=False,
+        part_of="scikit-learn",
+    ),
+    SourceDefinition(
+        "mnist",
+        side_px=28,
+        channels=1,
+        classes=NUMERALS,
+        train=(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
+        train_per_test=6,
+        most_minority=900,
+        shift_px=4,
+        flip=False,
+        holds="mnist.npz",
+    ),
+    SourceDefinition(
+        "cifar10",
+        side_px=32,
+        channels=3,
+        classes=OBJECTS,
+        train=(5000,) * 10,
+        train_per_test=5,
+        most_minority=1000,
+        shift_px=4,
+        flip=True,
+        holds="cifar-10-batches-py",
+    ),
+)
+SOURCES = {source.name: source for source in _SOURCES}
+PROFILES = {"step": ProfileDefinition("step", "even classes keep few images, odd ones all, as in the article")}
+
+
+def either(words: Sequence[str]) -> str:
+    """`a, b or c`."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def names() -> str:
+    """The sets, as a mistake and a help text list them."""
+    return either(list(SOURCES))
+
+
+def most_minorities() -> str:
+    """The most that `data.minority` may be for each set: `30 (digits) or 900 (mnist)`."""
+    return either([f"{source.most_minority} ({source.name})" for source in SOURCES.values()])
+
+
+def from_files() -> list[SourceDefinition]:
+    """The sets that are read from files, those that Keras downloads among them."""
+    return [source for source in SOURCES.values() if source.part_of is None]
+
+
+def file_names() -> str:
+    """What a data folder may hold: `mnist.npz or cifar-10-batches-py`."""
+    return either([source.holds for source in from_files() if source.holds])

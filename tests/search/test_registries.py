@@ -1,0 +1,248 @@
+"""One new thing, one new entry: a data set, a profile and a metric that only this file knows go all the way."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Cli
+from making import holder, open_study
+from PIL import Image
+
+from affinity_search.search import devices
+
+devices.configure("cpu", 2)
+
+from affinity_search.search.training import data as training_data  # the device comes first
+from affinity_search.search.training import metrics as computed
+from affinity_search.search.training.data import profiles
+from affinity_search.search.training.data.profiles import Imbalance
+from affinity_search.search.view.notes import trial_note
+from affinity_search.search.view.pictures import history_of
+from affinity_search.search.view.publishing import Reporter, note_of
+from affinity_search.search.view.snapshot import take
+from affinity_search.search.view.standing import standing_of
+from affinity_search.search.view.terminal import best_text
+from affinity_search.search.worker.loop import Current, Worker
+from affinity_search.search.worker.setup import WorkerOptions, work
+from affinity_search.search.worker.study_trainer import StudyTrainer
+from affinity_search.storage.database.backend import Backend
+from affinity_search.storage.files import StudyFiles, default_root
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.results.export import export, to_json
+from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.studies import data as declared
+from affinity_search.studies import metrics as declared_metrics
+from affinity_search.studies.data import SOURCES, ProfileDefinition, SourceDefinition
+from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.files import load
+from affinity_search.studies.metrics import METRICS, Metric
+from affinity_search.studies.model.spec import StudySpec, fingerprint, fingerprint_differences
+
+STUDY = """
+trials = 2
+{top}
+
+[data]
+set = "{set}"
+minority = 4
+validation = 0.3
+
+[network]
+widths = [4]
+
+[training]
+epochs = 3
+batch = 16
+learning_rate = 5e-3
+precision = "float32"
+
+[space]
+lambda = 0.5
+sigma = {{ low = 1, high = 100 }}
+n_centers = 2
+
+[pruner]
+kind = "none"
+"""
+
+
+def test_what_is_declared_is_made() -> None:
+    assert declared.SOURCES.keys() == training_data.READERS.keys()
+    assert declared.PROFILES.keys() == profiles.PROFILES.keys()
+    assert declared_metrics.METRICS.keys() == computed.METRICS.keys()
+    assert {source.profile for source in SOURCES.values()} <= declared.PROFILES.keys()
+    for registry in (declared.SOURCES, declared.PROFILES, declared_metrics.METRICS):
+        for key, entry in registry.items():
+            assert key == getattr(entry, "key", getattr(entry, "name", None))
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> SourceDefinition:
+    """Three classes of random images, of which the last is the brightest."""
+    source = SourceDefinition(
+        "toy",
+        side_px=6,
+        channels=1,
+        classes=("dark", "grey", "bright"),
+        train=(40, 40, 40),
+        train_per_test=3,
+        most_minority=8,
+        shift_px=1,
+        flip=False,
+        part_of="the tests",
+    )
+
+    def read(facts: Any, data_dir: Path | None, part: str) -> Any:
+        each = facts.train[0] if part == "train" else 10
+        labels = np.repeat(np.arange(facts.n_classes, dtype=np.int32), each)
+        noise = np.random.default_rng(len(part)).integers(0, 60, (len(labels), *facts.shape))
+        return (noise + 80 * labels[:, None, None, None]).astype(np.uint8), labels
+
+    monkeypatch.setitem(declared.SOURCES, "toy", source)
+    monkeypatch.setitem(training_data.READERS, "toy", training_data.Reader(read))
+    return source
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A search all of whose places are used, the first of them by two attempts."""
+
+    study: StoredStudy
+    path: Path
+
+    @property
+    def complete(self) -> list[Any]:
+        return [trial for trial in self.study.optuna.trials if trial.state.name == "COMPLETE"]
+
+
+def stop_after_an_epoch(study: StoredStudy) -> None:
+    """A worker that is asked to stop: it saves its checkpoint and gives its place back."""
+    trainer = StudyTrainer(study.spec, study.settled_precision, None)
+    files = StudyFiles(default_root(study.backend.url), study.token)
+    worker = Worker(study, holder(), trainer, Places.of(study), {"python": "3"}, files, Current())
+    claim = worker.places.claim(worker.holder)
+    assert claim is not None
+    assert not worker.run(claim, lambda: trainer.epoch_share > 0 and bool(trainer.state().epochs))
+    assert files.checkpoint(claim.number).is_file()
+
+
+def searched(backend: Backend, folder: Path, **values: str) -> Ended:
+    """From a study file to its end, with a worker that is stopped and a checkpoint that another goes on from."""
+    path = folder / "own.toml"
+    path.write_text(STUDY.format(**({"set": "digits", "top": ""} | values)))
+    study, _ = open_study(backend, str(path))
+    study = study.settle_precision("float32")
+    stop_after_an_epoch(study)
+    assert work(study, WorkerOptions("cpu", 2)) == 2
+    ended = Ended(study.refreshed(), path)
+    assert len(ended.complete) == 2
+    assert attributes(ended.complete[0])["resumed_epochs"] == 1
+    return ended
+
+
+def pictures(ended: Ended) -> dict[str, bytes]:
+    """Those of the first complete trial, drawn and readable."""
+    files = StudyFiles(default_root(ended.study.backend.url), ended.study.token)
+    history = history_of(files, ended.complete[0])
+    assert history is not None
+    drawn = history.draw()
+    for content in drawn.values():
+        assert Image.open(io.BytesIO(content)).format == "PNG"
+    return drawn
+
+
+def notes(ended: Ended) -> str:
+    """The study's, and that of its first complete trial."""
+    trials = ended.study.optuna.trials
+    assert Reporter(ended.study).write()
+    note = note_of(ended.study, Places.of(ended.study).counts(), trials)
+    return note + trial_note(standing_of(ended.study, trials), ended.complete[0])
+
+
+def test_a_data_set(sqlite: Backend, tmp_path: Path, toy: SourceDefinition, cli: Cli) -> None:
+    ended = searched(sqlite, tmp_path, set="toy")
+    exported = export(ended.study)
+    assert (exported.dataset, exported.minority, len(exported.per_class_f1)) == ("toy", 4, 3)
+    assert exported.macro_f1 > 0.2
+    assert len(pictures(ended)) == 4
+    assert "| dark | minority | " in notes(ended)
+    assert "| grey | majority | " in notes(ended)
+    images = json.loads(cli("studies", "show", str(ended.path), "--json").out)["images"]
+    assert [sum(each) for each in zip(images["training"], images["validation"], strict=True)] == [12, 40, 12]
+    assert images["test"] == [4, 10, 4]
+
+
+def test_a_profile(
+    sqlite: Backend, tmp_path: Path, toy: SourceDefinition, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def last(counts: Sequence[int], few: int) -> Imbalance:
+        return Imbalance((*counts[:-1], few), (False,) * (len(counts) - 1) + (True,))
+
+    monkeypatch.setitem(declared.PROFILES, "last", ProfileDefinition("last", "the last class is small"))
+    monkeypatch.setitem(profiles.PROFILES, "last", last)
+    monkeypatch.setitem(declared.SOURCES, "toy", replace(toy, profile="last"))
+    ended = searched(sqlite, tmp_path, set="toy")
+    images = json.loads(cli("studies", "show", str(ended.path), "--json").out)["images"]
+    assert [sum(each) for each in zip(images["training"], images["validation"], strict=True)] == [40, 40, 12]
+    shown = cli("studies", "show", str(ended.path))
+    assert "2*" in shown.out + shown.err
+    assert "0*" not in shown.out + shown.err
+    scores = attributes(ended.complete[0])
+    assert scores["minority_f1"] == scores["per_class_f1"][2]
+    assert scores["majority_f1"] == pytest.approx(sum(scores["per_class_f1"][:2]) / 2)
+    assert "| dark | majority | " in notes(ended)
+    assert "| bright | minority | " in notes(ended)
+    assert len(pictures(ended)) == 4
+    assert export(ended.study).macro_f1 == max(attributes(trial)["macro_f1"] for trial in ended.complete)
+
+
+def test_a_metric(sqlite: Backend, tmp_path: Path, toy: SourceDefinition, monkeypatch: pytest.MonkeyPatch) -> None:
+    def worst_recall(scores: computed.Scores) -> float:
+        return min(row[number] / max(sum(row), 1) for number, row in enumerate(scores.confusion))
+
+    monkeypatch.setitem(
+        declared_metrics.METRICS, "worst_recall", Metric("worst_recall", "worst recall", "least recall")
+    )
+    monkeypatch.setitem(computed.METRICS, "worst_recall", worst_recall)
+    ended = searched(sqlite, tmp_path, set="toy", top='metric = "worst_recall"')
+    for trial in ended.complete:
+        told = attributes(trial)
+        confusion = told["confusion"]
+        assert told["worst_recall"] == min(row[i] / sum(row) for i, row in enumerate(confusion))
+        assert trial.value == 1 - told["worst_recall"]
+        assert trial.value == min(trial.intermediate_values.values())
+    assert ended.study.optuna.metric_names == ["1 - worst recall (holdout)"]
+    exported = json.loads(to_json(export(ended.study, 2)))
+    assert {trial["metric"] for trial in (exported, *exported["top"])} == {"worst_recall"}
+    assert exported["value"] == min(trial.value for trial in ended.complete)
+    best = take(ended.study).best
+    assert best is not None
+    assert best_text(best, "holdout").startswith(f"worst recall {1 - exported['value']:.4f} on validation images")
+    assert "| rank | trial | worst recall | " in notes(ended)
+    assert len(pictures(ended)) == 4
+
+
+def test_the_metric_is_part_of_what_a_score_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(declared_metrics.METRICS, "accuracy", Metric("accuracy", "accuracy", "share of right answers"))
+    plain = load("digits")
+    named, other = load("digits", ["metric=macro_f1"]), load("digits", ["metric=accuracy"])
+    assert "metric" not in plain.to_dict(), "studies that were stored before there was a choice have none"
+    assert named == plain
+    assert fingerprint(named, "float32") == fingerprint(plain, "float32") != fingerprint(other, "float32")
+    assert StudySpec.from_dict(other.to_dict()) == other
+    assert fingerprint_differences(plain, other) == ["metric: stored macro_f1, given accuracy"]
+    assert METRICS[plain.metric].label == "macro F1"
+
+
+def test_an_unknown_entry_names_the_known_ones() -> None:
+    with pytest.raises(StudyFileError) as refused:
+        load("digits", ["metric=f2", "data.set=imagenet"])
+    assert refused.value.mistakes == [
+        "metric: 'f2' given; allowed: macro_f1",
+        "data.set: 'imagenet' given; allowed: digits, mnist or cifar10",
+    ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,18 +15,16 @@ from typing import Any, Literal
 import psutil
 from optuna.trial import FrozenTrial
 
-from affinity_search.storage import DEFAULT_LEASE_S
 from affinity_search.storage.database.tables import USED, PlaceState
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places import recovery
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.counts import Counts
+from affinity_search.storage.places.place import HeldPlace, Place
 from affinity_search.storage.places.recovery import find_halves
 from affinity_search.storage.study import StoredStudy, attributes
 
 SETTLE_S = 1.0  # a living worker writes a place's end and its trial's end within it
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -119,56 +117,53 @@ def examine(study: StoredStudy, files: StudyFiles | None, settle_s: float | None
         halves = [half for half in _halves(study) if half.trial in first]
     now = study.backend.time()  # before the rows: a lease that is renewed meanwhile counts as alive
     places = Places.of(study)
-    rows = places.rows()
+    held, rows = places.held(), places.rows()
     return Diagnosis(
         study=study.name,
         counts=places.counts(),
-        held=tuple(_held(row, now, study.spec.max_attempts, files) for row in rows if _is_held(row)),
+        held=tuple(_held(row, now, study.spec.max_attempts, files) for row in held),
         halves=tuple(halves),
-        spent=tuple(_spent(study, [row for row in rows if row["state"] == PlaceState.SPENT])),
-        leftovers=tuple(files.left_behind(row["number"] for row in rows if row["state"] in USED) if files else ()),
+        spent=tuple(_spent(study, [row for row in rows if row.state == PlaceState.SPENT])),
+        leftovers=tuple(files.left_behind(row.number for row in rows if row.state in USED) if files else ()),
     )
 
 
-def _is_held(row: Row) -> bool:
-    return bool(row["state"] == PlaceState.HELD)
-
-
-def _lease_s(row: Row) -> float:
-    return float(row["lease_s"] or DEFAULT_LEASE_S)
-
-
-def _held(row: Row, now: float, max_attempts: int, files: StudyFiles | None) -> Held:
-    lost, gone = row["lease_until"] < now, _is_gone(row)
+def _held(row: HeldPlace, now: float, max_attempts: int, files: StudyFiles | None) -> Held:
+    lost, gone = row.lease_until < now, _is_gone(row)
     return Held(
-        **{key: row[key] for key in ("attempt", "trial", "worker", "host", "pid", "device")},
-        place=row["number"],
-        renewed_s=max(0.0, now - (row["lease_until"] - _lease_s(row))),
-        lease_s=_lease_s(row),
+        place=row.number,
+        attempt=row.attempt,
+        trial=row.trial,
+        worker=row.worker,
+        host=row.host,
+        pid=row.pid,
+        device=row.device,
+        renewed_s=max(0.0, now - (row.lease_until - row.lease_s)),
+        lease_s=row.lease_s,
         state="lost" if lost else "alive",
         gone=gone,
         recovery=_recovery_of(row, max_attempts, files) if lost or gone else None,
     )
 
 
-def _is_gone(row: Row) -> bool:
+def _is_gone(row: HeldPlace) -> bool:
     """Whether the holder was a process of this very host and has ended; elsewhere only the lease can tell."""
-    if row["host"] != socket.gethostname():
+    if row.host != socket.gethostname():
         return False
     try:
-        return psutil.Process(row["pid"]).status() == psutil.STATUS_ZOMBIE
+        return psutil.Process(row.pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:
         return False
 
 
-def _recovery_of(row: Row, max_attempts: int, files: StudyFiles | None) -> str:
+def _recovery_of(row: Place, max_attempts: int, files: StudyFiles | None) -> str:
     """What storage.places.Places.expire makes of the row."""
-    if row["attempt"] >= max_attempts:
-        return f"spend the place: {row['attempt']} of {max_attempts} attempts used"
-    kept = files is not None and files.checkpoint(row["number"]).is_file()
-    return f"free the place for attempt {row['attempt'] + 1} of {max_attempts}" + (
+    if row.attempt >= max_attempts:
+        return f"spend the place: {row.attempt} of {max_attempts} attempts used"
+    kept = files is not None and files.checkpoint(row.number).is_file()
+    return f"free the place for attempt {row.attempt + 1} of {max_attempts}" + (
         ", which goes on from its checkpoint" if kept else ""
     )
 
@@ -182,19 +177,19 @@ def _ending_of(half: recovery.Half) -> str:
     return f"close it as {half.state.name}{value}: {half.reason}"
 
 
-def _spent(study: StoredStudy, rows: Sequence[Row]) -> Iterator[Spent]:
+def _spent(study: StoredStudy, rows: Sequence[Place]) -> Iterator[Spent]:
     if not rows:
         return
     # As StoredStudy.attempts_at, for all these places in one reading of the trials.
     trials = study.optuna.get_trials(deepcopy=False)
     for row in rows:
-        attempts = [trial for trial in trials if attributes(trial).get("place") == row["number"]]
-        yield Spent(row["number"], row["reason"] or "unknown", tuple(_attempt(trial, row) for trial in attempts))
+        attempts = [trial for trial in trials if attributes(trial).get("place") == row.number]
+        yield Spent(row.number, row.reason or "unknown", tuple(_attempt(trial, row) for trial in attempts))
 
 
-def _attempt(trial: FrozenTrial, row: Row) -> EndedAttempt:
+def _attempt(trial: FrozenTrial, row: Place) -> EndedAttempt:
     attrs = attributes(trial)
-    of_place = row["reason"] if row["trial"] == trial.number else None
+    of_place = row.reason if row.trial == trial.number else None
     return EndedAttempt(
         trial=trial.number,
         attempt=attrs.get("attempt"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from affinity_search.search.training.results import EpochScore
+    from affinity_search.storage.places.place import ScoredPlace
     from affinity_search.studies.model.parameters import Params
 
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class Plan:
     """Which trials are scored with which seeds, and what of it is still to be trained."""
 
-    chosen: list[tuple[FrozenTrial, dict[str, Any]]]  # with their places' rows, the best first
+    chosen: list[tuple[FrozenTrial, ScoredPlace]]  # the best first
     seeds: list[int]
     missing: dict[int, list[int]]  # the trial's number: its seeds without a stored score
 
@@ -74,11 +75,11 @@ def evaluate_best(study: StoredStudy, options: WorkerOptions, planned: Plan) -> 
         {
             "trial": trial.number,
             "protocol": study.spec.protocol,
-            "params": row["params"],
+            "params": place.params,
             "macro_f1": attributes(trial)["macro_f1"],
             "test": latest_test(study, trial.number, planned.seeds),
         }
-        for trial, row in planned.chosen
+        for trial, place in planned.chosen
     ]
 
 
@@ -90,9 +91,9 @@ def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) ->
     images = StudyImages(study, options.data_dir, say)
     trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, seen=images)
     count = itertools.count(1)
-    for trial, row in planned.chosen:
+    for trial, place in planned.chosen:
         if seeds := planned.missing[trial.number]:
-            _evaluate(study, trainer, trial.number, row["params"], seeds, lambda: f"{next(count)}/{planned.trainings}")
+            _evaluate(study, trainer, trial.number, place.params, seeds, lambda: f"{next(count)}/{planned.trainings}")
     try:
         write_note(study)
     except Exception as error:  # the scores are stored, and are worth more than the note

@@ -12,8 +12,10 @@ from affinity_search.search.training.data.splits import facts
 from affinity_search.search.view.standing import Standing, Verdict, diagnostics_of
 from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.places.counts import Counts
+from affinity_search.storage.places.place import ScoredPlace
 from affinity_search.storage.results.bounds import Crowded
 from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.studies.model.parameters import Params
 
 BEST = 10
 Attributes = dict[str, Any]
@@ -22,7 +24,7 @@ Attributes = dict[str, Any]
 def study_note(
     study: StoredStudy,
     counts: Counts,
-    best: Sequence[tuple[FrozenTrial, dict[str, Any]]],
+    best: Sequence[tuple[FrozenTrial, ScoredPlace]],
     bounds: Sequence[Crowded],
     verdicts: Sequence[Verdict],
     tests: Mapping[int, dict[str, Any]],
@@ -40,7 +42,7 @@ def study_note(
     ]
     if best:
         lines += ["| rank | trial | macro F1 | minority F1 | majority F1 | parameters |", "|---|---|---|---|---|---|"]
-        lines += [_row(rank, trial, row["params"]) for rank, (trial, row) in enumerate(best, start=1)]
+        lines += [_row(rank, trial, place.params) for rank, (trial, place) in enumerate(best, start=1)]
         lines += ["", _warning(spec.protocol), ""]
     lines += [_tested(trial, test) for trial, test in list(tests.items())[:BEST]]
     lines += [f"- {crowded.text}" for crowded in bounds]
@@ -152,9 +154,9 @@ def _definition(study: StoredStudy) -> list[str]:
     ]
 
 
-def _row(rank: int, trial: FrozenTrial, params: dict[str, float | int] | None) -> str:
+def _row(rank: int, trial: FrozenTrial, params: Params) -> str:
     attrs = attributes(trial)
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in (params or {}).items()) or "softmax"
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in params.items()) or "softmax"
     scores = " | ".join(f"{attrs[name]:.4f}" for name in ("macro_f1", "minority_f1", "majority_f1"))
     return f"| {rank} | {trial.number} | {scores} | {shown} |"
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from affinity_search.storage.database.tables import PlaceState, Stop
+from affinity_search.storage.database.tables import Stop
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.counts import Counts
+from affinity_search.storage.places.place import HeldPlace
 from affinity_search.storage.results.export import best_trials
 from affinity_search.storage.study import FIRST_EPOCH, StoredStudy, attributes
 
@@ -92,14 +93,14 @@ class Snapshot:
 
 def take(study: StoredStudy, workers: int = 0) -> Snapshot:
     """Read the study's present state. `workers` are known to work on it, even if some are between two trials."""
-    places = Places(study.backend, study.token)
+    places = Places.of(study)
     now = study.backend.time()
-    held = places.rows(PlaceState.HELD)
+    held = places.held()
     counts = places.counts()
     trials = {t.number: t for t in study.optuna.get_trials(deepcopy=False)}
     own = sum("place" in attributes(trial) for trial in trials.values())
     spec = study.spec
-    running = tuple(_running(row, trials.get(row["trial"]), now) for row in held)
+    running = tuple(_running(place, trials, now) for place in held)
     workers = max(workers, len(running))
     known = counts.used >= max(ENOUGH, workers)
     trial_s = places.mean_duration_s() if known else _whole_s(running, spec.training.epochs)
@@ -123,25 +124,26 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
 
 def _best(study: StoredStudy) -> Best | None:
     with contextlib.suppress(NothingToExportError, IndexError):
-        trial, row = best_trials(study)[0]
+        trial, place = best_trials(study)[0]
         attrs = attributes(trial)
-        return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], attrs["best_epoch"], row["state"])
+        return Best(trial.number, place.value, attrs["macro_f1"], place.params, attrs["best_epoch"], place.state)
     return None
 
 
-def _running(row: dict[str, Any], trial: FrozenTrial | None, now: float) -> Running:
+def _running(place: HeldPlace, trials: Mapping[int, FrozenTrial], now: float) -> Running:
+    trial = None if place.trial is None else trials.get(place.trial)
     scores = trial.intermediate_values if trial else {}
     return Running(
-        worker=row["worker"],
-        device=row["device"],
-        host=row["host"],
-        place=row["number"],
-        attempt=row["attempt"],
-        trial=row["trial"],
+        worker=place.worker,
+        device=place.device,
+        host=place.host,
+        place=place.number,
+        attempt=place.attempt,
+        trial=place.trial,
         epoch=len(scores),
         share=0.0 if scores or trial is None else float(attributes(trial).get(FIRST_EPOCH, 0.0)),
         score=1.0 - min(scores.values()) if scores else None,
-        since_s=max(0.0, now - row["claimed_at"]),
+        since_s=max(0.0, now - place.claimed_at),
     )
 
 

@@ -23,7 +23,7 @@ class Standing:
     study: StoredStudy
     ranks: Mapping[int, int]  # of the trials that have a value: the places' rows decide
     later: Mapping[int, int]  # trial: the next attempt at its place
-    states: Mapping[int, str]  # place: its state
+    states: Mapping[int, PlaceState]  # place: its state
     judged: int  # how many trials had a value when the verdicts were found
     verdicts: Sequence[Verdict]
 
@@ -33,7 +33,7 @@ def standing_of(study: StoredStudy, trials: Sequence[FrozenTrial], before: Stand
     outcomes = Places.of(study).outcomes()
     valued = sorted((one.value, one.trial) for one in outcomes if one.value is not None and one.trial is not None)
     ranks = {trial: rank for rank, (_, trial) in enumerate(valued, start=1)}
-    states: dict[int, str] = {one.number: PlaceState(one.state) for one in outcomes}
+    states = {one.number: one.state for one in outcomes}
     if before is None or len(ranks) > 1.05 * before.judged:
         judged = len(ranks), verdicts(trials)
     else:

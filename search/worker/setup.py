@@ -148,4 +148,4 @@ def tried_files(stored: StoredStudy, files: Path | None, say: Callable[[str], No
 def sweep(files: StudyFiles, places: Places) -> None:
     """Remove the checkpoints of used places: workers that died between a place's end and theirs left them."""
     if files.checkpoints.is_dir():
-        files.sweep(row["number"] for row in places.rows(*USED))
+        files.sweep(place.number for place in places.rows(*USED))

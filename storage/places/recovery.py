@@ -22,6 +22,7 @@ from affinity_search.storage.database.runtime import Background
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import VanishedError
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.place import HeldPlace, Place
 from affinity_search.storage.study import StoredStudy, attributes
 
 LOOKS_A_LEASE = 12  # of the observer's own
@@ -68,36 +69,30 @@ def complete_half(study: StoredStudy, half: Half) -> str:
 ENDINGS = {PlaceState.COMPLETE: TrialState.COMPLETE, PlaceState.PRUNED: TrialState.PRUNED}
 
 
-def _half(trial: FrozenTrial, row: Mapping[str, Any] | None) -> Half | None:
+def _half(trial: FrozenTrial, row: Place | None) -> Half | None:
     """None for a trial that somebody trains, or is just beginning."""
     attrs = attributes(trial)
     place = attrs.get("place")
-    if row is not None and row["trial"] == trial.number:
-        if row["state"] == PlaceState.HELD:
+    if row is not None and row.trial == trial.number:
+        if row.state == PlaceState.HELD:
             return None
-        if row["state"] in ENDINGS:
-            return Half(trial.number, place, ENDINGS[row["state"]], _value(trial, row), "as its place is")
-        return Half(trial.number, place, TrialState.FAIL, None, row["reason"] or UNEXPLAINED)
-    if row is not None and is_beginning(row) and _is_holders(attrs, row):
+        if row.state in ENDINGS:
+            return Half(trial.number, place, ENDINGS[row.state], _value(trial, row), "as its place is")
+        return Half(trial.number, place, TrialState.FAIL, None, row.reason or UNEXPLAINED)
+    if row is not None and row.is_beginning and _is_holders(attrs, row):
         return None
     return Half(trial.number, place, TrialState.FAIL, None, UNEXPLAINED)
 
 
-def _is_holders(attrs: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def _is_holders(attrs: Mapping[str, Any], row: Place) -> bool:
     """Whether the trial is that of the attempt that holds the place now."""
-    return bool(attrs.get("worker") == row["worker"] and attrs.get("attempt") == row["attempt"])
+    return bool(attrs.get("worker") == row.worker and attrs.get("attempt") == row.attempt)
 
 
-def _value(trial: FrozenTrial, row: Mapping[str, Any]) -> float | None:
+def _value(trial: FrozenTrial, row: Place) -> float | None:
     """The place's; pruned ones of 0.1.0 have none, and there the last score counted."""
-    value: float | None = row["value"]
     scores = trial.intermediate_values
-    return scores[max(scores)] if value is None and scores else value
-
-
-def is_beginning(row: Mapping[str, Any]) -> bool:
-    """Whether the place's holder has not written yet which trial is its own."""
-    return bool(row["state"] == PlaceState.HELD and row["trial"] is None)
+    return scores[max(scores)] if row.value is None and scores else row.value
 
 
 @dataclass(frozen=True)
@@ -133,10 +128,10 @@ class Recovery:
         """Compare with the last look and mend what is certain; returns one line for each thing mended."""
         self.study = self.study.refreshed()  # the limit of attempts may have changed, or it was stopped
         places = Places.of(self.study)
-        held = places.rows(PlaceState.HELD)
+        held = places.held()
         if held:
             # A SQLite file locked by another program can still be read: its holders' silence proves nothing.
-            places.prove_writable()
+            self.study.backend.prove_writable()
         halves = find_halves(self.study)
         now = self._clock()
         if now - self._last_look > self._gap_s:
@@ -151,17 +146,17 @@ class Recovery:
             self._seen[key] = seen = _Seen(mark, now)
         return now - seen.since
 
-    def _expire(self, places: Places, held: list[dict[str, Any]], now: float) -> list[str]:
+    def _expire(self, places: Places, held: list[HeldPlace], now: float) -> list[str]:
         lines = []
         for row in held:
-            silent_s = self._unchanged_s(("place", row["number"]), (row["lease"], row["lease_until"]), now)
-            if silent_s < row["lease_s"]:
+            silent_s = self._unchanged_s(("place", row.number), (row.lease, row.lease_until), now)
+            if silent_s < row.lease_s:
                 continue
-            reason = f"lease ended: {row['worker']} on {row['host']} not heard of for {silent_s:.0f} s"
+            reason = f"lease ended: {row.worker} on {row.host} not heard of for {silent_s:.0f} s"
             if places.expire(row, reason):
-                if row["trial"] is not None:
-                    end_trial(self.study, row["trial"], TrialState.FAIL, reason=reason)
-                lines.append(f"place {row['number']}: {reason}")
+                if row.trial is not None:
+                    end_trial(self.study, row.trial, TrialState.FAIL, reason=reason)
+                lines.append(f"place {row.number}: {reason}")
         return lines
 
     def _complete(self, halves: list[Half], now: float) -> list[str]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.place import ScoredPlace
 from affinity_search.storage.results.bounds import crowded_bounds
 from affinity_search.storage.results.evaluations import latest_test
 from affinity_search.storage.study import SCORES, StoredStudy, attributes
@@ -98,24 +99,24 @@ class Export(ExportedTrial):
     top: list[ExportedTrial] | None = None
 
 
-def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, dict[str, Any]]]:
-    """The `top` best trials with their places' rows, pruned ones included: least value first, ties to the earlier.
+def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, ScoredPlace]]:
+    """The `top` best trials with their places, pruned ones included: least value first, ties to the earlier.
 
     Raises:
         NothingToExportError: no trial has a value yet.
     """
-    places = Places(study.backend, study.token)
+    places = Places.of(study)
     rows = places.best_rows(top)
     if not rows:
         raise NothingToExportError(_nothing(study.name, places))
     trials = _by_number(study.optuna)
-    missing = [row["trial"] for row in rows if row["trial"] not in trials]
+    missing = [row.trial for row in rows if row.trial not in trials]
     if missing:
         raise NothingToExportError(
             f"study {study.name!r}: trials {missing} have no scores in Optuna's tables, although their places have a "
             "value; were they changed by hand?"
         )
-    return [(trials[row["trial"]], row) for row in rows]
+    return [(trials[row.trial], row) for row in rows]
 
 
 def _nothing(name: str, places: Places) -> str:
@@ -143,9 +144,9 @@ def export(study: StoredStudy, top: int | None = None) -> Export:
     Raises:
         NothingToExportError: no trial has finished.
     """
-    counts = Places(study.backend, study.token).counts().to_dict()
+    counts = Places.of(study).counts().to_dict()
     bounds = [crowded.text for crowded in crowded_bounds(study)]
-    trials = [_exported(study, trial, row, counts, bounds) for trial, row in best_trials(study, top or 1)]
+    trials = [_exported(study, trial, place, counts, bounds) for trial, place in best_trials(study, top or 1)]
     return Export.model_validate(trials[0] | ({"top": trials} if top else {}))
 
 
@@ -156,7 +157,7 @@ def to_json(exported: Export) -> str:
 
 
 def _exported(
-    study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], counts: dict[str, int], bounds: list[str]
+    study: StoredStudy, trial: FrozenTrial, place: ScoredPlace, counts: dict[str, int], bounds: list[str]
 ) -> dict[str, Any]:
     spec, attrs = study.spec, attributes(trial)
     kept = ("macro_f1", "micro_f1", "per_class_f1", "epochs", "seed", "duration_s", "worker", "device", "versions")
@@ -166,16 +167,16 @@ def _exported(
         "protocol": spec.protocol,
         "dataset": spec.data.set,
         "minority": spec.data.minority,
-        "value": row["value"],
-        "params": row["params"] or None,
+        "value": place.value,
+        "params": place.params or None,
         "trial": trial.number,
-        "place": row["number"],
-        "attempt": row["attempt"],
+        "place": place.number,
+        "attempt": place.attempt,
         "fingerprint": study.fingerprint,
         "counts": counts,
         "bounds": bounds,
         "test": latest_test(study, trial.number),
-        "state": row["state"],
+        "state": place.state.value,
         "epoch": attrs["best_epoch"],
         **{key: attrs[key] for key in kept},
     }

@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.storage.database.tables import Cause
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.place import Place
 from affinity_search.storage.study import StoredStudy, attributes
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
@@ -19,13 +20,13 @@ def trial_rows(study: StoredStudy) -> list[dict[str, Any]]:
 
     What is unknown is None. Epochs are counted from 1. Trials that another program put into the study are left out.
     """
-    places = {row["number"]: row for row in Places.of(study).rows()}
+    places = {place.number: place for place in Places.of(study).rows()}
     trials = study.optuna.get_trials(deepcopy=False)
     rows = [(trial, attributes(trial)) for trial in trials]
-    return [_row(trial, attrs, places.get(attrs["place"], {})) for trial, attrs in rows if "place" in attrs]
+    return [_row(trial, attrs, places.get(attrs["place"])) for trial, attrs in rows if "place" in attrs]
 
 
-def _row(trial: FrozenTrial, attrs: Mapping[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
+def _row(trial: FrozenTrial, attrs: Mapping[str, Any], place: Place | None) -> dict[str, Any]:
     scores = trial.intermediate_values
     best = min(scores, key=lambda step: (scores[step], step)) if scores else None
     failed = trial.state == TrialState.FAIL
@@ -35,7 +36,7 @@ def _row(trial: FrozenTrial, attrs: Mapping[str, Any], place: Mapping[str, Any])
         "attempt": attrs.get("attempt"),
         "state": _state(trial, attrs),
         "macro_f1": None if best is None or failed else 1.0 - scores[best],
-        "params": dict(trial.params) or place.get("params") or {},
+        "params": dict(trial.params) or (place.params if place else None) or {},
         "best_epoch": None if best is None or failed else attrs.get("best_epoch", best + 1),
         "epochs": attrs.get("epochs", len(scores)),
         "seconds": _seconds(trial, attrs),

@@ -80,8 +80,8 @@ def test_a_later_attempt_trains_the_same(backend: Backend, space: tuple[str, ...
     assert first.params == second.params == third.params
     assert attributes(first)["seed"] == attributes(third)["seed"]
     (row,) = worker_for(study).places.rows()
-    assert row["params"] == third.params
-    assert isinstance(row["params"]["n_centers"], int)
+    assert row.params == third.params
+    assert isinstance(row.params["n_centers"], int)
 
 
 def test_a_later_attempt_keeps_its_parameters_after_others_and_in_a_wider_space(sqlite: Backend) -> None:

@@ -49,7 +49,7 @@ def study(sqlite: Backend) -> StoredStudy:
 
 
 def values(study: StoredStudy) -> list[float | None]:
-    return [row["value"] for row in Places.of(study).rows()]
+    return [row.value for row in Places.of(study).rows()]
 
 
 def reopened(path: Path) -> StoredStudy:
@@ -87,11 +87,11 @@ class TestTheWholeSearch:
 
         copy = reopened(rescued)
         assert values(copy) == before
-        assert [row["attempt"] for row in Places.of(copy).rows()] == [1, 1, 0, 0], "held places are given back"
+        assert [row.attempt for row in Places.of(copy).rows()] == [1, 1, 0, 0], "held places are given back"
         copy.backend.close()
         cli("launch", "tiny", "--workers", "1", "--storage", f"sqlite:///{rescued}")
         copy = reopened(rescued)
-        assert [row["state"] for row in Places.of(copy).rows()] == [PlaceState.COMPLETE] * 4
+        assert [row.state for row in Places.of(copy).rows()] == [PlaceState.COMPLETE] * 4
         assert values(copy)[:2] == before[:2]
         trials = copy.optuna.get_trials()
         assert [trial.state for trial in trials[2:4]] == [TrialState.FAIL] * 2, "nothing is RUNNING for good"

@@ -144,7 +144,7 @@ class TestStop:
         assert launch.ended() == Exit.STOPPED, launch.said
         assert "study 'renamed' was stopped by `affinity-search stop`" in launch.said
         assert "stopped with 4 places free; to go on: affinity-search launch renamed" in launch.said
-        assert [(row["state"], row["attempt"]) for row in Places.of(study).rows()] == [(PlaceState.FREE, 0)] * 4
+        assert [(row.state, row.attempt) for row in Places.of(study).rows()] == [(PlaceState.FREE, 0)] * 4
         assert [trial.state for trial in study.optuna.trials] == [TrialState.FAIL] * 2
         gate.touch()
         again = start("launch", "renamed", "--workers", "2", **options)
@@ -313,9 +313,9 @@ class TestTrials:
         study = load_study(backend, "tiny")
         rows = json.loads(cli("trials", "tiny", "--json", *at).out)
         for row, place in zip(rows[:2], Places.of(study).rows()[:2], strict=True):
-            assert row["macro_f1"] == pytest.approx(1 - place["value"])
-            assert row["params"] == pytest.approx(place["params"])
-            assert row["worker"] == place["worker"]
+            assert row["macro_f1"] == pytest.approx(1 - place.value)
+            assert row["params"] == pytest.approx(place.params)
+            assert row["worker"] == place.worker
             assert row["seconds"] >= 0
 
     @pytest.mark.parametrize("columns", [40, 80, 200])

@@ -245,6 +245,6 @@ def test_a_checkpoint_of_a_used_place_is_swept_by_the_next_worker(sqlite: Backen
     save(files.checkpoint(1), state(), IDENTITY)
     worker = start("worker", "tiny", "--device", "cpu", "--storage", str(sqlite), FAKE_DEAD="")
     assert worker.ended() == 0, worker.said
-    assert Places.of(study).rows()[1]["state"] == PlaceState.COMPLETE
+    assert Places.of(study).rows()[1].state == PlaceState.COMPLETE
     assert names(files.checkpoints) == []
     assert "is not used, as it is of other parameters" in worker.said

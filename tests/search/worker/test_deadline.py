@@ -92,7 +92,7 @@ class TestAbandoning:
         attempt = attempt_at(study, claim, holding)
         from_elsewhere(attempt.abandon)
         row = places.rows()[0]
-        assert (row["state"], row["attempt"], row["cause"]) == (PlaceState.FREE, 0, "preempted")
+        assert (row.state, row.attempt, row.cause) == (PlaceState.FREE, 0, "preempted")
         assert study.optuna.trials[0].state == TrialState.FAIL
 
     def test_one_that_is_ending_already_is_left_to_its_end(self, sqlite: Backend) -> None:
@@ -103,7 +103,7 @@ class TestAbandoning:
         attempt = attempt_at(study, claim, holding)
         reported(attempt, 0.5).complete()
         from_elsewhere(attempt.abandon)
-        assert places.rows()[0]["state"] == PlaceState.COMPLETE
+        assert places.rows()[0].state == PlaceState.COMPLETE
         assert study.optuna.trials[0].state == TrialState.COMPLETE
 
     def test_nothing_ends_twice(self, sqlite: Backend) -> None:
@@ -135,7 +135,7 @@ def test_a_worker_that_hangs_in_a_step_is_gone_in_ten_seconds_and_nothing_is_los
     assert worker.ended() == Exit.STOPPED
     assert time.monotonic() - asked < 10
     row = Places.of(study).rows()[0]
-    assert (row["state"], row["attempt"]) == (PlaceState.FREE, 0)
+    assert (row.state, row.attempt) == (PlaceState.FREE, 0)
     again = start("worker", "tiny", "--device", "cpu", "--storage", str(sqlite))
     assert again.ended() == 0, again.said
     assert study.optuna.trials[-1].user_attrs["resumed_epochs"] == 1

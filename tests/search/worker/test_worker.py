@@ -28,7 +28,7 @@ from affinity_search.studies.seeds import trial_seed
 
 
 def places_of(study: StoredStudy) -> Places:
-    return Places(study.backend, study.token)
+    return Places.of(study)
 
 
 def noting(order: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,7 +45,7 @@ class TestTheLoop:
         study = make(backend)
         assert work(study, WorkerOptions("cpu", 1, worker_id="me")) == 4
         assert work(study, WorkerOptions("cpu", 1, worker_id="me")) == 0
-        assert {row["worker"] for row in places_of(study).rows()} == {"me"}
+        assert {row.worker for row in places_of(study).rows()} == {"me"}
         said = capsys.readouterr().err
         assert said.count("complete: macro F1") == 4
         assert "(holdout) at epoch 2" in said
@@ -79,7 +79,7 @@ class TestTheLoop:
         assert work(study, WorkerOptions("cpu")) == 4
         rows = places_of(study).rows()
         ends = [PlaceState.SPENT, PlaceState.COMPLETE, PlaceState.SPENT, PlaceState.COMPLETE]
-        assert [row["state"] for row in rows] == ends
+        assert [row.state for row in rows] == ends
         assert rows[0]["reason"].startswith("The loss became nan in epoch 1")
         trial = study.optuna.trials[0]
         assert trial.state == TrialState.FAIL
@@ -95,8 +95,8 @@ class TestTheLoop:
             with pytest.raises(RuntimeError, match="fell off the bus"):
                 work(study, WorkerOptions("cpu"))
             row = places_of(study).rows()[1]
-            assert (row["state"], row["attempt"]) == (state, attempt)
-            assert row["reason"] == "RuntimeError: the fake card fell off the bus"
+            assert (row.state, row.attempt) == (state, attempt)
+            assert row.reason == "RuntimeError: the fake card fell off the bus"
         failed = [t for t in study.optuna.trials if t.state == TrialState.FAIL]
         assert len(failed) == 3
         assert all(t.params == failed[0].params for t in failed)
@@ -185,8 +185,8 @@ class TestStopping:
         worker.process.send_signal(number)
         assert worker.ended() == Exit.STOPPED
         (row, *_) = places_of(study).rows()
-        assert (row["state"], row["attempt"]) == (PlaceState.FREE, 0), "the attempt is not counted"
-        assert row["reason"] == "given back: the worker was asked to stop"
+        assert (row.state, row.attempt) == (PlaceState.FREE, 0), "the attempt is not counted"
+        assert row.reason == "given back: the worker was asked to stop"
         assert study.optuna.trials[0].state == TrialState.FAIL
 
         assert train(study) == 4
@@ -207,7 +207,7 @@ class TestWithKeras:
         worker = cli("worker", "tiny", "--device", "cpu", "--threads", "2", "--storage", sqlite_url)
         counts = places_of(study).counts()
         assert (counts.failed, counts.used) == (2, 2), worker.err
-        assert all("loss became" in row["reason"] for row in places_of(study).rows())
+        assert all("loss became" in row.reason for row in places_of(study).rows())
 
     def test_a_search_does_without_the_test_images_and_an_evaluation_does_not(
         self, sqlite: Backend, sqlite_url: str, cli: Cli, tmp_path: Path
@@ -240,7 +240,7 @@ class TestWithKeras:
         found = json.loads(cli("export", "tiny", *at).out)
         assert found["versions"]["backend"] == "tensorflow"
         assert found["counts"]["complete"] == 4
-        assert len({row["trial"] for row in Places(sqlite, load_study(sqlite, "tiny").token).rows()}) == 4
+        assert len({row.trial for row in Places.of(load_study(sqlite, "tiny")).rows()}) == 4
 
         evaluation = start("evaluate", "tiny", "--seeds", "2", "--device", "cpu", "--threads", "2", *at, fake=False)
         assert evaluation.ended(120) == 0, evaluation.said

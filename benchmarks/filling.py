@@ -11,7 +11,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Connection, MetaData, Table, insert, select, update
 
 from affinity_search.storage.database.tables import PlaceState, places
-from affinity_search.storage.study import MADE_BY, SCORES, StoredStudy
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import MADE_BY, SCORES
 from affinity_search.storage.trials.sampling import distribution
 
 CHUNK = 1_000

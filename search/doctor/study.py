@@ -22,7 +22,8 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.places.place import HeldPlace, Place
 from affinity_search.storage.places.recovery import find_halves
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, place_of
 
 SETTLE_S = 1.0  # a living worker writes a place's end and its trial's end within it
 
@@ -180,20 +181,20 @@ def _ending_of(half: recovery.Half) -> str:
 def _spent(study: StoredStudy, rows: Sequence[Place]) -> Iterator[Spent]:
     if not rows:
         return
-    # As StoredStudy.attempts_at, for all these places in one reading of the trials.
+    # As `attempts_at`, for all these places in one reading of the trials.
     trials = study.optuna.get_trials(deepcopy=False)
     for row in rows:
-        attempts = [trial for trial in trials if attributes(trial).get("place") == row.number]
+        attempts = [trial for trial in trials if place_of(trial) == row.number]
         yield Spent(row.number, row.reason or "unknown", tuple(_attempt(trial, row) for trial in attempts))
 
 
 def _attempt(trial: FrozenTrial, row: Place) -> EndedAttempt:
-    attrs = attributes(trial)
+    facts = TrialFacts.of(trial)
     of_place = row.reason if row.trial == trial.number else None
     return EndedAttempt(
         trial=trial.number,
-        attempt=attrs.get("attempt"),
+        attempt=facts.attempt,
         ended=trial.state.name,
-        reason=attrs.get("reason") or of_place or "unknown",
-        worker=attrs.get("worker", "unknown"),
+        reason=facts.reason or of_place or "unknown",
+        worker=facts.worker or "unknown",
     )

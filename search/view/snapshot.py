@@ -15,7 +15,8 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.places.place import HeldPlace
 from affinity_search.storage.results.export import best_trials
-from affinity_search.storage.study import FIRST_EPOCH, StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, place_of
 
 ENOUGH = 2  # used places, and one for each worker, until their mean time says something about the next
 
@@ -98,7 +99,7 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
     held = places.held()
     counts = places.counts()
     trials = {t.number: t for t in study.optuna.get_trials(deepcopy=False)}
-    own = sum("place" in attributes(trial) for trial in trials.values())
+    own = sum(place_of(trial) is not None for trial in trials.values())
     spec = study.spec
     running = tuple(_running(place, trials, now) for place in held)
     workers = max(workers, len(running))
@@ -124,9 +125,9 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
 
 def _best(study: StoredStudy) -> Best | None:
     with contextlib.suppress(NothingToExportError, IndexError):
-        trial, place = best_trials(study)[0]
-        attrs = attributes(trial)
-        return Best(trial.number, place.value, attrs["macro_f1"], place.params, attrs["best_epoch"], place.state)
+        best = best_trials(study)[0]
+        place, scores = best.place, best.scores
+        return Best(best.trial.number, place.value, scores.macro_f1, place.params, scores.best_epoch, place.state)
     return None
 
 
@@ -141,7 +142,7 @@ def _running(place: HeldPlace, trials: Mapping[int, FrozenTrial], now: float) ->
         attempt=place.attempt,
         trial=place.trial,
         epoch=len(scores),
-        share=0.0 if scores or trial is None else float(attributes(trial).get(FIRST_EPOCH, 0.0)),
+        share=0.0 if scores or trial is None else TrialFacts.of(trial).first_epoch or 0.0,
         score=1.0 - min(scores.values()) if scores else None,
         since_s=max(0.0, now - place.claimed_at),
     )

@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.study import DIAGNOSTICS, MADE_BY, SCORES, StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialScores, place_of
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def _later(trials: Sequence[FrozenTrial]) -> dict[int, int]:
     found: dict[int, int] = {}
     last: dict[int, int] = {}
     for trial in trials:
-        place = trial.user_attrs.get(MADE_BY, {}).get("place")
+        place = place_of(trial)
         if place in last:
             found[last[place]] = trial.number
         if place is not None:
@@ -128,18 +129,19 @@ def verdicts(trials: Sequence[FrozenTrial]) -> list[Verdict]:
     return [verdict for verdict in found if verdict is not None]
 
 
-def diagnostics_of(trial: FrozenTrial) -> Diagnostics | None:
-    """Those stored beside the trial's scores; None for the softmax head and before the first epoch."""
-    told = attributes(trial).get(DIAGNOSTICS)
+def diagnosed(scores: TrialScores) -> Diagnostics | None:
+    """The diagnostics beside a trial's scores; None for the softmax head."""
+    told = scores.diagnostics
     # Earlier versions stored a judgement of the single trial with them.
     return Diagnostics.from_dict({field.name: told[field.name] for field in fields(Diagnostics)}) if told else None
 
 
 def _judged(trial: FrozenTrial) -> Judged | None:
-    if trial.state not in ENDED or SCORES not in trial.user_attrs:
+    scores = TrialScores.of(trial) if trial.state in ENDED else None
+    told = diagnosed(scores) if scores else None
+    if scores is None or told is None or math.isnan(scores.macro_f1):
         return None
-    told, macro_f1 = diagnostics_of(trial), float(trial.user_attrs[SCORES]["macro_f1"])
-    return None if told is None or math.isnan(macro_f1) else Judged(trial.number, macro_f1, told, trial.params)
+    return Judged(trial.number, scores.macro_f1, told, trial.params)
 
 
 def _verdict(sign: Sign, judged: Sequence[Judged]) -> Verdict | None:

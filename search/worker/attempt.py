@@ -25,7 +25,8 @@ from affinity_search.storage.errors import LostPlaceError, StorageGoneError
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Claim, Holder, Places
 from affinity_search.storage.places.recovery import end_trial
-from affinity_search.storage.study import DIAGNOSTICS, FIRST_EPOCH, SCORES, StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.storage.trials.proposing import ask
 from affinity_search.storage.trials.record import TrialRecord
 from affinity_search.studies.seeds import trial_seed
@@ -126,7 +127,7 @@ class Attempt:
         self._tell_share_at = time.monotonic() + TELL_SHARE_EVERY_S
         try:
             with at_once():
-                self.record.describe(**{FIRST_EPOCH: round(share, 3)})
+                self.record.describe(first_epoch=round(share, 3))
         except Exception as error:
             if not is_transient(error):  # it only informs
                 raise
@@ -177,9 +178,9 @@ class Attempt:
         """An earlier attempt's epochs are lost if its worker had another folder."""
         if self.claim.params is None or self._checkpoint.path.exists():
             return
-        earlier = [trial for trial in self.study.attempts_at(self.claim.number) if trial.intermediate_values]
+        earlier = [trial for trial in attempts_at(self.study, self.claim.number) if trial.intermediate_values]
         if earlier:
-            reached, who = len(earlier[-1].intermediate_values), attributes(earlier[-1]).get("worker", "its worker")
+            reached, who = len(earlier[-1].intermediate_values), TrialFacts.of(earlier[-1]).worker or "its worker"
             self._say(
                 f"place {self.claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
                 f"no checkpoint {self._checkpoint.path}; machines that share --files go on with each other's"
@@ -229,10 +230,9 @@ class Attempt:
 
     def failed_before(self, cause: str, *, beside: str | None = None) -> bool:
         """Whether an earlier attempt at this place ended for that cause; on another GPU than `beside`, if given."""
-        earlier = [
-            trial.user_attrs for trial in self.study.attempts_at(self.claim.number) if trial.number != self.number
-        ]
-        return any(told.get("cause") == cause and (beside is None or told.get("card") != beside) for told in earlier)
+        trials = attempts_at(self.study, self.claim.number)
+        earlier = [TrialFacts.of(trial) for trial in trials if trial.number != self.number]
+        return any(facts.cause == cause and (beside is None or facts.card != beside) for facts in earlier)
 
     def give_back(self, reason: str) -> None:
         """End this attempt on request, at once; it is not counted.
@@ -298,10 +298,10 @@ class Attempt:
         best = best_epoch(self._scores)
         metrics = best.scores.to_dict()
         told = self._scores[-1].diagnostics
-        diagnostics = {DIAGNOSTICS: told.to_dict()} if told else {}
+        diagnostics = {"diagnostics": told.to_dict()} if told else {}
         self.record.describe(
             **{
-                SCORES: {
+                "scores": {
                     "best_epoch": best.number,
                     "epochs": len(self._scores),
                     "duration_s": self._duration_s(),

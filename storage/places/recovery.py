@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import VanishedError
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import HeldPlace, Place
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts
 
 LOOKS_A_LEASE = 12  # of the observer's own
 UNEXPLAINED = "its worker ended without closing it"
@@ -50,8 +51,12 @@ def find_halves(study: StoredStudy) -> list[Half]:
     if not running:
         return []
     # Read after the trials: a trial that began since is not among them, and one that ended since is told once.
-    rows = Places.of(study).rows_at(*(attributes(trial).get("place", -1) for trial in running))
-    halves = [_half(trial, rows.get(attributes(trial).get("place", -1))) for trial in running]
+    told = [TrialFacts.of(trial) for trial in running]
+    rows = Places.of(study).rows_at(*(facts.place for facts in told if facts.place is not None))
+    halves = [
+        _half(trial, facts, None if facts.place is None else rows.get(facts.place))
+        for trial, facts in zip(running, told, strict=True)
+    ]
     return [half for half in halves if half is not None]
 
 
@@ -69,24 +74,23 @@ def complete_half(study: StoredStudy, half: Half) -> str:
 ENDINGS = {PlaceState.COMPLETE: TrialState.COMPLETE, PlaceState.PRUNED: TrialState.PRUNED}
 
 
-def _half(trial: FrozenTrial, row: Place | None) -> Half | None:
+def _half(trial: FrozenTrial, facts: TrialFacts, row: Place | None) -> Half | None:
     """None for a trial that somebody trains, or is just beginning."""
-    attrs = attributes(trial)
-    place = attrs.get("place")
+    place = facts.place
     if row is not None and row.trial == trial.number:
         if row.state == PlaceState.HELD:
             return None
         if row.state in ENDINGS:
             return Half(trial.number, place, ENDINGS[row.state], _value(trial, row), "as its place is")
         return Half(trial.number, place, TrialState.FAIL, None, row.reason or UNEXPLAINED)
-    if row is not None and row.is_beginning and _is_holders(attrs, row):
+    if row is not None and row.is_beginning and _is_holders(facts, row):
         return None
     return Half(trial.number, place, TrialState.FAIL, None, UNEXPLAINED)
 
 
-def _is_holders(attrs: Mapping[str, Any], row: Place) -> bool:
+def _is_holders(facts: TrialFacts, row: Place) -> bool:
     """Whether the trial is that of the attempt that holds the place now."""
-    return bool(attrs.get("worker") == row.worker and attrs.get("attempt") == row.attempt)
+    return facts.worker == row.worker and facts.attempt == row.attempt
 
 
 def _value(trial: FrozenTrial, row: Place) -> float | None:

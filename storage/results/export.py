@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,8 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import ScoredPlace
 from affinity_search.storage.results.bounds import crowded_bounds
 from affinity_search.storage.results.evaluations import latest_test
-from affinity_search.storage.study import SCORES, StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 
 SHOWN_REASONS = 3
 
@@ -99,8 +101,17 @@ class Export(ExportedTrial):
     top: list[ExportedTrial] | None = None
 
 
-def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, ScoredPlace]]:
-    """The `top` best trials with their places, pruned ones included: least value first, ties to the earlier.
+@dataclass(frozen=True)
+class Scored:
+    """A trial that has a value, with the place that counts it."""
+
+    trial: FrozenTrial
+    scores: TrialScores
+    place: ScoredPlace
+
+
+def best_trials(study: StoredStudy, top: int = 1) -> list[Scored]:
+    """The `top` best trials, pruned ones included: least value first, ties to the earlier.
 
     Raises:
         NothingToExportError: no trial has a value yet.
@@ -116,7 +127,7 @@ def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, Sco
             f"study {study.name!r}: trials {missing} have no scores in Optuna's tables, although their places have a "
             "value; were they changed by hand?"
         )
-    return [(trials[row.trial], row) for row in rows]
+    return [Scored(*trials[row.trial], row) for row in rows]
 
 
 def _nothing(name: str, places: Places) -> str:
@@ -132,10 +143,10 @@ def _nothing(name: str, places: Places) -> str:
     return f"study {name!r} has no score, and no place is left{failed}; mend the cause, then add places with: {more}"
 
 
-def _by_number(study: optuna.Study) -> dict[int, FrozenTrial]:
+def _by_number(study: optuna.Study) -> dict[int, tuple[FrozenTrial, TrialScores]]:
     """Finished trials, and those that wait a moment for their end: their place has it, and their scores are there."""
     found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
-    return {trial.number: trial for trial in found if SCORES in trial.user_attrs}
+    return {trial.number: (trial, scores) for trial in found if (scores := TrialScores.of(trial))}
 
 
 def export(study: StoredStudy, top: int | None = None) -> Export:
@@ -146,7 +157,7 @@ def export(study: StoredStudy, top: int | None = None) -> Export:
     """
     counts = Places.of(study).counts().to_dict()
     bounds = [crowded.text for crowded in crowded_bounds(study)]
-    trials = [_exported(study, trial, place, counts, bounds) for trial, place in best_trials(study, top or 1)]
+    trials = [_exported(study, one, counts, bounds) for one in best_trials(study, top or 1)]
     return Export.model_validate(trials[0] | ({"top": trials} if top else {}))
 
 
@@ -156,11 +167,9 @@ def to_json(exported: Export) -> str:
     return json.dumps(exported.model_dump(mode="json", by_alias=True, exclude=leave_out), indent=2)
 
 
-def _exported(
-    study: StoredStudy, trial: FrozenTrial, place: ScoredPlace, counts: dict[str, int], bounds: list[str]
-) -> dict[str, Any]:
-    spec, attrs = study.spec, attributes(trial)
-    kept = ("macro_f1", "micro_f1", "per_class_f1", "epochs", "seed", "duration_s", "worker", "device", "versions")
+def _exported(study: StoredStudy, one: Scored, counts: dict[str, int], bounds: list[str]) -> dict[str, Any]:
+    spec, place, scores = study.spec, one.place, one.scores
+    facts = TrialFacts.of(one.trial)
     return {
         "schema_version": 2,
         "study": spec.name,
@@ -169,16 +178,24 @@ def _exported(
         "minority": spec.data.minority,
         "value": place.value,
         "params": place.params or None,
-        "trial": trial.number,
+        "trial": one.trial.number,
         "place": place.number,
         "attempt": place.attempt,
         "fingerprint": study.fingerprint,
         "counts": counts,
         "bounds": bounds,
-        "test": latest_test(study, trial.number),
+        "test": latest_test(study, one.trial.number),
         "state": place.state.value,
-        "epoch": attrs["best_epoch"],
-        **{key: attrs[key] for key in kept},
+        "macro_f1": scores.macro_f1,
+        "micro_f1": scores.micro_f1,
+        "per_class_f1": scores.per_class_f1,
+        "epoch": scores.best_epoch,
+        "epochs": scores.epochs,
+        "seed": facts.seed,
+        "duration_s": scores.duration_s,
+        "worker": facts.worker,
+        "device": facts.device,
+        "versions": facts.versions,
     }
 
 

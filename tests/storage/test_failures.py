@@ -31,6 +31,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import Place
 from affinity_search.storage.places.recovery import Recovery
 from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.studies.seeds import trial_seed
 
 
@@ -47,9 +48,9 @@ class TestOutOfMemory:
         row = Places.of(study).rows()[1]
         assert (row.state, row.attempt, row.cause) == (PlaceState.SPENT, 2, "out of memory")
         assert row.reason == "the fake card is full"
-        attempts = study.attempts_at(1)
+        attempts = attempts_at(study, 1)
         assert [trial.state for trial in attempts] == [TrialState.FAIL] * 2
-        assert [trial.user_attrs["cause"] for trial in attempts] == ["out of memory"] * 2
+        assert [TrialFacts.of(trial).cause for trial in attempts] == ["out of memory"] * 2
 
     def test_once_more_may_do(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_FULL", seeds(0))
@@ -213,7 +214,7 @@ class TestAttemptsAtAPlace:
         watch(Recovery(study, clock), clock, 0.3, step=0.04)
         (trial,) = study.optuna.trials
         assert trial.state == TrialState.FAIL
-        assert trial.user_attrs["reason"].startswith("lease ended: lost-one on this-host not heard of for")
+        assert str(TrialFacts.of(trial).reason).startswith("lease ended: lost-one on this-host not heard of for")
         assert places.rows()[0].cause == "lost"
 
 
@@ -504,7 +505,7 @@ class TestGpusThatRunOutOfMemory:
         assert said == ["no more workers on gpu:1: gpu:1 ran out of memory twice: the fake card is always full"]
         assert states(study) == [PlaceState.COMPLETE] * 4
         failed = [trial for trial in study.optuna.get_trials() if trial.state == TrialState.FAIL]
-        assert [trial.user_attrs["cause"] for trial in failed] == ["out of memory"] * 2
+        assert [TrialFacts.of(trial).cause for trial in failed] == ["out of memory"] * 2
 
     def test_no_other_one_ends_the_launch_and_keeps_the_budget(self, sqlite: Backend) -> None:
         study, said = make(sqlite), []

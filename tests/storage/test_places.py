@@ -14,7 +14,8 @@ from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import LostPlaceError
 from affinity_search.storage.places.claims import Claim, Places
 from affinity_search.storage.places.place import Place
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.studies.seeds import trial_seed
 
 
@@ -58,7 +59,7 @@ class TestManyWorkers:
         assert len(trials) == 40
         assert {t.state for t in trials} == {TrialState.COMPLETE}
         assert {row.trial for row in rows} == {t.number for t in trials}
-        assert {attributes(t)["place"] for t in trials} == set(range(40))
+        assert {TrialFacts.of(t).place for t in trials} == set(range(40))
         by_number = {t.number: t for t in trials}
         assert all(by_number[row.trial].params == row.params for row in rows)
         assert all(by_number[row.trial].value == row.value for row in rows)
@@ -186,7 +187,7 @@ class TestAttempts:
         assert row(places).state == place
         assert study.optuna.trials[0].state == trial
         assert row(places).value == study.optuna.trials[0].value == (None if trial == TrialState.FAIL else 0.25)
-        assert attributes(study.optuna.trials[0])["seed"] == trial_seed(0, 0) == attempt.seed
+        assert TrialFacts.of(study.optuna.trials[0]).seed == trial_seed(0, 0) == attempt.seed
 
     def test_the_row_decides_when_the_place_is_lost(self, study: StoredStudy, places: Places) -> None:
         attempt = self.begun(study)

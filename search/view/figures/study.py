@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.search.view.figures.ticks import log_ticks
 from affinity_search.search.view.terminal import params_text
-from affinity_search.storage.study import SCORES, attributes
+from affinity_search.storage.trials.facts import TrialFacts
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -49,15 +49,25 @@ Of = Callable[[Point], float]
 
 def points_of(trials: Sequence[FrozenTrial]) -> list[Point]:
     """Complete and pruned trials in the order of their end."""
-    ended = [t for t in trials if t.state in ENDED and SCORES in t.user_attrs]
     found, spent_s = [], 0.0
+    ended = [trial for trial in trials if trial.state in ENDED]
     for trial in sorted(ended, key=lambda t: (t.datetime_complete or t.datetime_start, t.number)):
-        scores = trial.user_attrs[SCORES]
-        spent_s += scores["duration_s"]
-        numbers = {key: scores[key] for key in ("macro_f1", "minority_f1", "majority_f1", "duration_s")}
-        worker = str(attributes(trial).get("worker", "?"))
-        whose = {"worker": worker, "params": trial.params, "spent_s": spent_s}
-        found.append(Point(trial.number, ENDED[trial.state], **numbers, **whose))
+        facts = TrialFacts.of(trial)
+        if (scores := facts.scores) is None:
+            continue
+        spent_s += scores.duration_s
+        point = Point(
+            trial=trial.number,
+            state=ENDED[trial.state],
+            macro_f1=scores.macro_f1,
+            minority_f1=scores.minority_f1,
+            majority_f1=scores.majority_f1,
+            duration_s=scores.duration_s,
+            worker=facts.worker or "?",
+            params=trial.params,
+            spent_s=spent_s,
+        )
+        found.append(point)
     return found
 
 

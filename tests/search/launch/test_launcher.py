@@ -20,7 +20,8 @@ from affinity_search.search.launch.launcher import Launcher
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.database.tables import PlaceState
-from affinity_search.storage.study import StoredStudy, attributes, load_study
+from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.studies.seeds import trial_seed
 
 
@@ -87,8 +88,8 @@ class TestDeaths:
         old, new = (study.optuna.trials[row.trial] for row in (victim, again))
         assert (old.state, new.state) == (TrialState.FAIL, TrialState.COMPLETE)
         assert old.params == new.params
-        assert attributes(old)["seed"] == attributes(new)["seed"] == trial_seed(0, victim.number)
-        assert (attributes(old)["attempt"], attributes(new)["attempt"]) == (1, 2)
+        assert TrialFacts.of(old).seed == TrialFacts.of(new).seed == trial_seed(0, victim.number)
+        assert (TrialFacts.of(old).attempt, TrialFacts.of(new).attempt) == (1, 2)
         assert f"worker {victim['worker']} died (killed by SIGKILL)" in launch.said
         assert not [t for t in study.optuna.trials if t.state == TrialState.RUNNING]
 
@@ -115,7 +116,7 @@ class TestDeaths:
         (row,) = rows(study)
         assert (row.state, row.attempt) == (PlaceState.SPENT, 3)
         assert row.reason == "its worker died (killed by SIGKILL)"
-        history = [(trial.state, trial.user_attrs["reason"]) for trial in study.attempts_at(0)]
+        history = [(trial.state, TrialFacts.of(trial).reason) for trial in attempts_at(study, 0)]
         assert history == [(TrialState.FAIL, row.reason)] * 3, "with its history"
 
     def test_workers_that_never_begin_end_the_launch(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:

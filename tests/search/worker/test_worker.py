@@ -23,7 +23,8 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.evaluations import openings
-from affinity_search.storage.study import StoredStudy, attributes, load_study
+from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.studies.seeds import trial_seed
 
 
@@ -63,13 +64,13 @@ class TestTheLoop:
         study = make(sqlite, trials=1)
         work(study, WorkerOptions("cpu", 1, worker_id="me"))
         (trial,) = study.optuna.trials
-        attrs = attributes(trial)
-        assert (attrs["place"], attrs["attempt"], attrs["worker"]) == (0, 1, "me")
-        assert attrs["protocol"] == "holdout"
-        assert attrs["versions"]["optuna"]
-        assert attrs["macro_f1"] == 1 - (trial.value or 0)
+        facts = TrialFacts.of(trial)
+        assert (facts.place, facts.attempt, facts.worker) == (0, 1, "me")
+        assert facts.protocol == "holdout"
+        assert (facts.versions or {})["optuna"]
+        assert facts.scores.macro_f1 == 1 - (trial.value or 0)
         assert list(trial.intermediate_values) == [0, 1]
-        assert trial.intermediate_values[attrs["best_epoch"] - 1] == pytest.approx(trial.value)
+        assert trial.intermediate_values[facts.scores.best_epoch - 1] == pytest.approx(trial.value)
 
     def test_a_loss_that_is_no_number_uses_the_place_up_and_the_search_goes_on(
         self, backend: Backend, monkeypatch: pytest.MonkeyPatch
@@ -80,10 +81,10 @@ class TestTheLoop:
         rows = places_of(study).rows()
         ends = [PlaceState.SPENT, PlaceState.COMPLETE, PlaceState.SPENT, PlaceState.COMPLETE]
         assert [row.state for row in rows] == ends
-        assert rows[0]["reason"].startswith("The loss became nan in epoch 1")
+        assert rows[0].reason.startswith("The loss became nan in epoch 1")
         trial = study.optuna.trials[0]
         assert trial.state == TrialState.FAIL
-        assert trial.user_attrs["reason"] == rows[0]["reason"]
+        assert TrialFacts.of(trial).reason == rows[0].reason
         assert places_of(study).counts().failed == 2
 
     def test_an_unforeseen_error_ends_the_worker_and_frees_the_place(
@@ -192,8 +193,8 @@ class TestStopping:
         assert train(study) == 4
         first, again, *_ = study.optuna.trials
         assert again.params == first.params
-        assert attributes(again)["seed"] == attributes(first)["seed"]
-        assert attributes(again)["attempt"] == 1
+        assert TrialFacts.of(again).seed == TrialFacts.of(first).seed
+        assert TrialFacts.of(again).attempt == 1
 
 
 class TestWithKeras:

@@ -93,29 +93,6 @@ class StoredStudy:
             self.backend.transaction(decide)
         return self.refreshed()
 
-    def describe_trial(self, number: int, **attributes: Any) -> None:
-        """Set attributes of a trial that may be another process's.
-
-        Raises:
-            KeyError: there is no such trial, or the study was deleted.
-            optuna.exceptions.UpdateFinishedTrialError: the trial is over.
-        """
-        trial_id = self.trial_id(number)
-        for key, value in attributes.items():
-            self.backend.optuna.set_trial_user_attr(trial_id, key, value)
-
-    def trial_id(self, number: int) -> int:
-        """A trial's id in the storage. Not by the study's name, which may have changed.
-
-        Raises:
-            KeyError: there is no such trial, or the study was deleted.
-        """
-        storage, study_id = self.backend.optuna, self.optuna._study_id
-        # SQLite uses the ids of deleted studies again.
-        if storage.get_study_user_attrs(study_id).get(TOKEN_ATTRIBUTE) != self.token:
-            raise KeyError(f"study {self.name!r} is another one now")
-        return int(storage.get_trial_id_from_study_id_trial_number(study_id, number))
-
     def read_ahead(self) -> None:
         """Read every trial that the database has; whatever asks for them later reads the newer ones alone."""
         with collector_resting():

@@ -24,11 +24,10 @@ from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.errors import LostPlaceError, StorageGoneError
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Claim, Holder, Places
-from affinity_search.storage.places.recovery import end_trial
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.storage.trials.proposing import ask
-from affinity_search.storage.trials.record import TrialRecord
+from affinity_search.storage.trials.record import TrialRecord, end_trial
 from affinity_search.studies.seeds import trial_seed
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ class Attempt:
         self._tell_share_at = time.monotonic() + TELL_SHARE_EVERY_S
         try:
             with at_once():
-                self.record.describe(first_epoch=round(share, 3))
+                self.record.tell_share(share)
         except Exception as error:
             if not is_transient(error):  # it only informs
                 raise
@@ -166,7 +165,7 @@ class Attempt:
     ) -> None:
         before, self._resumed = self._resumed, len(state.epochs) if state else 0
         if self._resumed != before:
-            self.record.describe(resumed_epochs=self._resumed)
+            self.record.tell_resumed(self._resumed)
         room = self.study.spec.max_centers
         for score in trainer.epochs(self.params, self.seed, should_stop=should_stop, max_centers=room, resume=state):
             if score.epoch >= self._resumed:
@@ -221,7 +220,7 @@ class Attempt:
         `card` is the GPU that had a part in it, for `failed_before`.
         """
         self._end(cause)
-        self._describe_failure(cause, reason, **({"card": card} if card else {}))
+        self._describe_failure(cause, reason, card)
         state = self._places.fail_attempt(self.claim, cause, reason, last=last)
         self.record.end(TrialState.FAIL)
         if state == PlaceState.SPENT:
@@ -289,26 +288,19 @@ class Attempt:
     def _duration_s(self) -> float:
         return time.monotonic() - self._started
 
-    def _describe_failure(self, cause: str, reason: str, **others: str) -> None:
-        self.record.describe(cause=str(cause), reason=reason, duration_s=self._duration_s(), **others)
+    def _describe_failure(self, cause: str, reason: str, card: str | None = None) -> None:
+        self.record.tell_failure(cause, reason, self._duration_s(), card)
 
     def _describe_scores(self) -> None:
         """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""
         self._reports.flush()
-        best = best_epoch(self._scores)
-        metrics = best.scores.to_dict()
-        told = self._scores[-1].diagnostics
-        diagnostics = {"diagnostics": told.to_dict()} if told else {}
-        self.record.describe(
-            **{
-                "scores": {
-                    "best_epoch": best.number,
-                    "epochs": len(self._scores),
-                    "duration_s": self._duration_s(),
-                    **metrics,
-                    **diagnostics,
-                }
-            }
+        best, told = best_epoch(self._scores), self._scores[-1].diagnostics
+        self.record.tell_scores(
+            best.scores.to_dict(),
+            best_epoch=best.number,
+            epochs=len(self._scores),
+            duration_s=self._duration_s(),
+            diagnostics=told and told.to_dict(),
         )
 
 

@@ -6,14 +6,11 @@ times, at once, and be killed half-way: every step is one conditional update, an
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.storage import DEFAULT_LEASE_S
@@ -25,6 +22,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import HeldPlace, Place
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts
+from affinity_search.storage.trials.record import end_trial
 
 LOOKS_A_LEASE = 12  # of the observer's own
 UNEXPLAINED = "its worker ended without closing it"
@@ -203,23 +201,3 @@ class RecoveryThread(Background):
                 lines = [] if is_transient(error) else [f"recovery failed: {error}"]
             for line in lines:
                 self._say(line)
-
-
-def end_trial(
-    study: StoredStudy, number: int, state: TrialState, value: float | None = None, reason: str | None = None
-) -> None:
-    """Tell Optuna how a trial ended; nothing happens if somebody has told it already, or deleted the study.
-
-    A `reason` is kept with a trial that failed.
-    """
-    # KeyError is Optuna's answer for a trial that is not there.
-    with contextlib.suppress(UpdateFinishedTrialError, KeyError):
-        if reason is not None and state == TrialState.FAIL:
-            study.describe_trial(number, reason=reason)
-        end_by_id(study.backend.optuna, study.trial_id(number), state, value)
-
-
-def end_by_id(storage: BaseStorage, trial_id: int, state: TrialState, value: float | None) -> None:
-    """As `end_trial`, for a trial whose id in the storage is known."""
-    with contextlib.suppress(UpdateFinishedTrialError, KeyError):
-        storage.set_trial_state_values(trial_id, state, None if value is None else [value])

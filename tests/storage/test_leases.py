@@ -17,9 +17,10 @@ from affinity_search.storage.errors import LostPlaceError
 from affinity_search.storage.places.claims import Claim, Places
 from affinity_search.storage.places.leases import LeaseKeeper
 from affinity_search.storage.places.place import Place
-from affinity_search.storage.places.recovery import Recovery, end_trial
+from affinity_search.storage.places.recovery import Recovery
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.proposing import ask
+from affinity_search.storage.trials.record import end_trial
 
 
 @pytest.fixture

@@ -14,7 +14,8 @@ from watching import FakeClock
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.places.recovery import Recovery, end_trial
+from affinity_search.storage.places.recovery import Recovery
+from affinity_search.storage.trials.record import end_trial
 
 
 @pytest.fixture

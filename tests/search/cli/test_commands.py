@@ -33,6 +33,7 @@ from affinity_search.storage.stored.renaming import rename
 from affinity_search.storage.stored.stopping import resume, stop
 from affinity_search.storage.study import StoredStudy, history, load_study, study_names
 from affinity_search.storage.trials.artifacts import RECORD_PREFIX, artifacts_folder
+from affinity_search.storage.trials.record import describe_trial
 
 
 def claimed(study: StoredStudy, worker: str = "busy") -> tuple[Claim, Attempt]:
@@ -182,7 +183,7 @@ class TestRename:
         _, elsewhere = claimed(study)
         cli("rename", "tiny", "renamed", "--storage", database_url)
         assert worker.run(claim, lambda: False)
-        study.describe_trial(elsewhere.number, reason="its worker died")
+        describe_trial(study, elsewhere.number, reason="its worker died")
         elsewhere.drop()
         assert study.under_its_name().name == "renamed"
         trials = load_study(backend, "renamed").optuna.trials

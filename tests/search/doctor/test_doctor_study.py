@@ -20,9 +20,9 @@ from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Claim, Holder, Places
 from affinity_search.storage.places.leases import LeaseKeeper
-from affinity_search.storage.places.recovery import end_trial
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.proposing import ask
+from affinity_search.storage.trials.record import describe_trial, end_trial
 
 LEASE_S = 0.3
 
@@ -50,7 +50,7 @@ def begun(study: StoredStudy, places: Places, who: Holder | None = None) -> tupl
     assert claim is not None
     trial = study.optuna.ask().number
     places.begin(claim, trial, {})
-    study.describe_trial(trial, place=claim.number, attempt=claim.attempt, worker=who.worker)
+    describe_trial(study, trial, place=claim.number, attempt=claim.attempt, worker=who.worker)
     return claim, trial
 
 
@@ -246,7 +246,7 @@ class TestFailures:
         for number in range(3):
             claim, trial = begun(study, places, holder(f"worker-{number}"))
             if number < 2:
-                study.describe_trial(trial, reason=f"card {number} fell off the bus")
+                describe_trial(study, trial, reason=f"card {number} fell off the bus")
             places.fail_attempt(claim, "bus", f"card {number} fell off the bus")
             end_trial(study, trial, TrialState.FAIL)
         found = doctor.found()

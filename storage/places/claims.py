@@ -148,6 +148,12 @@ class Places(PlaceReader):
         statement = update(table).where(*unchanged).values(**self._lost(Cause.LOST, reason))
         return self.backend.transaction(lambda connection: connection.execute(statement).rowcount == 1)
 
+    def expiry_text(self, place: HeldPlace) -> str:
+        """What `expire` would make of it."""
+        if self.is_last(place.attempt):
+            return f"spend the place: {place.attempt} of {self._max_attempts} attempts used"
+        return f"free the place for attempt {place.attempt + 1} of {self._max_attempts}"
+
     def begin(self, claim: Claim, trial: int, params: Mapping[str, float | int]) -> None:
         """Record the attempt's Optuna trial and the place's parameters.
 
@@ -190,7 +196,7 @@ class Places(PlaceReader):
         Raises:
             LostPlaceError: somebody else holds the place.
         """
-        spent = last or claim.attempt >= self._max_attempts
+        spent = last or self.is_last(claim.attempt)
         state = PlaceState.SPENT if spent else PlaceState.FREE
         finished = self.backend.now() if spent else None
         self._held(claim, state=state, cause=cause[:CAUSE_LENGTH], reason=reason, finished_at=finished)
@@ -208,7 +214,7 @@ class Places(PlaceReader):
 
     def _lost(self, cause: str, reason: str) -> dict[str, Any]:
         """What becomes of a held place whose holder is gone: free for another attempt, or spent after the last."""
-        last = tables.places.c.attempt >= self._max_attempts
+        last = self.is_last(tables.places.c.attempt)
         return {
             "state": case((last, str(PlaceState.SPENT)), else_=str(PlaceState.FREE)),
             "finished_at": case((last, self.backend.now())),
@@ -216,6 +222,10 @@ class Places(PlaceReader):
             "cause": cause[:CAUSE_LENGTH],
             "reason": reason,
         }
+
+    def is_last(self, attempt: Any) -> Any:
+        """Whether no further attempt follows; of a number, or of the column in a statement."""
+        return attempt >= self._max_attempts
 
     def _held(self, claim: Claim, **values: Any) -> None:
         """Write to the row while the claim holds it; a row that it has already ended the same way stays as it is."""

@@ -20,7 +20,7 @@ from affinity_search.search.worker.checkpointing import Checkpointer
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.failures import first_line
 from affinity_search.storage.database.patience import at_once, is_transient
-from affinity_search.storage.database.tables import Cause, PlaceState
+from affinity_search.storage.database.tables import USED, Cause, PlaceState
 from affinity_search.storage.errors import LostPlaceError, StorageGoneError
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Claim, Holder, Places
@@ -54,8 +54,9 @@ class Attempt:
         files: StudyFiles,
         say: Callable[[str], None],
         album: Album | None = None,
+        is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`album` keeps what the trial's pictures are drawn from.
+        """`album` keeps what the trial's pictures are drawn from; `is_lost` tells that the lease has gone to another.
 
         Raises:
             LostPlaceError: somebody else holds the place by now.
@@ -64,6 +65,7 @@ class Attempt:
         self._say = say
         self._files = files
         self._album = album
+        self._is_lost = is_lost
         self._key = new_key()
         self.claim = claim
         self.seed = trial_seed(study.spec.seed, claim.number)
@@ -186,8 +188,9 @@ class Attempt:
             )
 
     def save(self) -> None:
-        """Write the last finished epoch, for whoever takes the place up."""
-        self._checkpoint.write()
+        """Write the last finished epoch, for whoever takes the place up; a lost place's file is its new holder's."""
+        if not self._is_lost():
+            self._checkpoint.write()
 
     def complete(self) -> None:
         """End with 1 − macro F1 of the best epoch."""
@@ -202,8 +205,7 @@ class Attempt:
         self._describe_scores()
         self._keep_history()
         self._places.finish(self.claim, place, value=self._best)
-        self.record.end(trial, self._best)
-        self._files.drop_checkpoint(self.claim.number)
+        self._follow(place, trial, self._best)
 
     def fail(self, cause: str, reason: str) -> None:
         """End without a value; the place is used up."""
@@ -211,20 +213,18 @@ class Attempt:
         self._describe_failure(cause, reason)
         self._keep_history()
         self._places.finish(self.claim, PlaceState.SPENT, cause=cause, reason=reason)
-        self.record.end(TrialState.FAIL)
-        self._files.drop_checkpoint(self.claim.number)
+        self._follow(PlaceState.SPENT, TrialState.FAIL)
 
     def retry_later(self, cause: str, reason: str, *, last: bool = False, card: str | None = None) -> bool:
         """End this attempt; the place is free again unless that was the last one. Returns whether it is used up.
 
         `card` is the GPU that had a part in it, for `failed_before`.
         """
+        self.save()
         self._end(cause)
         self._describe_failure(cause, reason, card)
         state = self._places.fail_attempt(self.claim, cause, reason, last=last)
-        self.record.end(TrialState.FAIL)
-        if state == PlaceState.SPENT:
-            self._files.drop_checkpoint(self.claim.number)
+        self._follow(state, TrialState.FAIL)
         return state == PlaceState.SPENT
 
     def failed_before(self, cause: str, *, beside: str | None = None) -> bool:
@@ -234,17 +234,18 @@ class Attempt:
         return any(facts.cause == cause and (beside is None or facts.card != beside) for facts in earlier)
 
     def give_back(self, reason: str) -> None:
-        """End this attempt on request, at once; it is not counted.
+        """End this attempt on request, with a checkpoint; it is not counted.
 
         Raises the database's error if that is away: the place then comes back when its lease ends.
         """
+        self.save()
         self._end(Cause.PREEMPTED)
         self._give_back(reason)
 
     def abandon(self, reason: str) -> None:
         """As `give_back`, from another thread than the one that trains; nothing if that one is ending it already."""
         if self._end(Cause.PREEMPTED, wait=False):
-            self._checkpoint.write()
+            self.save()
             self._give_back(reason)
 
     def _end(self, how: str, *, wait: bool = True) -> bool:
@@ -266,7 +267,13 @@ class Attempt:
         with at_once():
             self._describe_failure(Cause.PREEMPTED, reason)
             self._places.give_back(self.claim, reason)
-            self.record.end(TrialState.FAIL)
+            self._follow(PlaceState.FREE, TrialState.FAIL)
+
+    def _follow(self, place: PlaceState, trial: TrialState, value: float | None = None) -> None:
+        """After the place's row: its Optuna trial ends, and nobody needs the checkpoint of a used place."""
+        self.record.end(trial, value)
+        if place in USED:
+            self._files.drop_checkpoint(self.claim.number)
 
     def drop(self) -> None:
         """The place is somebody else's now: only this attempt's own Optuna trial is closed."""

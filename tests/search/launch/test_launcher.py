@@ -90,7 +90,7 @@ class TestDeaths:
         assert old.params == new.params
         assert TrialFacts.of(old).seed == TrialFacts.of(new).seed == trial_seed(0, victim.number)
         assert (TrialFacts.of(old).attempt, TrialFacts.of(new).attempt) == (1, 2)
-        assert f"worker {victim['worker']} died (killed by SIGKILL)" in launch.said
+        assert f"worker {victim.worker} died (killed by SIGKILL)" in launch.said
         assert not [t for t in study.optuna.trials if t.state == TrialState.RUNNING]
 
     def test_a_place_that_kills_its_workers_is_used_up(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:

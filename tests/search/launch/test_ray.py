@@ -86,7 +86,7 @@ def test_a_node_dies_and_every_place_is_used_once(
     until(lambda: len(waiting(study)) == 2, "two trials to wait at the gate", 120)
     victim = waiting(study)[0]
     cluster.remove_node(node_of(cluster, victim.pid), allow_graceful=False)
-    until(lambda: f"worker {victim['worker']} died" in launch.said, "the launcher to notice", 120)
+    until(lambda: f"worker {victim.worker} died" in launch.said, "the launcher to notice", 120)
     assert "lost with its Ray node" in launch.said
     cluster.add_node(num_cpus=1)
     until(lambda: len(waiting(study)) == 2, "the place to be taken up on the new node", 120)

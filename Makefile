@@ -103,7 +103,7 @@ mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6
 dashboard-load: $(VENV)/.installed-run  ## How long the dashboard takes with 10,000 trials (a minute and a half)
 	$(BIN)/python benchmarks/dashboard_load.py
 
-mnist-features: $(VENV)/.installed-test  ## The picture of features in docs/share.md: with a small and a large margin (10 minutes)
+mnist-features: $(VENV)/.installed-test  ## The picture of features in docs/share.md, with a small and a large margin (10 minutes)
 	$(BIN)/python benchmarks/mnist_features.py $(DATA_OPTION)
 
 test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JAX backend
@@ -113,7 +113,7 @@ test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JA
 claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, against a network built anew for each trial (3 minutes)
 	$(BIN)/python -m benchmarks.claim $(DATA_OPTION)
 
-screens: $(VENV)/.installed-test  ## The pictures of the live view in README and docs: and the dashboard, from a real search (needs chromium)
+screens: $(VENV)/.installed-test  ## The pictures of the live view in README and docs, and of the dashboard, from a real search (needs chromium)
 	$(BIN)/python tests/screens.py
 
 cifar10-search: $(VENV)/.installed-run  ## A real CIFAR-10 search with a small network (5 minutes on 2 cores)

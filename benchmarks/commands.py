@@ -14,7 +14,8 @@ from optuna.trial import TrialState
 
 from affinity_search.search import devices
 from affinity_search.storage.database.backend import open_backend
-from affinity_search.storage.study import attributes, load_study
+from affinity_search.storage.study import load_study
+from affinity_search.storage.trials.facts import TrialFacts
 
 OUT = Path(__file__).parent / "out"
 
@@ -54,8 +55,8 @@ class Command:
         backend = open_backend(self.url, create=False)
         complete = load_study(backend, study).optuna.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         backend.close()
-        found = map(attributes, complete)
-        return [(str(told["worker"]), float(told["duration_s"])) for told in found]
+        found = map(TrialFacts.of, complete)
+        return [(str(facts.worker), facts.duration_s or 0.0) for facts in found]
 
     def _run(self, *arguments: str) -> str:
         command = [sys.executable, "-P", "-m", "affinity_search", *arguments]

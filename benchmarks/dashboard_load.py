@@ -33,7 +33,8 @@ from affinity_search.search.api.opening import Asked, open_study
 from affinity_search.search.view.publishing import Reporter
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.database.tables import PlaceState, places
-from affinity_search.storage.study import DIAGNOSTICS, MADE_BY, SCORES, StoredStudy
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import MADE_BY, SCORES
 
 SPACE = {
     "lambda": FloatDistribution(0.01, 1.0),
@@ -160,7 +161,7 @@ class Made:
         epochs = {"epoch": self.best_epoch, "best_epoch": self.best_epoch + 1, "epochs": len(self.scores)}
         means = {"minority_f1": sum(each[::2]) / 5, "majority_f1": sum(each[1::2]) / 5, "micro_f1": macro_f1}
         scores = {"macro_f1": macro_f1, "accuracy": macro_f1, "per_class_f1": each, "support": [40] * 10, **means}
-        return {**epochs, "duration_s": 4.0 * len(self.scores), **scores, "confusion": confusion, DIAGNOSTICS: told}
+        return {**epochs, "duration_s": 4.0 * len(self.scores), **scores, "confusion": confusion, "diagnostics": told}
 
 
 @contextmanager

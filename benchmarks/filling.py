@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,7 +11,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy import Connection, MetaData, Table, insert, select, update
 
 from affinity_search.storage.database.tables import PlaceState, places
-from affinity_search.storage.study import MADE_BY, SCORES, StoredStudy
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import MADE_BY, SCORES
 from affinity_search.storage.trials.sampling import distribution
 
 CHUNK = 1_000
@@ -22,6 +24,8 @@ PARTS = {
     "trial_user_attributes": "trial_user_attribute_id",
     "trial_system_attributes": "trial_system_attribute_id",
 }
+
+PARAMS: dict[str, float | int] = {"lambda": 0.5, "sigma": 50.0, "n_centers": 5}
 
 
 def fill(study: StoredStudy, count: int, reports: int) -> None:
@@ -41,12 +45,12 @@ def fill(study: StoredStudy, count: int, reports: int) -> None:
 def _template(study: StoredStudy, reports: int) -> FrozenTrial:
     space = study.spec.space
     assert space is not None
-    values = {"lambda": 0.5, "sigma": 50.0, "n_centers": 5}
-    scores = {"macro_f1": 0.5, "per_class_f1": [0.5] * 10, "best_epoch": reports, "epochs": reports, "duration_s": 60.0}
+    scores = {"best_epoch": reports, "epochs": reports, "duration_s": 60.0, "per_class_f1": [0.5] * 10}
+    scores |= dict.fromkeys(("macro_f1", "micro_f1", "minority_f1", "majority_f1"), 0.5) | {"support": [40] * 10}
     return create_trial(
         state=TrialState.COMPLETE,
         value=0.5,
-        params=values,
+        params=PARAMS,
         distributions={name: distribution(parameter) for name, parameter in space.items()},
         user_attrs={MADE_BY: {"place": 0, "attempt": 1, "seed": 1, "worker": "earlier"}, SCORES: scores},
         system_attrs={"completed_rung_0": 0.5, "completed_rung_1": 0.5},  # as the halving pruner leaves them
@@ -57,6 +61,7 @@ def _template(study: StoredStudy, reports: int) -> FrozenTrial:
 def _finish_places(connection: Connection, token: str, count: int) -> None:
     mine = (places.c.token == token, places.c.number < count)
     done = {"state": PlaceState.COMPLETE, "attempt": 1, "trial": places.c.number, "value": 0.5, "finished_at": 1.0}
+    done |= {"params": json.dumps(PARAMS)}
     connection.execute(update(places).where(*mine).values(**done, claimed_at=0.0, worker="earlier"))
 
 

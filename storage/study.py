@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
 from sqlalchemy import Connection, select, update
 
 from affinity_search.storage.database import tables
@@ -93,33 +92,6 @@ class StoredStudy:
         if getattr(self, what) is None:
             self.backend.transaction(decide)
         return self.refreshed()
-
-    def describe_trial(self, number: int, **attributes: Any) -> None:
-        """Set attributes of a trial that may be another process's.
-
-        Raises:
-            KeyError: there is no such trial, or the study was deleted.
-            optuna.exceptions.UpdateFinishedTrialError: the trial is over.
-        """
-        trial_id = self.trial_id(number)
-        for key, value in attributes.items():
-            self.backend.optuna.set_trial_user_attr(trial_id, key, value)
-
-    def trial_id(self, number: int) -> int:
-        """A trial's id in the storage. Not by the study's name, which may have changed.
-
-        Raises:
-            KeyError: there is no such trial, or the study was deleted.
-        """
-        storage, study_id = self.backend.optuna, self.optuna._study_id
-        # SQLite uses the ids of deleted studies again.
-        if storage.get_study_user_attrs(study_id).get(TOKEN_ATTRIBUTE) != self.token:
-            raise KeyError(f"study {self.name!r} is another one now")
-        return int(storage.get_trial_id_from_study_id_trial_number(study_id, number))
-
-    def attempts_at(self, place: int) -> list[FrozenTrial]:
-        """The Optuna trials of a place's attempts so far, in their order."""
-        return [trial for trial in self.optuna.get_trials(deepcopy=False) if attributes(trial).get("place") == place]
 
     def read_ahead(self) -> None:
         """Read every trial that the database has; whatever asks for them later reads the newer ones alone."""
@@ -237,21 +209,3 @@ def _read(definition: str) -> StudySpec:
 def log(connection: Connection, backend: Backend, token: str, kind: str, text: str) -> None:
     """Add a line to the history within the caller's transaction."""
     connection.execute(tables.events.insert().values(token=token, at=backend.now(), kind=kind, text=text))
-
-
-MADE_BY = "made_by"  # place, attempt, seed, worker, device, protocol, versions
-# Of the best epoch: best_epoch (from 1), epochs (trained so far), duration_s, macro_f1 and the others.
-SCORES = "scores"
-DIAGNOSTICS = "diagnostics"  # among the scores: those of the last epoch
-
-
-FIRST_EPOCH = "first_epoch"  # how much of it is done, from 0 to 1, while it lasts
-
-
-def attributes(trial: FrozenTrial) -> dict[str, Any]:
-    """The trial's user attributes, with the single ones of those kept together among them."""
-    attrs = trial.user_attrs
-    scores = attrs.get(SCORES, {})
-    if "epoch" in scores:  # 0.1.0 counted the best epoch from 0
-        scores = {"best_epoch": scores["epoch"] + 1, "epochs": len(trial.intermediate_values)} | scores
-    return {**attrs, **attrs.get(MADE_BY, {}), **scores}

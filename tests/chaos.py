@@ -33,7 +33,6 @@ from waiting import until
 from warm import ADDRESS, TRAINING, Warm, warm_process
 
 from affinity_search.storage.database.backend import open_backend
-from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import StudyNotFoundError
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.study import StoredStudy, load_study
@@ -191,16 +190,16 @@ class Chaos:
             reports = self._random.randrange(1, study.spec.training.epochs)
             deadline = time.monotonic() + 5.0
             while time.monotonic() < deadline:
-                for row in Places.of(study).rows(PlaceState.HELD):
-                    if _reports(study, row["trial"]) >= reports:
+                for row in Places.of(study).held():
+                    if _reports(study, row.trial) >= reports:
                         time.sleep(self._random.uniform(0.0, 2 * END_S))
-                        return _killed(row["pid"])
+                        return _killed(row.pid)
         return False
 
     def _holders(self) -> set[int]:
         study = self.study()
         with contextlib.closing(study.backend):
-            return {row["pid"] for row in Places.of(study).rows(PlaceState.HELD)}
+            return {row.pid for row in Places.of(study).held()}
 
     def _keep_going(self) -> None:
         """Start the launcher again when it has ended: its user would, or the service manager."""

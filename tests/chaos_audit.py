@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.tables import SCORED, PlaceState
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.places.place import Place
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, place_of
 from affinity_search.studies.seeds import trial_seed
 
 
@@ -36,20 +37,20 @@ def audit(study: StoredStudy) -> Audit:
     """Compare the places, Optuna's trials, and a retraining of every place in this process."""
     rows, trials = Places.of(study).rows(), study.optuna.get_trials(deepcopy=False)
     by_number = {trial.number: trial for trial in trials}
-    ended = Counter(attributes(trial).get("place") for trial in trials if trial.state in ENDED)
+    ended = Counter(place_of(trial) for trial in trials if trial.state in ENDED)
     wrong = [*_wrong_rows(rows, trials), *_wrong_trials(trials, rows)]
     differing = _differing(study, rows, by_number)
     trained = trained_epochs(trials)
-    needed = sum(len(by_number[row["trial"]].intermediate_values) for row in rows if row["trial"] in by_number)
+    needed = sum(len(by_number[row.trial].intermediate_values) for row in rows if row.trial in by_number)
     return Audit(
         places=len(rows),
-        pruned=sum(row["state"] == PlaceState.PRUNED for row in rows),
+        pruned=sum(row.state == PlaceState.PRUNED for row in rows),
         attempts=len(trials),
-        lost=sum(not ended[row["number"]] for row in rows),
+        lost=sum(not ended[row.number] for row in rows),
         duplicated=sum(count > 1 for count in ended.values()),
         trained=trained,
         twice=trained - needed,
-        resumed=sum("resumed_epochs" in trial.user_attrs for trial in trials),
+        resumed=sum(TrialFacts.of(trial).resumed_epochs is not None for trial in trials),
         retrained=len(rows) - len(differing),
         wrong=(*wrong, *differing),
     )
@@ -73,43 +74,44 @@ def trained_epochs(trials: list[FrozenTrial]) -> int:
     """
     trained, known = 0, Counter[int]()  # known: epochs of each place that some attempt has trained
     for trial in sorted(trials, key=lambda trial: trial.number):
-        place, resumed = attributes(trial).get("place", -1), trial.user_attrs.get("resumed_epochs", 0)
+        facts = TrialFacts.of(trial)
+        place, resumed = -1 if facts.place is None else facts.place, facts.resumed_epochs or 0
         trained += max(0, resumed - known[place]) + max(0, len(trial.intermediate_values) - resumed)
         known[place] = max(known[place], resumed, len(trial.intermediate_values))
     return trained
 
 
-def _wrong_rows(rows: list[dict[str, Any]], trials: list[FrozenTrial]) -> list[str]:
+def _wrong_rows(rows: list[Place], trials: list[FrozenTrial]) -> list[str]:
     """Every place is used, and has exactly one finished trial, which ended as the place did and with its value."""
     by_number = {trial.number: trial for trial in trials}
-    ended = Counter(attributes(trial).get("place") for trial in trials if trial.state in ENDED)
+    ended = Counter(place_of(trial) for trial in trials if trial.state in ENDED)
     wrong = []
     for row in rows:
-        trial = by_number.get(row["trial"])
-        if row["state"] not in SCORED:
-            wrong.append(f"place {row['number']} is {row['state']}: {row['reason']}")
-        elif trial is None or trial.state.name.lower() != row["state"] or trial.value != row["value"]:
-            wrong.append(f"place {row['number']} and its trial {row['trial']} disagree")
-        elif ended[row["number"]] != 1:
-            wrong.append(f"place {row['number']} has {ended[row['number']]} finished trials")
+        trial = by_number.get(row.trial)
+        if row.state not in SCORED:
+            wrong.append(f"place {row.number} is {row.state}: {row.reason}")
+        elif trial is None or trial.state.name.lower() != row.state or trial.value != row.value:
+            wrong.append(f"place {row.number} and its trial {row.trial} disagree")
+        elif ended[row.number] != 1:
+            wrong.append(f"place {row.number} has {ended[row.number]} finished trials")
     return wrong
 
 
-def _wrong_trials(trials: list[FrozenTrial], rows: list[dict[str, Any]]) -> list[str]:
+def _wrong_trials(trials: list[FrozenTrial], rows: list[Place]) -> list[str]:
     """Every attempt is the one that counts, or failed for a reason that is told, and belongs to its place."""
-    counted = {row["trial"] for row in rows}
-    attempts = {row["number"]: row["attempt"] for row in rows}
-    params = {row["number"]: row["params"] for row in rows}
+    counted = {row.trial for row in rows}
+    attempts = {row.number: row.attempt for row in rows}
+    params = {row.number: row.params for row in rows}
     wrong = []
     for trial in trials:
-        place = attributes(trial).get("place")
+        place = place_of(trial)
         if trial.state not in (*ENDED, TrialState.FAIL):
             wrong.append(f"trial {trial.number} is {trial.state.name}")
         elif trial.state in ENDED and trial.number not in counted:
             wrong.append(f"trial {trial.number} is {trial.state.name}, but place {place} counts another")
-        elif trial.state == TrialState.FAIL and "reason" not in trial.user_attrs:
+        elif trial.state == TrialState.FAIL and TrialFacts.of(trial).reason is None:
             wrong.append(f"trial {trial.number} failed without a reason")
-        attempt = attributes(trial).get("attempt", 1)  # its worker may have died between writing the two
+        attempt = TrialFacts.of(trial).attempt or 1  # its worker may have died between writing the two
         if place is not None and not 1 <= attempt <= max(1, attempts[place]):
             wrong.append(f"trial {trial.number} is attempt {attempt} of {attempts[place]}")
         # One that was killed before its place knew of it has trained nothing: the next attempt asks the sampler anew.
@@ -118,7 +120,7 @@ def _wrong_trials(trials: list[FrozenTrial], rows: list[dict[str, Any]]) -> list
     return wrong
 
 
-def _differing(study: StoredStudy, rows: list[dict[str, Any]], trials: dict[int, FrozenTrial]) -> list[str]:
+def _differing(study: StoredStudy, rows: list[Place], trials: dict[int, FrozenTrial]) -> list[str]:
     """Places that do not have, bit for bit, the scores of a training without any disaster."""
     from affinity_search.search import devices
 
@@ -127,14 +129,12 @@ def _differing(study: StoredStudy, rows: list[dict[str, Any]], trials: dict[int,
     space = study.spec.space
     wrong = []
     for row in rows:
-        if row["state"] not in SCORED or row["trial"] not in trials:
+        if row.state not in SCORED or row.trial not in trials:
             continue
-        seed = trial_seed(study.spec.seed, row["number"])
-        again = list(trainer.epochs(row["params"], seed, max_centers=space.max_centers if space else None))
-        told = dict(sorted(trials[row["trial"]].intermediate_values.items()))  # PostgreSQL gives rows in any order
+        seed = trial_seed(study.spec.seed, row.number)
+        again = list(trainer.epochs(row.params, seed, max_centers=space.max_centers if space else None))
+        told = dict(sorted(trials[row.trial].intermediate_values.items()))  # PostgreSQL gives rows in any order
         best = list(accumulate((1.0 - epoch.scores.macro_f1 for epoch in again), min))[: len(told)]
-        if row["value"] != best[-1] or list(told.values()) != best:
-            wrong.append(
-                f"place {row['number']}: value {row['value']}, but a retraining gives {best[-1]}: {told} and {best}"
-            )
+        if row.value != best[-1] or list(told.values()) != best:
+            wrong.append(f"place {row.number}: value {row.value}, but a retraining gives {best[-1]}: {told} and {best}")
     return wrong

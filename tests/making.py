@@ -14,7 +14,7 @@ from affinity_search.search.api.opening import open_study as open_asked
 from affinity_search.search.training.results import EpochScore
 from affinity_search.search.view.pictures import Album
 from affinity_search.search.worker.attempt import Attempt
-from affinity_search.search.worker.loop import Current, Worker
+from affinity_search.search.worker.loop import Worker
 from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.files import StudyFiles, default_root
@@ -60,7 +60,7 @@ def worker_for(study: StoredStudy, worker: str | None = None, card: str | None =
     """The real worker around the fake objective; on a GPU if it has a `card`."""
     trainer: Any = FakeTrainer(study.spec, "float32", None)
     files = StudyFiles(default_root(study.backend.url), study.token)
-    return Worker(study, holder(worker), trainer, Places.of(study), {"python": "3"}, files, Current(), card=card)
+    return Worker(study, holder(worker), trainer, Places.of(study), {"python": "3"}, files, card=card)
 
 
 def train(study: StoredStudy, most: int | None = None) -> int:

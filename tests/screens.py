@@ -1,4 +1,4 @@
-"""The pictures of README and docs, taken from a real search of the digits: the live view, and the dashboard in a real browser.
+"""The pictures of README and docs, from a real search of the digits: the live view, and the dashboard in a browser.
 
     make screens
 

@@ -2,24 +2,24 @@
 
 import re
 from pathlib import Path
-from typing import Any
 
 from conftest import Started
 
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.place import HeldPlace, Place
 from affinity_search.storage.places.recovery import Recovery
 from affinity_search.storage.study import StoredStudy
 
 
-def waiting(study: StoredStudy) -> list[dict[str, Any]]:
-    """Rows of the held places whose trial has reported an epoch."""
+def waiting(study: StoredStudy) -> list[HeldPlace]:
+    """The held places whose trial has reported an epoch."""
     reported = {t.number for t in study.optuna.get_trials(deepcopy=False) if t.intermediate_values}
-    return [row for row in rows(study, PlaceState.HELD) if row["trial"] in reported]
+    return [place for place in Places.of(study).held() if place.trial in reported]
 
 
-def rows(study: StoredStudy, *states: PlaceState) -> list[dict[str, Any]]:
-    return Places(study.backend, study.token).rows(*states)
+def rows(study: StoredStudy, *states: PlaceState) -> list[Place]:
+    return Places.of(study).rows(*states)
 
 
 def logs(launch: Started) -> Path:

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
-from affinity_search.storage.study import attributes
+from affinity_search.storage.trials.facts import TrialFacts
 from optuna_compare.conditions import (
     CROWD,
     CROWD_GRACE_S,
@@ -40,7 +40,7 @@ def killed(room: Room) -> Outcome:
     with room.crew(room.study(POSTGRESQL, trials=24, epoch_s=0.12, grace_s=GRACE_S)) as crew:
         crew.start(WORKERS)
         victim = crew.when(lambda trials: begun(trials, reports=3), "a trial in its middle")[0]
-        crew.workers[int(attributes(victim)["worker"])].send(signal.SIGKILL)
+        crew.workers[int(TrialFacts.of(victim).worker or 0)].send(signal.SIGKILL)
         crew.wait()
         left, again = crew.left(), len(_again(crew, victim))
     text = f"{left or 'nothing'} left, its parameters trained again {times(again)}"

@@ -63,12 +63,12 @@ def recover(conditions: Conditions) -> None:
     assert conditions.grace_s is not None
     backend = open_backend(conditions.url, create=False)
     study = load_study(backend, STUDY)
-    places = Places(backend, study.token)
+    places = Places.of(study)
 
     def done() -> bool:
         time.sleep(RECOVERED_LOOK_S)
         trials = study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return not trials and not places.rows(PlaceState.HELD)
+        return not trials and not places.held()
 
     meet_others()
     with RecoveryThread(study, lambda line: print(line, flush=True), conditions.grace_s / LOOKS_A_LEASE):
@@ -89,7 +89,7 @@ def retries(conditions: Conditions, trials: list[optuna.trial.FrozenTrial]) -> i
 
 def _count(conditions: Conditions, state: PlaceState) -> int:
     backend = open_backend(conditions.url, create=False)
-    rows = Places(backend, load_study(backend, STUDY).token).rows(state)
+    rows = Places.of(load_study(backend, STUDY)).rows(state)
     backend.close()
     return len(rows)
 

@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState
 from affinity_search.search.view.pictures import history_of
 from affinity_search.storage.database.backend import open_backend
 from affinity_search.storage.files import StudyFiles, default_root
-from affinity_search.storage.study import attributes, load_study
+from affinity_search.storage.study import load_study
+from affinity_search.storage.trials.facts import TrialFacts
 from benchmarks.commands import Command, machine
 from benchmarks.sampling.table import PARAMETERS, STUDY, TABLE
 
@@ -52,7 +53,7 @@ def _rows(trials: Sequence[FrozenTrial], files: StudyFiles) -> Iterator[list[str
         yield [
             *(f"{trial.params[name]:.6g}" for name in PARAMETERS),
             *(f"{score:.4f}" for score in scores),
-            f"{attributes(trial)['duration_s']:.1f}",
+            f"{TrialFacts.of(trial).duration_s:.1f}",
         ]
 
 

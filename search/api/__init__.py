@@ -146,7 +146,7 @@ class Study:
         from affinity_search.storage.results.export import best_trials
 
         numbered = {trial.trial: trial for trial in self.trials()}
-        return [numbered[found.number] for found, _ in best_trials(self._now(), top)]
+        return [numbered[found.trial.number] for found in best_trials(self._now(), top)]
 
     def plan_evaluation(self, *, top: int = 1, seeds: int = 5) -> Plan:
         """What `evaluate` would train. Raises NothingToExportError if no trial has a value yet."""

@@ -67,7 +67,7 @@ class Repair:
     def _sweep(self) -> list[str]:
         if self.files is None:
             return []
-        used = [row["number"] for row in Places.of(self.study).rows(*USED)]
+        used = [place.number for place in Places.of(self.study).rows(*USED)]
         removed = self.files.sweep(used)
         if not removed:
             return []

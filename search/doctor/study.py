@@ -1,13 +1,13 @@
 """What ails a stored study: places whose workers fell silent, trials that nobody ended, places that gave nothing.
 
-Only looks. What it calls lost is what `storage.places.recovery` would mend, and it says what that would do.
+Only looks. What it calls lost is what `storage.places.recovery` would mend, and it tells the plan of that.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,18 +15,17 @@ from typing import Any, Literal
 import psutil
 from optuna.trial import FrozenTrial
 
-from affinity_search.storage import DEFAULT_LEASE_S
 from affinity_search.storage.database.tables import USED, PlaceState
 from affinity_search.storage.files import StudyFiles
-from affinity_search.storage.places import recovery
+from affinity_search.storage.places import recovery as recovering
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.counts import Counts
-from affinity_search.storage.places.recovery import find_halves
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.places.place import HeldPlace, Place
+from affinity_search.storage.places.recovery import Action, Expiry, Recovery
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, place_of
 
 SETTLE_S = 1.0  # a living worker writes a place's end and its trial's end within it
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -111,94 +110,89 @@ class Diagnosis:
 def examine(study: StoredStudy, files: StudyFiles | None, settle_s: float | None = None) -> Diagnosis:
     """Read the study's state; halves that end within `settle_s` (SETTLE_S without) were just being written."""
     study = study.refreshed()
-    halves = _halves(study)
-    pause_s = SETTLE_S if settle_s is None else settle_s
-    if halves and pause_s:
-        time.sleep(pause_s)
-        first = {half.trial for half in halves}
-        halves = [half for half in _halves(study) if half.trial in first]
-    now = study.backend.time()  # before the rows: a lease that is renewed meanwhile counts as alive
+    now, plan = _settled_plan(study, SETTLE_S if settle_s is None else settle_s)
     places = Places.of(study)
     rows = places.rows()
     return Diagnosis(
         study=study.name,
         counts=places.counts(),
-        held=tuple(_held(row, now, study.spec.max_attempts, files) for row in rows if _is_held(row)),
-        halves=tuple(halves),
-        spent=tuple(_spent(study, [row for row in rows if row["state"] == PlaceState.SPENT])),
-        leftovers=tuple(files.left_behind(row["number"] for row in rows if row["state"] in USED) if files else ()),
+        held=tuple(_held(action, now, files) for action in plan if isinstance(action, Expiry)),
+        halves=tuple(Half(half.trial, half.place, half.text) for half in _halves(plan)),
+        spent=tuple(_spent(study, [row for row in rows if row.state == PlaceState.SPENT])),
+        leftovers=tuple(files.left_behind(row.number for row in rows if row.state in USED) if files else ()),
     )
 
 
-def _is_held(row: Row) -> bool:
-    return bool(row["state"] == PlaceState.HELD)
+def _settled_plan(study: StoredStudy, pause_s: float) -> tuple[float, list[Action]]:
+    """What recovery would do, and the database's time before that was read: a lease renewed meanwhile is alive."""
+    recovery = Recovery(study)
+    now, plan = study.backend.time(), recovery.plan()
+    first = {half.trial for half in _halves(plan)}
+    if not first or not pause_s:
+        return now, plan
+    time.sleep(pause_s)
+    now, plan = study.backend.time(), recovery.plan()
+    return now, [action for action in plan if not isinstance(action, recovering.Half) or action.trial in first]
 
 
-def _lease_s(row: Row) -> float:
-    return float(row["lease_s"] or DEFAULT_LEASE_S)
+def _halves(plan: Sequence[Action]) -> list[recovering.Half]:
+    return [action for action in plan if isinstance(action, recovering.Half)]
 
 
-def _held(row: Row, now: float, max_attempts: int, files: StudyFiles | None) -> Held:
-    lost, gone = row["lease_until"] < now, _is_gone(row)
+def _held(expiry: Expiry, now: float, files: StudyFiles | None) -> Held:
+    place = expiry.held
+    lost, gone = place.lease_until < now, _is_gone(place)
     return Held(
-        **{key: row[key] for key in ("attempt", "trial", "worker", "host", "pid", "device")},
-        place=row["number"],
-        renewed_s=max(0.0, now - (row["lease_until"] - _lease_s(row))),
-        lease_s=_lease_s(row),
+        place=place.number,
+        attempt=place.attempt,
+        trial=place.trial,
+        worker=place.worker,
+        host=place.host,
+        pid=place.pid,
+        device=place.device,
+        renewed_s=max(0.0, now - (place.lease_until - place.lease_s)),
+        lease_s=place.lease_s,
         state="lost" if lost else "alive",
         gone=gone,
-        recovery=_recovery_of(row, max_attempts, files) if lost or gone else None,
+        recovery=_recovery_of(expiry, files) if lost or gone else None,
     )
 
 
-def _is_gone(row: Row) -> bool:
+def _is_gone(place: HeldPlace) -> bool:
     """Whether the holder was a process of this very host and has ended; elsewhere only the lease can tell."""
-    if row["host"] != socket.gethostname():
+    if place.host != socket.gethostname():
         return False
     try:
-        return psutil.Process(row["pid"]).status() == psutil.STATUS_ZOMBIE
+        return psutil.Process(place.pid).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
     except psutil.AccessDenied:
         return False
 
 
-def _recovery_of(row: Row, max_attempts: int, files: StudyFiles | None) -> str:
-    """What storage.places.Places.expire makes of the row."""
-    if row["attempt"] >= max_attempts:
-        return f"spend the place: {row['attempt']} of {max_attempts} attempts used"
-    kept = files is not None and files.checkpoint(row["number"]).is_file()
-    return f"free the place for attempt {row['attempt'] + 1} of {max_attempts}" + (
-        ", which goes on from its checkpoint" if kept else ""
-    )
+def _recovery_of(expiry: Expiry, files: StudyFiles | None) -> str:
+    """Its text, and whether a checkpoint saves the next attempt some work."""
+    kept = files is not None and files.checkpoint(expiry.held.number).is_file()
+    return expiry.text + (", which goes on from its checkpoint" if kept and not expiry.is_last else "")
 
 
-def _halves(study: StoredStudy) -> list[Half]:
-    return [Half(half.trial, half.place, _ending_of(half)) for half in find_halves(study)]
-
-
-def _ending_of(half: recovery.Half) -> str:
-    value = "" if half.value is None else f" with the value {half.value:.4f}"
-    return f"close it as {half.state.name}{value}: {half.reason}"
-
-
-def _spent(study: StoredStudy, rows: Sequence[Row]) -> Iterator[Spent]:
+def _spent(study: StoredStudy, rows: Sequence[Place]) -> Iterator[Spent]:
     if not rows:
         return
-    # As StoredStudy.attempts_at, for all these places in one reading of the trials.
+    # As `attempts_at`, for all these places in one reading of the trials.
     trials = study.optuna.get_trials(deepcopy=False)
     for row in rows:
-        attempts = [trial for trial in trials if attributes(trial).get("place") == row["number"]]
-        yield Spent(row["number"], row["reason"] or "unknown", tuple(_attempt(trial, row) for trial in attempts))
+        attempts = [trial for trial in trials if place_of(trial) == row.number]
+        yield Spent(row.number, row.reason or "unknown", tuple(_attempt(trial, row) for trial in attempts))
 
 
-def _attempt(trial: FrozenTrial, row: Row) -> EndedAttempt:
-    attrs = attributes(trial)
-    of_place = row["reason"] if row["trial"] == trial.number else None
+def _attempt(trial: FrozenTrial, row: Place) -> EndedAttempt:
+    facts = TrialFacts.of(trial)
+    of_place = row.reason if row.trial == trial.number else None
     return EndedAttempt(
         trial=trial.number,
-        attempt=attrs.get("attempt"),
+        attempt=facts.attempt,
         ended=trial.state.name,
-        reason=attrs.get("reason") or of_place or "unknown",
-        worker=attrs.get("worker", "unknown"),
+        reason=facts.reason or of_place or "unknown",
+        worker=facts.worker or "unknown",
     )

@@ -14,7 +14,8 @@ from affinity_search.search.worker.setup import WorkerOptions
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.results.export import best_trials
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.studies.model.parameters import Params
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def chosen(study: StoredStudy, number: int | None) -> int:
         NothingToExportError: there is no such trial, or none has finished.
     """
     if number is None:
-        return best_trials(study)[0][0].number
+        return best_trials(study)[0].trial.number
     _described(study, number)
     return number
 
@@ -78,9 +79,10 @@ def _described(study: StoredStudy, number: int) -> tuple[Params, int]:
     """Its parameters and its seed."""
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     trials = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False, states=ended)}
-    if number not in trials or "seed" not in attributes(trials[number]):
+    seed = TrialFacts.of(trials[number]).seed if number in trials else None
+    if seed is None:
         raise NothingToExportError(
             f"study {study.name!r} has no finished trial {number}; `affinity-search status {study.name}` shows it, and "
             "without --trial the best one is taken"
         )
-    return trials[number].params, attributes(trials[number])["seed"]
+    return trials[number].params, seed

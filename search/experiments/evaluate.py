@@ -15,13 +15,11 @@ from affinity_search.search.worker.setup import WorkerOptions
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.failures import first_line
 from affinity_search.storage.results.evaluations import latest_test, record_opening, record_scores, stored_scores
-from affinity_search.storage.results.export import best_trials
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.results.export import Scored, best_trials
+from affinity_search.storage.study import StoredStudy
 from affinity_search.studies.seeds import evaluation_seed
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
-
     from affinity_search.search.training.results import EpochScore
     from affinity_search.studies.model.parameters import Params
 
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
 class Plan:
     """Which trials are scored with which seeds, and what of it is still to be trained."""
 
-    chosen: list[tuple[FrozenTrial, dict[str, Any]]]  # with their places' rows, the best first
+    chosen: list[Scored]  # the best first
     seeds: list[int]
     missing: dict[int, list[int]]  # the trial's number: its seeds without a stored score
 
@@ -49,9 +47,9 @@ def plan(study: StoredStudy, *, top: int, seeds: int) -> Plan:
     chosen = best_trials(study, top)
     numbers = [evaluation_seed(study.spec.seed, number) for number in range(seeds)]
     missing = {}
-    for trial, _ in chosen:
-        scored = stored_scores(study, trial.number)
-        missing[trial.number] = [seed for seed in numbers if seed not in scored]
+    for one in chosen:
+        scored = stored_scores(study, one.trial.number)
+        missing[one.trial.number] = [seed for seed in numbers if seed not in scored]
     return Plan(chosen, numbers, missing)
 
 
@@ -72,13 +70,13 @@ def evaluate_best(study: StoredStudy, options: WorkerOptions, planned: Plan) -> 
         _train_missing(study, options, planned)
     return [
         {
-            "trial": trial.number,
+            "trial": one.trial.number,
             "protocol": study.spec.protocol,
-            "params": row["params"],
-            "macro_f1": attributes(trial)["macro_f1"],
-            "test": latest_test(study, trial.number, planned.seeds),
+            "params": one.place.params,
+            "macro_f1": one.scores.macro_f1,
+            "test": latest_test(study, one.trial.number, planned.seeds),
         }
-        for trial, row in planned.chosen
+        for one in planned.chosen
     ]
 
 
@@ -90,9 +88,10 @@ def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) ->
     images = StudyImages(study, options.data_dir, say)
     trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, seen=images)
     count = itertools.count(1)
-    for trial, row in planned.chosen:
-        if seeds := planned.missing[trial.number]:
-            _evaluate(study, trainer, trial.number, row["params"], seeds, lambda: f"{next(count)}/{planned.trainings}")
+    for one in planned.chosen:
+        number, params = one.trial.number, one.place.params
+        if seeds := planned.missing[number]:
+            _evaluate(study, trainer, number, params, seeds, lambda: f"{next(count)}/{planned.trainings}")
     try:
         write_note(study)
     except Exception as error:  # the scores are stored, and are worth more than the note

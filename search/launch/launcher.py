@@ -107,8 +107,8 @@ class Launcher:
         if counts.used < counts.total:
             return Exit.STOPPED
         used = self._places.rows(*USED)
-        now = [row for row in used if row["finished_at"] >= self._since] or used
-        return Exit.NO_SCORE if all(row["state"] == PlaceState.SPENT for row in now) else Exit.DONE
+        now = [place for place in used if (place.finished_at or 0.0) >= self._since] or used
+        return Exit.NO_SCORE if all(place.state == PlaceState.SPENT for place in now) else Exit.DONE
 
     def _watch(self, signals: StopSignals) -> None:
         try:

@@ -9,21 +9,22 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.search.training.data.splits import imbalance_of
-from affinity_search.search.view.standing import Standing, Verdict, diagnostics_of
+from affinity_search.search.view.standing import Standing, Verdict, diagnosed
 from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.results.bounds import Crowded
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.results.export import Scored
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies.metrics import score_of
 
 BEST = 10
-Attributes = dict[str, Any]
 
 
 def study_note(
     study: StoredStudy,
     counts: Counts,
-    best: Sequence[tuple[FrozenTrial, dict[str, Any]]],
+    best: Sequence[Scored],
     bounds: Sequence[Crowded],
     verdicts: Sequence[Verdict],
     tests: Mapping[int, dict[str, Any]],
@@ -44,7 +45,7 @@ def study_note(
             f"| rank | trial | {spec.score.label} | minority F1 | majority F1 | parameters |",
             "|---|---|---|---|---|---|",
         ]
-        lines += [_row(rank, trial, row["params"], spec.metric) for rank, (trial, row) in enumerate(best, start=1)]
+        lines += [_row(rank, one, spec.metric) for rank, one in enumerate(best, start=1)]
         lines += ["", _warning(spec.protocol), ""]
     lines += [_tested(trial, test) for trial, test in list(tests.items())[:BEST]]
     lines += [f"- {crowded.text}" for crowded in bounds]
@@ -54,42 +55,42 @@ def study_note(
 
 def trial_note(standing: Standing, trial: FrozenTrial) -> str:
     """How far it came, why it ended and who went on with it; its scores, a table of its classes, its diagnostics."""
-    attrs = attributes(trial)
-    if "place" not in attrs:  # somebody else's
+    facts = TrialFacts.of(trial)
+    if facts.place is None:  # somebody else's
         return ""
-    scored = "per_class_f1" in attrs
-    head = _ended_with_scores(standing, trial, attrs) if scored else _ended_without(standing, trial, attrs)
+    scores = facts.scores
+    head = _ended_with(scores, standing, trial) if scores else _ended_without(facts, facts.place, standing, trial)
     # Pruned trials are most of a large study, and all notes travel with its page: theirs stay short.
-    detailed = scored and trial.state != TrialState.PRUNED
-    parts = [head, _whose(attrs), *(_details(standing, trial, attrs) if detailed else []), *_advice(standing, trial)]
+    details = _details(scores, standing) if scores and trial.state != TrialState.PRUNED else []
+    parts = [head, _whose(facts), *details, *_advice(standing, trial)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _ended_with_scores(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> str:
+def _ended_with(scores: TrialScores, standing: Standing, trial: FrozenTrial) -> str:
     spec = standing.study.spec
     rank = standing.ranks.get(trial.number)
     place = f", rank {rank} of {len(standing.ranks)} with a score" if rank else ""
     state = trial.state.name.capitalize()
-    epochs = f" after {attrs['epochs']} of {spec.training.epochs} epochs" if trial.state == TrialState.PRUNED else ""
+    epochs = f" after {scores.epochs} of {spec.training.epochs} epochs" if trial.state == TrialState.PRUNED else ""
     return (
-        f"**{state}**{epochs}{place}: {spec.score.label} **{attrs[spec.metric]:.4f}** ({spec.protocol}) at "
-        f"epoch {attrs['best_epoch']}, micro F1 {attrs['micro_f1']:.4f}, minority {attrs['minority_f1']:.4f}, majority "
-        f"{attrs['majority_f1']:.4f}."
+        f"**{state}**{epochs}{place}: {spec.score.label} **{scores.metrics[spec.metric]:.4f}** ({spec.protocol}) at "
+        f"epoch {scores.best_epoch}, micro F1 {scores.micro_f1:.4f}, minority {scores.minority_f1:.4f}, majority "
+        f"{scores.majority_f1:.4f}."
     )
 
 
-def _ended_without(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> str:
+def _ended_without(facts: TrialFacts, place: int, standing: Standing, trial: FrozenTrial) -> str:
     scores = trial.intermediate_values.values()
     spec = standing.study.spec
     so_far = f"after {len(scores)} of {spec.training.epochs} epochs"
     best = f" Best {spec.score.label} until then: {score_of(min(scores)):.4f}." if scores else ""
     if not trial.state.is_finished():
         return f"**Running**, {so_far}.{best}"
-    told = str(attrs.get("reason", "its worker ended without closing it"))
+    told = facts.reason or "its worker ended without closing it"
     reason = f"`{' '.join(told.replace('`', chr(39)).split())}`"
-    given_back = attrs.get("cause") == Cause.PREEMPTED
+    given_back = facts.cause == Cause.PREEMPTED
     kind = f"**Given back** {so_far}, which is no failure" if given_back else f"**Failed** {so_far}"
-    return f"{kind}: {reason}.{best} {_goes_on(standing, trial.number, attrs['place'])}"
+    return f"{kind}: {reason}.{best} {_goes_on(standing, trial.number, place)}"
 
 
 def _goes_on(standing: Standing, number: int, place: int) -> str:
@@ -101,34 +102,34 @@ def _goes_on(standing: Standing, number: int, place: int) -> str:
     return f"A worker has place {place} now." if state == PlaceState.HELD else f"Place {place} is used up."
 
 
-def _whose(attrs: Attributes) -> str:
-    spent = f", {attrs['duration_s']:.1f} s" if "duration_s" in attrs else ""
-    resumed = attrs.get("resumed_epochs")
+def _whose(facts: TrialFacts) -> str:
+    spent = "" if facts.duration_s is None else f", {facts.duration_s:.1f} s"
+    resumed = facts.resumed_epochs
     before = f" It went on after {resumed} epochs of an earlier attempt." if resumed else ""
     return (
-        f"Place {attrs['place']}, attempt {attrs['attempt']}, seed {attrs['seed']}{spent} on {attrs['device']} by "
-        f"`{attrs['worker']}`.{before}"
+        f"Place {facts.place}, attempt {facts.attempt}, seed {facts.seed}{spent} on {facts.device} by "
+        f"`{facts.worker}`.{before}"
     )
 
 
-def _details(standing: Standing, trial: FrozenTrial, attrs: Attributes) -> list[str]:
+def _details(scores: TrialScores, standing: Standing) -> list[str]:
     data = standing.study.spec.data
     minority = imbalance_of(data.source, data.minority).minority
-    classes = zip(data.source.classes, minority, attrs["support"], attrs["per_class_f1"], strict=True)
+    classes = zip(data.source.classes, minority, scores.support, scores.per_class_f1, strict=True)
     table = ["| class | | images scored | F1 |", "|---|---|---|---|"]
     table += [
         f"| {name} | {'minority' if small else 'majority'} | {support} | {f1:.4f} |"
         for name, small, support, f1 in classes
     ]
-    return ["\n".join(table), _diagnosed(trial)]
+    return ["\n".join(table), _diagnosed(scores)]
 
 
 def _advice(standing: Standing, trial: FrozenTrial) -> list[str]:
     return [f"- {verdict.text}" for verdict in standing.verdicts if trial.number in verdict.concerns]
 
 
-def _diagnosed(trial: FrozenTrial) -> str:
-    told = diagnostics_of(trial)
+def _diagnosed(scores: TrialScores) -> str:
+    told = diagnosed(scores)
     if told is None:
         return ""
     return (
@@ -159,11 +160,11 @@ def _definition(study: StoredStudy) -> list[str]:
     ]
 
 
-def _row(rank: int, trial: FrozenTrial, params: dict[str, float | int] | None, metric: str) -> str:
-    attrs = attributes(trial)
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in (params or {}).items()) or "softmax"
-    scores = " | ".join(f"{attrs[name]:.4f}" for name in (metric, "minority_f1", "majority_f1"))
-    return f"| {rank} | {trial.number} | {scores} | {shown} |"
+def _row(rank: int, one: Scored, metric: str) -> str:
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in one.place.params.items()) or "softmax"
+    scores = one.scores
+    told = " | ".join(f"{score:.4f}" for score in (scores.metrics[metric], scores.minority_f1, scores.majority_f1))
+    return f"| {rank} | {one.trial.number} | {told} | {shown} |"
 
 
 def _warning(protocol: str) -> str:

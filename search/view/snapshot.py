@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from affinity_search.storage.database.tables import PlaceState, Stop
+from affinity_search.storage.database.tables import Stop
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.counts import Counts
+from affinity_search.storage.places.place import HeldPlace
 from affinity_search.storage.results.export import best_trials
-from affinity_search.storage.study import FIRST_EPOCH, StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, place_of
 from affinity_search.studies.metrics import score_of
 
 ENOUGH = 2  # used places, and one for each worker, until their mean time says something about the next
@@ -100,14 +102,14 @@ class Snapshot:
 
 def take(study: StoredStudy, workers: int = 0) -> Snapshot:
     """Read the study's present state. `workers` are known to work on it, even if some are between two trials."""
-    places = Places(study.backend, study.token)
+    places = Places.of(study)
     now = study.backend.time()
-    held = places.rows(PlaceState.HELD)
+    held = places.held()
     counts = places.counts()
     trials = {t.number: t for t in study.optuna.get_trials(deepcopy=False)}
-    own = sum("place" in attributes(trial) for trial in trials.values())
+    own = sum(place_of(trial) is not None for trial in trials.values())
     spec = study.spec
-    running = tuple(_running(row, trials.get(row["trial"]), now) for row in held)
+    running = tuple(_running(place, trials, now) for place in held)
     workers = max(workers, len(running))
     known = counts.used >= max(ENOUGH, workers)
     trial_s = places.mean_duration_s() if known else _whole_s(running, spec.training.epochs)
@@ -132,26 +134,27 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
 
 def _best(study: StoredStudy) -> Best | None:
     with contextlib.suppress(NothingToExportError, IndexError):
-        trial, row = best_trials(study)[0]
-        attrs = attributes(trial)
-        reached = attrs["best_epoch"], row["state"], study.spec.score.label
-        return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], *reached)
+        best = best_trials(study)[0]
+        place, scores = best.place, best.scores
+        reached = scores.best_epoch, place.state, study.spec.score.label
+        return Best(best.trial.number, place.value, scores.macro_f1, place.params, *reached)
     return None
 
 
-def _running(row: dict[str, Any], trial: FrozenTrial | None, now: float) -> Running:
+def _running(place: HeldPlace, trials: Mapping[int, FrozenTrial], now: float) -> Running:
+    trial = None if place.trial is None else trials.get(place.trial)
     scores = trial.intermediate_values if trial else {}
     return Running(
-        worker=row["worker"],
-        device=row["device"],
-        host=row["host"],
-        place=row["number"],
-        attempt=row["attempt"],
-        trial=row["trial"],
+        worker=place.worker,
+        device=place.device,
+        host=place.host,
+        place=place.number,
+        attempt=place.attempt,
+        trial=place.trial,
         epoch=len(scores),
-        share=0.0 if scores or trial is None else float(attributes(trial).get(FIRST_EPOCH, 0.0)),
+        share=0.0 if scores or trial is None else TrialFacts.of(trial).first_epoch or 0.0,
         score=score_of(min(scores.values())) if scores else None,
-        since_s=max(0.0, now - row["claimed_at"]),
+        since_s=max(0.0, now - place.claimed_at),
     )
 
 

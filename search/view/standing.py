@@ -13,7 +13,8 @@ from optuna.trial import FrozenTrial, TrialState
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.study import DIAGNOSTICS, MADE_BY, SCORES, StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialScores, place_of
 from affinity_search.studies.metrics import DEFAULT, METRICS
 
 
@@ -24,7 +25,7 @@ class Standing:
     study: StoredStudy
     ranks: Mapping[int, int]  # of the trials that have a value: the places' rows decide
     later: Mapping[int, int]  # trial: the next attempt at its place
-    states: Mapping[int, str]  # place: its state
+    states: Mapping[int, PlaceState]  # place: its state
     judged: int  # how many trials had a value when the verdicts were found
     verdicts: Sequence[Verdict]
 
@@ -34,7 +35,7 @@ def standing_of(study: StoredStudy, trials: Sequence[FrozenTrial], before: Stand
     outcomes = Places.of(study).outcomes()
     valued = sorted((one.value, one.trial) for one in outcomes if one.value is not None and one.trial is not None)
     ranks = {trial: rank for rank, (_, trial) in enumerate(valued, start=1)}
-    states: dict[int, str] = {one.number: PlaceState(one.state) for one in outcomes}
+    states = {one.number: one.state for one in outcomes}
     if before is None or len(ranks) > 1.05 * before.judged:
         judged = len(ranks), verdicts(trials, study.spec.metric)
     else:
@@ -46,7 +47,7 @@ def _later(trials: Sequence[FrozenTrial]) -> dict[int, int]:
     found: dict[int, int] = {}
     last: dict[int, int] = {}
     for trial in trials:
-        place = trial.user_attrs.get(MADE_BY, {}).get("place")
+        place = place_of(trial)
         if place in last:
             found[last[place]] = trial.number
         if place is not None:
@@ -130,18 +131,19 @@ def verdicts(trials: Sequence[FrozenTrial], metric: str = DEFAULT) -> list[Verdi
     return [verdict for verdict in found if verdict is not None]
 
 
-def diagnostics_of(trial: FrozenTrial) -> Diagnostics | None:
-    """Those stored beside the trial's scores; None for the softmax head and before the first epoch."""
-    told = attributes(trial).get(DIAGNOSTICS)
+def diagnosed(scores: TrialScores) -> Diagnostics | None:
+    """The diagnostics beside a trial's scores; None for the softmax head."""
+    told = scores.diagnostics
     # Earlier versions stored a judgement of the single trial with them.
     return Diagnostics.from_dict({field.name: told[field.name] for field in fields(Diagnostics)}) if told else None
 
 
 def _judged(trial: FrozenTrial, metric: str) -> Judged | None:
-    if trial.state not in ENDED or SCORES not in trial.user_attrs:
+    scores = TrialScores.of(trial) if trial.state in ENDED else None
+    told = diagnosed(scores) if scores else None
+    if scores is None or told is None or math.isnan(scores.metrics[metric]):
         return None
-    told, score = diagnostics_of(trial), float(trial.user_attrs[SCORES][metric])
-    return None if told is None or math.isnan(score) else Judged(trial.number, score, told, trial.params)
+    return Judged(trial.number, scores.metrics[metric], told, trial.params)
 
 
 def _verdict(sign: Sign, judged: Sequence[Judged], metric: str) -> Verdict | None:

@@ -21,14 +21,14 @@ from affinity_search.search.worker.checkpointing import Checkpointer
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.failures import first_line
 from affinity_search.storage.database.patience import at_once, is_transient
-from affinity_search.storage.database.tables import Cause, PlaceState
+from affinity_search.storage.database.tables import USED, Cause, PlaceState
 from affinity_search.storage.errors import LostPlaceError, StorageGoneError
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Claim, Holder, Places
-from affinity_search.storage.places.recovery import end_trial
-from affinity_search.storage.study import DIAGNOSTICS, FIRST_EPOCH, SCORES, StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.storage.trials.proposing import ask
-from affinity_search.storage.trials.record import TrialRecord
+from affinity_search.storage.trials.record import TrialRecord, end_trial
 from affinity_search.studies.seeds import trial_seed
 
 if TYPE_CHECKING:
@@ -55,8 +55,9 @@ class Attempt:
         files: StudyFiles,
         say: Callable[[str], None],
         album: Album | None = None,
+        is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`album` keeps what the trial's pictures are drawn from.
+        """`album` keeps what the trial's pictures are drawn from; `is_lost` tells that the lease has gone to another.
 
         Raises:
             LostPlaceError: somebody else holds the place by now.
@@ -65,6 +66,7 @@ class Attempt:
         self._say = say
         self._files = files
         self._album = album
+        self._is_lost = is_lost
         self._key = new_key()
         self.claim = claim
         self.seed = trial_seed(study.spec.seed, claim.number)
@@ -127,7 +129,7 @@ class Attempt:
         self._tell_share_at = time.monotonic() + TELL_SHARE_EVERY_S
         try:
             with at_once():
-                self.record.describe(**{FIRST_EPOCH: round(share, 3)})
+                self.record.tell_share(share)
         except Exception as error:
             if not is_transient(error):  # it only informs
                 raise
@@ -166,7 +168,7 @@ class Attempt:
     ) -> None:
         before, self._resumed = self._resumed, len(state.epochs) if state else 0
         if self._resumed != before:
-            self.record.describe(resumed_epochs=self._resumed)
+            self.record.tell_resumed(self._resumed)
         room = self.study.spec.max_centers
         for score in trainer.epochs(self.params, self.seed, should_stop=should_stop, max_centers=room, resume=state):
             if score.epoch >= self._resumed:
@@ -178,17 +180,18 @@ class Attempt:
         """An earlier attempt's epochs are lost if its worker had another folder."""
         if self.claim.params is None or self._checkpoint.path.exists():
             return
-        earlier = [trial for trial in self.study.attempts_at(self.claim.number) if trial.intermediate_values]
+        earlier = [trial for trial in attempts_at(self.study, self.claim.number) if trial.intermediate_values]
         if earlier:
-            reached, who = len(earlier[-1].intermediate_values), attributes(earlier[-1]).get("worker", "its worker")
+            reached, who = len(earlier[-1].intermediate_values), TrialFacts.of(earlier[-1]).worker or "its worker"
             self._say(
                 f"place {self.claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
                 f"no checkpoint {self._checkpoint.path}; machines that share --files go on with each other's"
             )
 
     def save(self) -> None:
-        """Write the last finished epoch, for whoever takes the place up."""
-        self._checkpoint.write()
+        """Write the last finished epoch, for whoever takes the place up; a lost place's file is its new holder's."""
+        if not self._is_lost():
+            self._checkpoint.write()
 
     def complete(self) -> None:
         """End with the value of the best epoch."""
@@ -203,8 +206,7 @@ class Attempt:
         self._describe_scores()
         self._keep_history()
         self._places.finish(self.claim, place, value=self._best)
-        self.record.end(trial, self._best)
-        self._files.drop_checkpoint(self.claim.number)
+        self._follow(place, trial, self._best)
 
     def fail(self, cause: str, reason: str) -> None:
         """End without a value; the place is used up."""
@@ -212,41 +214,39 @@ class Attempt:
         self._describe_failure(cause, reason)
         self._keep_history()
         self._places.finish(self.claim, PlaceState.SPENT, cause=cause, reason=reason)
-        self.record.end(TrialState.FAIL)
-        self._files.drop_checkpoint(self.claim.number)
+        self._follow(PlaceState.SPENT, TrialState.FAIL)
 
     def retry_later(self, cause: str, reason: str, *, last: bool = False, card: str | None = None) -> bool:
         """End this attempt; the place is free again unless that was the last one. Returns whether it is used up.
 
         `card` is the GPU that had a part in it, for `failed_before`.
         """
+        self.save()
         self._end(cause)
-        self._describe_failure(cause, reason, **({"card": card} if card else {}))
+        self._describe_failure(cause, reason, card)
         state = self._places.fail_attempt(self.claim, cause, reason, last=last)
-        self.record.end(TrialState.FAIL)
-        if state == PlaceState.SPENT:
-            self._files.drop_checkpoint(self.claim.number)
+        self._follow(state, TrialState.FAIL)
         return state == PlaceState.SPENT
 
     def failed_before(self, cause: str, *, beside: str | None = None) -> bool:
         """Whether an earlier attempt at this place ended for that cause; on another GPU than `beside`, if given."""
-        earlier = [
-            trial.user_attrs for trial in self.study.attempts_at(self.claim.number) if trial.number != self.number
-        ]
-        return any(told.get("cause") == cause and (beside is None or told.get("card") != beside) for told in earlier)
+        trials = attempts_at(self.study, self.claim.number)
+        earlier = [TrialFacts.of(trial) for trial in trials if trial.number != self.number]
+        return any(facts.cause == cause and (beside is None or facts.card != beside) for facts in earlier)
 
     def give_back(self, reason: str) -> None:
-        """End this attempt on request, at once; it is not counted.
+        """End this attempt on request, with a checkpoint; it is not counted.
 
         Raises the database's error if that is away: the place then comes back when its lease ends.
         """
+        self.save()
         self._end(Cause.PREEMPTED)
         self._give_back(reason)
 
     def abandon(self, reason: str) -> None:
         """As `give_back`, from another thread than the one that trains; nothing if that one is ending it already."""
         if self._end(Cause.PREEMPTED, wait=False):
-            self._checkpoint.write()
+            self.save()
             self._give_back(reason)
 
     def _end(self, how: str, *, wait: bool = True) -> bool:
@@ -268,7 +268,13 @@ class Attempt:
         with at_once():
             self._describe_failure(Cause.PREEMPTED, reason)
             self._places.give_back(self.claim, reason)
-            self.record.end(TrialState.FAIL)
+            self._follow(PlaceState.FREE, TrialState.FAIL)
+
+    def _follow(self, place: PlaceState, trial: TrialState, value: float | None = None) -> None:
+        """After the place's row: its Optuna trial ends, and nobody needs the checkpoint of a used place."""
+        self.record.end(trial, value)
+        if place in USED:
+            self._files.drop_checkpoint(self.claim.number)
 
     def drop(self) -> None:
         """The place is somebody else's now: only this attempt's own Optuna trial is closed."""
@@ -290,26 +296,19 @@ class Attempt:
     def _duration_s(self) -> float:
         return time.monotonic() - self._started
 
-    def _describe_failure(self, cause: str, reason: str, **others: str) -> None:
-        self.record.describe(cause=str(cause), reason=reason, duration_s=self._duration_s(), **others)
+    def _describe_failure(self, cause: str, reason: str, card: str | None = None) -> None:
+        self.record.tell_failure(cause, reason, self._duration_s(), card)
 
     def _describe_scores(self) -> None:
         """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""
         self._reports.flush()
-        best = best_epoch(self._scores, self.study.spec.metric)
-        metrics = best.scores.to_dict()
-        told = self._scores[-1].diagnostics
-        diagnostics = {DIAGNOSTICS: told.to_dict()} if told else {}
-        self.record.describe(
-            **{
-                SCORES: {
-                    "best_epoch": best.number,
-                    "epochs": len(self._scores),
-                    "duration_s": self._duration_s(),
-                    **metrics,
-                    **diagnostics,
-                }
-            }
+        best, told = best_epoch(self._scores, self.study.spec.metric), self._scores[-1].diagnostics
+        self.record.tell_scores(
+            best.scores.to_dict(),
+            best_epoch=best.number,
+            epochs=len(self._scores),
+            duration_s=self._duration_s(),
+            diagnostics=told and told.to_dict(),
         )
 
 

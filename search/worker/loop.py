@@ -29,9 +29,6 @@ from affinity_search.storage.places.claims import Claim, Holder, Places
 from affinity_search.storage.places.leases import LeaseKeeper
 from affinity_search.storage.study import StoredStudy
 
-# After these nobody takes the place up again.
-ENDS = (optuna.TrialPruned, DivergedError)
-
 if TYPE_CHECKING:
     from affinity_search.search.training.results import EpochScore
     from affinity_search.studies.model.spec import StudySpec
@@ -43,22 +40,6 @@ FIRST_STEP = "first training step"  # benchmarks/start.py looks for it
 def say(message: str) -> None:
     """One line for the person or the log."""
     print(f"{time.strftime('%H:%M:%S')} {message}", file=sys.stderr, flush=True)
-
-
-@dataclass
-class Current:
-    """What a worker is at just now, for the thread that ends it when its main thread does not answer."""
-
-    attempt: Attempt | None = None
-
-    def abandon(self) -> None:
-        """Save the last finished epoch and give the place back."""
-        if self.attempt is not None:
-            try:
-                self.attempt.abandon(GIVEN_BACK)
-            except VanishedError as error:
-                say(f"error: {error}")
-                os._exit(Exit.VANISHED)
 
 
 GIVEN_BACK = "given back: the worker was asked to stop"
@@ -74,30 +55,30 @@ class Worker:
     places: Places
     versions: dict[str, str]
     files: StudyFiles
-    current: Current
     album: Album | None = None
     card: str | None = None  # which GPU this process has; None on a CPU or TPU
     last_failed: bool = False  # whether the last attempt ended without a value
     has_stepped: bool = False
+    attempt: Attempt | None = None  # the present one, for `abandon`
 
     def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
         """One attempt at a claimed place; true if the place was used up by it."""
         self.study = self.study.refreshed()  # others may have widened the space or changed the sampler
         with LeaseKeeper(self.places, claim) as keeper:
             try:
-                attempt = Attempt(self.study, claim, self.holder, self.versions, self.files, say, self.album)
+                attempt = Attempt(
+                    self.study, claim, self.holder, self.versions, self.files, say, self.album, lambda: keeper.lost
+                )
             except LostPlaceError as error:
                 say(str(error))
                 return False
             say(f"trial {attempt.number} (place {claim.number}) begins: {_shown(attempt.params)}")
-            self.current.attempt = attempt
+            self.attempt = attempt
             try:
                 outcome = self._train(
                     attempt,
                     lambda: self._stepped(attempt) or keeper.lost or attempt.study.backend.vanished or should_stop(),
                 )
-                if outcome is not None and not isinstance(outcome, ENDS) and not keeper.lost:
-                    attempt.save()  # a lost place's file is its new holder's
                 return self._conclude(attempt, outcome)
             except StorageGoneError:
                 attempt.save()
@@ -107,7 +88,17 @@ class Worker:
                 say(str(error))
                 return False
             finally:
-                self.current.attempt = None
+                self.attempt = None
+
+    def abandon(self) -> None:
+        """Save the last finished epoch and give the place back, for a main thread that does not answer."""
+        attempt = self.attempt
+        if attempt is not None:
+            try:
+                attempt.abandon(GIVEN_BACK)
+            except VanishedError as error:
+                say(f"error: {error}")
+                os._exit(Exit.VANISHED)
 
     def _stepped(self, attempt: Attempt) -> bool:
         """Training asks after every step whether to stop: the first time, how long the start took is told."""

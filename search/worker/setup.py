@@ -17,7 +17,7 @@ from affinity_search.search.training.errors import OutOfMemoryError
 from affinity_search.search.view.pictures import Album
 from affinity_search.search.view.publishing import ReportingThread
 from affinity_search.search.worker.images import StudyImages
-from affinity_search.search.worker.loop import Current, Worker, say
+from affinity_search.search.worker.loop import Worker, say
 from affinity_search.search.worker.precision import settle
 from affinity_search.search.worker.stopping import Deadline, StopListener, StopSignals
 from affinity_search.search.worker.study_trainer import StudyTrainer
@@ -64,7 +64,6 @@ def work(study: StoredStudy, options: WorkerOptions) -> int:
     """
     with options.signals or StopSignals(announce) as signals:
         study = study.made_patient(Patience(say, limit_s=options.outage_s, give_up=signals.should_stop))
-        current = Current()
         listener = StopListener(signals, say)
         listener(study)
         if signals.draining:
@@ -72,16 +71,17 @@ def work(study: StoredStudy, options: WorkerOptions) -> int:
         recovery = RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE, listener)
         # A launcher writes the notes for its workers; one that was started by itself has nobody else to do it.
         reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
-        with Deadline(current.abandon), recovery, reporting:
-            return _use_up_places(study, options, signals, listener, current)
+        with Deadline() as deadline, recovery, reporting:
+            return _use_up_places(study, options, signals, listener, deadline)
 
 
 def _use_up_places(
-    study: StoredStudy, options: WorkerOptions, signals: StopSignals, listener: StopListener, current: Current
+    study: StoredStudy, options: WorkerOptions, signals: StopSignals, listener: StopListener, deadline: Deadline
 ) -> int:
     since = study.backend.time()
     with told_as_unfit(), collector_resting():  # it would go through all that is being imported half a dozen times
-        worker = _prepare(study, options, current)
+        worker = _prepare(study, options)
+    deadline.last_resort = worker.abandon
     ended = 0
     while not signals.draining and (claim := worker.places.claim(worker.holder)):
         try:
@@ -104,7 +104,7 @@ def announce(signals: StopSignals) -> None:
         os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())
 
 
-def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Worker:
+def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     from affinity_search.search import devices
 
     gpu = card(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
@@ -128,7 +128,7 @@ def _prepare(study: StoredStudy, options: WorkerOptions, current: Current) -> Wo
     study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
     names, metric = study.spec.data.source.classes, study.spec.metric
     album = Album(files, trainer.class_sizes, say, names, trainer.minority, metric)
-    return Worker(study, holder, trainer, places, devices.versions(), files, current, album, gpu)
+    return Worker(study, holder, trainer, places, devices.versions(), files, album, gpu)
 
 
 def tried_files(stored: StoredStudy, files: Path | None, say: Callable[[str], None]) -> None:
@@ -148,4 +148,4 @@ def tried_files(stored: StoredStudy, files: Path | None, say: Callable[[str], No
 def sweep(files: StudyFiles, places: Places) -> None:
     """Remove the checkpoints of used places: workers that died between a place's end and theirs left them."""
     if files.checkpoints.is_dir():
-        files.sweep(row["number"] for row in places.rows(*USED))
+        files.sweep(place.number for place in places.rows(*USED))

@@ -100,14 +100,17 @@ class Deadline(Background):
 
     def __init__(
         self,
-        last_resort: Callable[[], None],
+        last_resort: Callable[[], object] = lambda: None,
         *,
         grace_s: float = GRACE_S,
         exit_now: Callable[[int], object] = os._exit,
     ) -> None:
-        """`last_resort` saves what can be saved; it is given 2.5 s and must bear that the main thread wakes up."""
+        """`last_resort` saves what can be saved; it is given 2.5 s and must bear that the main thread wakes up.
+
+        It may be set later, when there is something to save.
+        """
         super().__init__("deadline")
-        self._last_resort = last_resort
+        self.last_resort = last_resort
         self._grace_s = grace_s
         self._exit_now = exit_now
         self._read, self._write = os.pipe()
@@ -136,7 +139,7 @@ class Deadline(Background):
             return
         if self._done.wait(self._grace_s):
             return
-        saving = threading.Thread(target=self._last_resort, daemon=True)
+        saving = threading.Thread(target=self.last_resort, daemon=True)
         saving.start()
         saving.join(LAST_RESORT_S)
         self._exit_now(Exit.STOPPED)

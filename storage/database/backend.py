@@ -23,11 +23,12 @@ from sqlalchemy import (
     literal_column,
     select,
     text,
+    update,
 )
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
-from affinity_search.storage.database import schema
+from affinity_search.storage.database import schema, tables
 from affinity_search.storage.database.failures import explain
 from affinity_search.storage.database.optuna_storage.drafts import drafting_storage
 from affinity_search.storage.database.optuna_storage.patient import patient_storage, with_cache
@@ -120,6 +121,12 @@ class Backend:
         """
         if self.presence:
             self.presence.check()
+
+    def prove_writable(self) -> None:
+        """Write something that changes nothing; raises the database's error if it takes no writes now."""
+        studies = tables.studies
+        nobody = update(studies).where(studies.c.token == "").values(created_at=studies.c.created_at)
+        self.transaction(lambda connection: connection.execute(nobody))
 
     def close(self) -> None:
         """Close every connection."""

@@ -20,12 +20,11 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import CAUSE_LENGTH, Cause, PlaceState
 from affinity_search.storage.errors import LostPlaceError
 from affinity_search.storage.places.counts import PlaceReader
+from affinity_search.storage.places.place import HeldPlace
 from affinity_search.studies.model.parameters import Params
 
 if TYPE_CHECKING:
     from affinity_search.storage.study import StoredStudy
-
-DEFAULT_MAX_ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,15 @@ def add_places(connection: Connection, token: str, present: int, total: int) -> 
 class Places(PlaceReader):
     """The places of one study. Every method is one transaction and may be called from any process at any time."""
 
-    def __init__(
-        self, backend: Backend, token: str, lease_s: float = DEFAULT_LEASE_S, max_attempts: int = DEFAULT_MAX_ATTEMPTS
-    ) -> None:
-        """`lease_s`: how long a place claimed here stays held without a renewal; `max_attempts`: then it is spent."""
+    def __init__(self, backend: Backend, token: str, lease_s: float, max_attempts: int) -> None:
+        """As `of`, which knows them: after `max_attempts` a place is spent."""
         super().__init__(backend, token)
         self.lease_s = lease_s
         self._max_attempts = max_attempts
 
     @classmethod
     def of(cls, study: StoredStudy, lease_s: float = DEFAULT_LEASE_S) -> Self:
-        """The places of a stored study, with its own limit of attempts."""
+        """The places of a stored study; one claimed here stays held for `lease_s` without a renewal."""
         return cls(study.backend, study.token, lease_s, study.spec.max_attempts)
 
     def claim(self, holder: Holder) -> Claim | None:
@@ -126,12 +123,6 @@ class Places(PlaceReader):
             return None
         return Claim(row.number, row.attempt, lease, json.loads(row.params) if row.params else None)
 
-    def prove_writable(self) -> None:
-        """Write something that changes nothing; raises the database's error if it takes no writes now."""
-        table = tables.studies
-        same = update(table).where(table.c.token == self._token).values(created_at=table.c.created_at)
-        self.backend.transaction(lambda connection: connection.execute(same))
-
     def renew(self, claim: Claim) -> None:
         """Put the end of the lease off to a full lease from now.
 
@@ -140,22 +131,28 @@ class Places(PlaceReader):
         """
         self._held(claim, lease_until=self.backend.now() + self.lease_s)
 
-    def expire(self, row: Mapping[str, Any], reason: str) -> bool:
-        """Free (or use up, after the last attempt) the held place of a row just read.
+    def expire(self, place: HeldPlace, reason: str) -> bool:
+        """Free (or use up, after the last attempt) a held place just read.
 
         False, and nothing written, if its holder has renewed or ended it since, or somebody else expired it.
         """
         table = tables.places
         unchanged = (
             table.c.token == self._token,
-            table.c.number == row["number"],
+            table.c.number == place.number,
             table.c.state == PlaceState.HELD,
-            table.c.lease == row["lease"],
-            table.c.lease_until == row["lease_until"],
+            table.c.lease == place.lease,
+            table.c.lease_until == place.lease_until,
             table.c.lease_until < self.backend.now(),
         )
         statement = update(table).where(*unchanged).values(**self._lost(Cause.LOST, reason))
         return self.backend.transaction(lambda connection: connection.execute(statement).rowcount == 1)
+
+    def expiry_text(self, place: HeldPlace) -> str:
+        """What `expire` would make of it."""
+        if self.is_last(place.attempt):
+            return f"spend the place: {place.attempt} of {self._max_attempts} attempts used"
+        return f"free the place for attempt {place.attempt + 1} of {self._max_attempts}"
 
     def begin(self, claim: Claim, trial: int, params: Mapping[str, float | int]) -> None:
         """Record the attempt's Optuna trial and the place's parameters.
@@ -199,7 +196,7 @@ class Places(PlaceReader):
         Raises:
             LostPlaceError: somebody else holds the place.
         """
-        spent = last or claim.attempt >= self._max_attempts
+        spent = last or self.is_last(claim.attempt)
         state = PlaceState.SPENT if spent else PlaceState.FREE
         finished = self.backend.now() if spent else None
         self._held(claim, state=state, cause=cause[:CAUSE_LENGTH], reason=reason, finished_at=finished)
@@ -217,7 +214,7 @@ class Places(PlaceReader):
 
     def _lost(self, cause: str, reason: str) -> dict[str, Any]:
         """What becomes of a held place whose holder is gone: free for another attempt, or spent after the last."""
-        last = tables.places.c.attempt >= self._max_attempts
+        last = self.is_last(tables.places.c.attempt)
         return {
             "state": case((last, str(PlaceState.SPENT)), else_=str(PlaceState.FREE)),
             "finished_at": case((last, self.backend.now())),
@@ -225,6 +222,10 @@ class Places(PlaceReader):
             "cause": cause[:CAUSE_LENGTH],
             "reason": reason,
         }
+
+    def is_last(self, attempt: Any) -> Any:
+        """Whether no further attempt follows; of a number, or of the column in a statement."""
+        return attempt >= self._max_attempts
 
     def _held(self, claim: Claim, **values: Any) -> None:
         """Write to the row while the claim holds it; a row that it has already ended the same way stays as it is."""

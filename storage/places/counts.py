@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import SCORED, USED, PlaceState
 from affinity_search.storage.errors import RepeatedFailureError
+from affinity_search.storage.places.place import HeldPlace, Outcome, Place, ScoredPlace
 
 
 @dataclass(frozen=True)
@@ -66,43 +66,47 @@ class PlaceReader:
             failed=by_state.get(PlaceState.SPENT, 0),
         )
 
-    def rows(self, *states: PlaceState) -> list[dict[str, Any]]:
-        """Rows of the places in any of `states` (all without), by number, `params` decoded."""
-        table = tables.places
-        query = select(table).where(table.c.token == self._token).order_by(table.c.number)
-        if states:
-            query = query.where(table.c.state.in_(states))
-        return [_decoded(row._asdict()) for row in self._all(query)]
+    def rows(self, *states: PlaceState) -> list[Place]:
+        """The places in any of `states` (all without), by number."""
+        return [Place.of(row._asdict()) for row in self._all(self._in(states))]
 
-    def rows_at(self, *numbers: int) -> dict[int, dict[str, Any]]:
-        """Rows of the places with these numbers, those that there are."""
+    def held(self) -> list[HeldPlace]:
+        """The places that somebody holds, by number."""
+        return [HeldPlace.of(row._asdict()) for row in self._all(self._in([PlaceState.HELD]))]
+
+    def rows_at(self, *numbers: int) -> dict[int, Place]:
+        """The places with these numbers, those that there are."""
         table = tables.places
         query = select(table).where(table.c.token == self._token, table.c.number.in_(numbers))
-        return {row.number: _decoded(row._asdict()) for row in self._all(query)}
+        return {row.number: Place.of(row._asdict()) for row in self._all(query)}
 
-    def best_rows(self, top: int) -> list[dict[str, Any]]:
-        """Rows of the `top` places of least value, complete or pruned, ties to the earlier trial.
+    def best_rows(self, top: int) -> list[ScoredPlace]:
+        """The `top` places of least value, complete or pruned, ties to the earlier trial.
 
         A pruned place counts with the best of its epochs. Those of 0.1.0 have no value and do not count.
         """
         table = tables.places
         query = select(table).where(*self._with_value()).order_by(table.c.value, table.c.trial).limit(top)
-        return [_decoded(row._asdict()) for row in self._all(query)]
+        return [ScoredPlace.of(row._asdict()) for row in self._all(query)]
 
     def scored(self) -> int:
         """How many places have a value."""
         return int(self._one(select(func.count()).where(*self._with_value())))
 
+    def _in(self, states: Sequence[PlaceState]) -> Select[Any]:
+        table = tables.places
+        query = select(table).where(table.c.token == self._token).order_by(table.c.number)
+        return query.where(table.c.state.in_(states)) if states else query
+
     def _with_value(self) -> tuple[ColumnElement[bool], ...]:
         table = tables.places
         return table.c.token == self._token, table.c.state.in_(SCORED), table.c.value.is_not(None)
 
-    def outcomes(self) -> Sequence[Any]:
-        """`number`, `state`, `trial` and `value` of every place: little enough to be read often."""
+    def outcomes(self) -> list[Outcome]:
+        """Of every place."""
         table = tables.places
-        return self._all(
-            select(table.c.number, table.c.state, table.c.trial, table.c.value).where(table.c.token == self._token)
-        )
+        query = select(table.c.number, table.c.state, table.c.trial, table.c.value).where(table.c.token == self._token)
+        return [Outcome(number, PlaceState(state), trial, value) for number, state, trial, value in self._all(query)]
 
     def failures(self) -> dict[str, int]:
         """How many places were spent for which reason, the most frequent first."""
@@ -145,7 +149,3 @@ class PlaceReader:
 
     def _all(self, query: Select[Any]) -> Sequence[Any]:
         return self.backend.transaction(lambda connection: connection.execute(query).all())
-
-
-def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(row) | {"params": json.loads(row["params"]) if row["params"] else None}

@@ -6,14 +6,12 @@ times, at once, and be killed half-way: every step is one conditional update, an
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.storage import DEFAULT_LEASE_S
@@ -22,25 +20,105 @@ from affinity_search.storage.database.runtime import Background
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import VanishedError
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.places.place import HeldPlace, Place
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts
+from affinity_search.storage.trials.record import end_trial
 
 LOOKS_A_LEASE = 12  # of the observer's own
 UNEXPLAINED = "its worker ended without closing it"
 
 
+class Action(ABC):
+    """One thing that recovery would do: `text` says it, `do` does it."""
+
+    study: StoredStudy
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """What would be done, as it follows "recovery would"."""
+
+    @property
+    @abstractmethod
+    def watched(self) -> tuple[str, Any]:
+        """What an observer looks at, and its mark: whoever is still there changes that."""
+
+    @property
+    @abstractmethod
+    def watch_s(self) -> float:
+        """For how long an observer must have seen the same mark; 0 for what is decided."""
+
+    @abstractmethod
+    def do(self, silent_s: float) -> str | None:
+        """Do it after so long a watch; returns the line that tells it, None if somebody else was faster."""
+
+
 @dataclass(frozen=True)
-class Half:
+class Expiry(Action):
+    """A held place, which is taken from its holder if that has fallen silent."""
+
+    study: StoredStudy
+    held: HeldPlace
+
+    @property
+    def is_last(self) -> bool:
+        """Whether it would use the place up."""
+        return bool(Places.of(self.study).is_last(self.held.attempt))
+
+    @property
+    def text(self) -> str:
+        return Places.of(self.study).expiry_text(self.held)
+
+    @property
+    def watched(self) -> tuple[str, Any]:
+        return f"place {self.held.number}", (self.held.lease, self.held.lease_until)
+
+    @property
+    def watch_s(self) -> float:
+        return self.held.lease_s
+
+    def do(self, silent_s: float) -> str | None:
+        held = self.held
+        reason = f"lease ended: {held.worker} on {held.host} not heard of for {silent_s:.0f} s"
+        if not Places.of(self.study).expire(held, reason):
+            return None
+        if held.trial is not None:
+            end_trial(self.study, held.trial, TrialState.FAIL, reason=reason)
+        return f"place {held.number}: {reason}"
+
+
+@dataclass(frozen=True)
+class Half(Action):
     """A RUNNING Optuna trial of an attempt that is over, and how it is to end.
 
     The place's row has decided that for good, so anybody may end the trial, at once. Only a trial that names no place
     (`place` is None: another program made it) is undecided: somebody may yet be at it.
     """
 
+    study: StoredStudy
     trial: int
     place: int | None
     state: TrialState
     value: float | None
     reason: str
+
+    @property
+    def text(self) -> str:
+        value = "" if self.value is None else f" with the value {self.value:.4f}"
+        return f"close it as {self.state.name}{value}: {self.reason}"
+
+    @property
+    def watched(self) -> tuple[str, Any]:
+        return f"trial {self.trial}", None
+
+    @property
+    def watch_s(self) -> float:
+        return DEFAULT_LEASE_S if self.place is None else 0.0
+
+    def do(self, silent_s: float = 0.0) -> str:
+        end_trial(self.study, self.trial, self.state, self.value, self.reason)
+        return f"trial {self.trial} closed as {self.state.name}: {self.reason}"
 
 
 def find_halves(study: StoredStudy) -> list[Half]:
@@ -49,55 +127,46 @@ def find_halves(study: StoredStudy) -> list[Half]:
     if not running:
         return []
     # Read after the trials: a trial that began since is not among them, and one that ended since is told once.
-    rows = Places.of(study).rows_at(*(attributes(trial).get("place", -1) for trial in running))
-    halves = [_half(trial, rows.get(attributes(trial).get("place", -1))) for trial in running]
+    told = [TrialFacts.of(trial) for trial in running]
+    rows = Places.of(study).rows_at(*(facts.place for facts in told if facts.place is not None))
+    halves = [
+        _half(study, trial, facts, None if facts.place is None else rows.get(facts.place))
+        for trial, facts in zip(running, told, strict=True)
+    ]
     return [half for half in halves if half is not None]
 
 
 def complete_halves(study: StoredStudy) -> list[str]:
     """End the trials that their places' rows have decided; one line for each."""
-    return [complete_half(study, half) for half in find_halves(study) if half.place is not None]
-
-
-def complete_half(study: StoredStudy, half: Half) -> str:
-    """End the trial; returns the line that tells it."""
-    end_trial(study, half.trial, half.state, half.value, half.reason)
-    return f"trial {half.trial} closed as {half.state.name}: {half.reason}"
+    return [half.do() for half in find_halves(study) if half.place is not None]
 
 
 ENDINGS = {PlaceState.COMPLETE: TrialState.COMPLETE, PlaceState.PRUNED: TrialState.PRUNED}
 
 
-def _half(trial: FrozenTrial, row: Mapping[str, Any] | None) -> Half | None:
+def _half(study: StoredStudy, trial: FrozenTrial, facts: TrialFacts, place: Place | None) -> Half | None:
     """None for a trial that somebody trains, or is just beginning."""
-    attrs = attributes(trial)
-    place = attrs.get("place")
-    if row is not None and row["trial"] == trial.number:
-        if row["state"] == PlaceState.HELD:
+    if place is not None and place.trial == trial.number:
+        if place.state == PlaceState.HELD:
             return None
-        if row["state"] in ENDINGS:
-            return Half(trial.number, place, ENDINGS[row["state"]], _value(trial, row), "as its place is")
-        return Half(trial.number, place, TrialState.FAIL, None, row["reason"] or UNEXPLAINED)
-    if row is not None and is_beginning(row) and _is_holders(attrs, row):
+        if place.state in ENDINGS:
+            value = _value(trial, place)
+            return Half(study, trial.number, facts.place, ENDINGS[place.state], value, "as its place is")
+        return Half(study, trial.number, facts.place, TrialState.FAIL, None, place.reason or UNEXPLAINED)
+    if place is not None and place.is_beginning and _is_holders(facts, place):
         return None
-    return Half(trial.number, place, TrialState.FAIL, None, UNEXPLAINED)
+    return Half(study, trial.number, facts.place, TrialState.FAIL, None, UNEXPLAINED)
 
 
-def _is_holders(attrs: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+def _is_holders(facts: TrialFacts, place: Place) -> bool:
     """Whether the trial is that of the attempt that holds the place now."""
-    return bool(attrs.get("worker") == row["worker"] and attrs.get("attempt") == row["attempt"])
+    return facts.worker == place.worker and facts.attempt == place.attempt
 
 
-def _value(trial: FrozenTrial, row: Mapping[str, Any]) -> float | None:
+def _value(trial: FrozenTrial, place: Place) -> float | None:
     """The place's; pruned ones of 0.1.0 have none, and there the last score counted."""
-    value: float | None = row["value"]
     scores = trial.intermediate_values
-    return scores[max(scores)] if value is None and scores else value
-
-
-def is_beginning(row: Mapping[str, Any]) -> bool:
-    """Whether the place's holder has not written yet which trial is its own."""
-    return bool(row["state"] == PlaceState.HELD and row["trial"] is None)
+    return scores[max(scores)] if place.value is None and scores else place.value
 
 
 @dataclass(frozen=True)
@@ -125,52 +194,36 @@ class Recovery:
         """`every_s`: how often `look` will be called; thrice as long without a look is a gap."""
         self.study = study
         self._clock = clock
-        self._seen: dict[tuple[str, int], _Seen] = {}
+        self._seen: dict[str, _Seen] = {}
         self._gap_s = 3 * every_s
         self._last_look = float("-inf")
 
-    def look(self) -> list[str]:
-        """Compare with the last look and mend what is certain; returns one line for each thing mended."""
+    def plan(self) -> list[Action]:
+        """What is to be done as soon as it has been watched for long enough: every held place is among it."""
         self.study = self.study.refreshed()  # the limit of attempts may have changed, or it was stopped
-        places = Places.of(self.study)
-        held = places.rows(PlaceState.HELD)
-        if held:
+        return [*(Expiry(self.study, held) for held in Places.of(self.study).held()), *find_halves(self.study)]
+
+    def look(self) -> list[str]:
+        """Compare with the last look and do what is certain of the plan; returns one line for each thing mended."""
+        plan = self.plan()
+        if any(isinstance(action, Expiry) for action in plan):
             # A SQLite file locked by another program can still be read: its holders' silence proves nothing.
-            places.prove_writable()
-        halves = find_halves(self.study)
+            self.study.backend.prove_writable()
         now = self._clock()
         if now - self._last_look > self._gap_s:
             self._seen.clear()
         self._last_look = now
-        return self._expire(places, held, now) + self._complete(halves, now)
+        watched = [(action, self._silent_s(action, now)) for action in plan]
+        lines = [action.do(silent_s) for action, silent_s in watched if silent_s >= action.watch_s]
+        return [line for line in lines if line is not None]
 
-    def _unchanged_s(self, key: tuple[str, int], mark: Any, now: float) -> float:
+    def _silent_s(self, action: Action, now: float) -> float:
         """For how long this observer has seen the same mark."""
-        seen = self._seen.get(key)
+        what, mark = action.watched
+        seen = self._seen.get(what)
         if seen is None or seen.mark != mark:
-            self._seen[key] = seen = _Seen(mark, now)
+            self._seen[what] = seen = _Seen(mark, now)
         return now - seen.since
-
-    def _expire(self, places: Places, held: list[dict[str, Any]], now: float) -> list[str]:
-        lines = []
-        for row in held:
-            silent_s = self._unchanged_s(("place", row["number"]), (row["lease"], row["lease_until"]), now)
-            if silent_s < row["lease_s"]:
-                continue
-            reason = f"lease ended: {row['worker']} on {row['host']} not heard of for {silent_s:.0f} s"
-            if places.expire(row, reason):
-                if row["trial"] is not None:
-                    end_trial(self.study, row["trial"], TrialState.FAIL, reason=reason)
-                lines.append(f"place {row['number']}: {reason}")
-        return lines
-
-    def _complete(self, halves: list[Half], now: float) -> list[str]:
-        """Decided halves at once; a trial of another program when nobody has ended it for as long as a lease."""
-        return [
-            complete_half(self.study, half)
-            for half in halves
-            if half.place is not None or self._unchanged_s(("trial", half.trial), None, now) >= DEFAULT_LEASE_S
-        ]
 
 
 class RecoveryThread(Background):
@@ -204,23 +257,3 @@ class RecoveryThread(Background):
                 lines = [] if is_transient(error) else [f"recovery failed: {error}"]
             for line in lines:
                 self._say(line)
-
-
-def end_trial(
-    study: StoredStudy, number: int, state: TrialState, value: float | None = None, reason: str | None = None
-) -> None:
-    """Tell Optuna how a trial ended; nothing happens if somebody has told it already, or deleted the study.
-
-    A `reason` is kept with a trial that failed.
-    """
-    # KeyError is Optuna's answer for a trial that is not there.
-    with contextlib.suppress(UpdateFinishedTrialError, KeyError):
-        if reason is not None and state == TrialState.FAIL:
-            study.describe_trial(number, reason=reason)
-        end_by_id(study.backend.optuna, study.trial_id(number), state, value)
-
-
-def end_by_id(storage: BaseStorage, trial_id: int, state: TrialState, value: float | None) -> None:
-    """As `end_trial`, for a trial whose id in the storage is known."""
-    with contextlib.suppress(UpdateFinishedTrialError, KeyError):
-        storage.set_trial_state_values(trial_id, state, None if value is None else [value])

@@ -38,7 +38,7 @@ class Crowded:
 
 def crowded_bounds(study: StoredStudy) -> list[Crowded]:
     """Of the stored study's present space; empty before five trials have a value."""
-    places = Places(study.backend, study.token)
+    places = Places.of(study)
     scored = places.scored()
     if study.spec.space is None or scored < LEAST:
         return []
@@ -46,7 +46,7 @@ def crowded_bounds(study: StoredStudy) -> list[Crowded]:
     found = []
     for name, parameter in study.spec.space.items():
         if isinstance(parameter, RealRange | IntegerRange):
-            found += _crowded(name, parameter, [row["params"][name] for row in rows])
+            found += _crowded(name, parameter, [row.params[name] for row in rows])
     return found
 
 

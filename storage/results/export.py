@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,9 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.place import ScoredPlace
 from affinity_search.storage.results.bounds import crowded_bounds
 from affinity_search.storage.results.evaluations import latest_test
-from affinity_search.storage.study import SCORES, StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies.data import SOURCES
 from affinity_search.studies.metrics import DEFAULT, METRICS
 
@@ -103,24 +106,33 @@ class Export(ExportedTrial):
     top: list[ExportedTrial] | None = None
 
 
-def best_trials(study: StoredStudy, top: int = 1) -> list[tuple[FrozenTrial, dict[str, Any]]]:
-    """The `top` best trials with their places' rows, pruned ones included: least value first, ties to the earlier.
+@dataclass(frozen=True)
+class Scored:
+    """A trial that has a value, with the place that counts it."""
+
+    trial: FrozenTrial
+    scores: TrialScores
+    place: ScoredPlace
+
+
+def best_trials(study: StoredStudy, top: int = 1) -> list[Scored]:
+    """The `top` best trials, pruned ones included: least value first, ties to the earlier.
 
     Raises:
         NothingToExportError: no trial has a value yet.
     """
-    places = Places(study.backend, study.token)
+    places = Places.of(study)
     rows = places.best_rows(top)
     if not rows:
         raise NothingToExportError(_nothing(study.name, places))
     trials = _by_number(study.optuna)
-    missing = [row["trial"] for row in rows if row["trial"] not in trials]
+    missing = [row.trial for row in rows if row.trial not in trials]
     if missing:
         raise NothingToExportError(
             f"study {study.name!r}: trials {missing} have no scores in Optuna's tables, although their places have a "
             "value; were they changed by hand?"
         )
-    return [(trials[row["trial"]], row) for row in rows]
+    return [Scored(*trials[row.trial], row) for row in rows]
 
 
 def _nothing(name: str, places: Places) -> str:
@@ -136,10 +148,10 @@ def _nothing(name: str, places: Places) -> str:
     return f"study {name!r} has no score, and no place is left{failed}; mend the cause, then add places with: {more}"
 
 
-def _by_number(study: optuna.Study) -> dict[int, FrozenTrial]:
+def _by_number(study: optuna.Study) -> dict[int, tuple[FrozenTrial, TrialScores]]:
     """Finished trials, and those that wait a moment for their end: their place has it, and their scores are there."""
     found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
-    return {trial.number: trial for trial in found if SCORES in trial.user_attrs}
+    return {trial.number: (trial, scores) for trial in found if (scores := TrialScores.of(trial))}
 
 
 def export(study: StoredStudy, top: int | None = None) -> Export:
@@ -148,9 +160,9 @@ def export(study: StoredStudy, top: int | None = None) -> Export:
     Raises:
         NothingToExportError: no trial has finished.
     """
-    counts = Places(study.backend, study.token).counts().to_dict()
+    counts = Places.of(study).counts().to_dict()
     bounds = [crowded.text for crowded in crowded_bounds(study)]
-    trials = [_exported(study, trial, row, counts, bounds) for trial, row in best_trials(study, top or 1)]
+    trials = [_exported(study, one, counts, bounds) for one in best_trials(study, top or 1)]
     return Export.model_validate(trials[0] | ({"top": trials} if top else {}))
 
 
@@ -165,11 +177,9 @@ def to_json(exported: Export) -> str:
     return json.dumps(plain, indent=2)
 
 
-def _exported(
-    study: StoredStudy, trial: FrozenTrial, row: dict[str, Any], counts: dict[str, int], bounds: list[str]
-) -> dict[str, Any]:
-    spec, attrs = study.spec, attributes(trial)
-    kept = ("macro_f1", "micro_f1", "per_class_f1", "epochs", "seed", "duration_s", "worker", "device", "versions")
+def _exported(study: StoredStudy, one: Scored, counts: dict[str, int], bounds: list[str]) -> dict[str, Any]:
+    spec, place, scores = study.spec, one.place, one.scores
+    facts = TrialFacts.of(one.trial)
     return {
         "schema_version": 2,
         "study": spec.name,
@@ -177,18 +187,26 @@ def _exported(
         "dataset": spec.data.set,
         "minority": spec.data.minority,
         "metric": None if spec.metric == DEFAULT else spec.metric,
-        "value": row["value"],
-        "params": row["params"] or None,
-        "trial": trial.number,
-        "place": row["number"],
-        "attempt": row["attempt"],
+        "value": place.value,
+        "params": place.params or None,
+        "trial": one.trial.number,
+        "place": place.number,
+        "attempt": place.attempt,
         "fingerprint": study.fingerprint,
         "counts": counts,
         "bounds": bounds,
-        "test": latest_test(study, trial.number),
-        "state": row["state"],
-        "epoch": attrs["best_epoch"],
-        **{key: attrs[key] for key in kept},
+        "test": latest_test(study, one.trial.number),
+        "state": place.state.value,
+        "macro_f1": scores.macro_f1,
+        "micro_f1": scores.micro_f1,
+        "per_class_f1": scores.per_class_f1,
+        "epoch": scores.best_epoch,
+        "epochs": scores.epochs,
+        "seed": facts.seed,
+        "duration_s": scores.duration_s,
+        "worker": facts.worker,
+        "device": facts.device,
+        "versions": facts.versions,
     }
 
 

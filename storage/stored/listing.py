@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.storage.database.tables import Cause
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.places.place import Place
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.studies.metrics import DEFAULT, score_of
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.RUNNING: "running"}
@@ -20,47 +21,49 @@ def trial_rows(study: StoredStudy) -> list[dict[str, Any]]:
 
     What is unknown is None. Epochs are counted from 1. Trials that another program put into the study are left out.
     """
-    places = {row["number"]: row for row in Places.of(study).rows()}
+    places = {place.number: place for place in Places.of(study).rows()}
     trials = study.optuna.get_trials(deepcopy=False)
-    rows = [(trial, attributes(trial)) for trial in trials]
-    metric = study.spec.metric
-    return [_row(trial, attrs, places.get(attrs["place"], {}), metric) for trial, attrs in rows if "place" in attrs]
+    told, metric = [(trial, TrialFacts.of(trial)) for trial in trials], study.spec.metric
+    return [_row(trial, facts, places.get(facts.place), metric) for trial, facts in told if facts.place is not None]
 
 
-def _row(trial: FrozenTrial, attrs: Mapping[str, Any], place: Mapping[str, Any], metric: str) -> dict[str, Any]:
+def _row(trial: FrozenTrial, facts: TrialFacts, place: Place | None, metric: str) -> dict[str, Any]:
     scores = trial.intermediate_values
     best = min(scores, key=lambda step: (scores[step], step)) if scores else None
     failed = trial.state == TrialState.FAIL
+    best_epoch = facts.scores.best_epoch if facts.scores else None if best is None else best + 1
     return {
         "trial": trial.number,
-        "place": attrs["place"],
-        "attempt": attrs.get("attempt"),
-        "state": _state(trial, attrs),
-        "macro_f1": None if best is None or failed else _macro_f1(scores[best], attrs, metric),
-        "params": dict(trial.params) or place.get("params") or {},
-        "best_epoch": None if best is None or failed else attrs.get("best_epoch", best + 1),
-        "epochs": attrs.get("epochs", len(scores)),
-        "seconds": _seconds(trial, attrs),
-        "seed": attrs.get("seed"),
-        "worker": attrs.get("worker"),
-        "device": attrs.get("device"),
-        "reason": attrs.get("reason") if failed else None,
+        "place": facts.place,
+        "attempt": facts.attempt,
+        "state": _state(trial, facts),
+        "macro_f1": None if best is None or failed else _macro_f1(scores[best], facts, metric),
+        "params": dict(trial.params) or (place.params if place else None) or {},
+        "best_epoch": None if best is None or failed else best_epoch,
+        "epochs": facts.scores.epochs if facts.scores else len(scores),
+        "seconds": _seconds(trial, facts),
+        "seed": facts.seed,
+        "worker": facts.worker,
+        "device": facts.device,
+        "reason": facts.reason if failed else None,
     }
 
 
-def _macro_f1(value: float, attrs: Mapping[str, Any], metric: str) -> float | None:
+def _macro_f1(value: float, facts: TrialFacts, metric: str) -> float | None:
     """Of the best epoch; under another metric it is known when the trial has ended."""
-    return score_of(value) if metric == DEFAULT else attrs.get(DEFAULT)
+    if metric == DEFAULT:
+        return score_of(value)
+    return facts.scores.macro_f1 if facts.scores else None
 
 
-def _state(trial: FrozenTrial, attrs: Mapping[str, Any]) -> str:
-    if attrs.get("cause") == Cause.PREEMPTED:
+def _state(trial: FrozenTrial, facts: TrialFacts) -> str:
+    if facts.cause == Cause.PREEMPTED:
         return "given back"
     return STATES.get(trial.state, "failed")
 
 
-def _seconds(trial: FrozenTrial, attrs: Mapping[str, Any]) -> float | None:
+def _seconds(trial: FrozenTrial, facts: TrialFacts) -> float | None:
     """The training's own time; of a trial without scores, from its beginning to its end."""
-    if "duration_s" in attrs:
-        return float(attrs["duration_s"])
+    if facts.duration_s is not None:
+        return facts.duration_s
     return trial.duration.total_seconds() if trial.duration else None

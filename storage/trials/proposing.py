@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from affinity_search.storage.database.optuna_storage.drafts import drafting
-from affinity_search.storage.places.claims import Claim, Holder
-from affinity_search.storage.study import MADE_BY, StoredStudy
+from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.artifacts import records
+from affinity_search.storage.trials.facts import MADE_BY
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
 from affinity_search.studies.model.parameters import Params
 from affinity_search.studies.seeds import sampler_seed
+
+if TYPE_CHECKING:
+    from affinity_search.storage.places.claims import Claim, Holder
 
 
 def ask(

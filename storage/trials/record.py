@@ -1,19 +1,21 @@
-"""The Optuna trial of an attempt, as its holder writes it: reports, attributes, its end."""
+"""The only writer of an attempt's Optuna trial once `proposing` has made it: reports, attributes, its end.
+
+Its holder writes by `TrialRecord`. Whoever finds that a trial has no holder any more ends it by `end_trial`.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 
 from affinity_search.storage.errors import LostPlaceError
-from affinity_search.storage.places.recovery import end_by_id
-from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.study import TOKEN_ATTRIBUTE, StoredStudy
+from affinity_search.storage.trials.facts import SCORES
 
 
 class TrialRecord:
@@ -29,28 +31,44 @@ class TrialRecord:
         """What people call it."""
         return self.trial.number
 
-    @property
-    def storage(self) -> BaseStorage:
-        """Where it is."""
-        return self.trial.storage
-
     def report(self, value: float, epoch: int) -> None:
         """An epoch's value."""
         with self._unless_ended():
             self.trial.report(value, epoch)
 
-    def describe(self, **attributes: Any) -> None:
-        """Set user attributes; each is a transaction."""
-        with self._unless_ended():
-            for key, value in attributes.items():
-                self.trial.set_user_attr(key, value)
+    def tell_share(self, share: float) -> None:
+        """How much of the first epoch is done, from 0 to 1, while it lasts."""
+        self._describe(first_epoch=round(share, 3))
+
+    def tell_resumed(self, epochs: int) -> None:
+        """How many epochs an earlier attempt has trained."""
+        self._describe(resumed_epochs=epochs)
+
+    def tell_scores(
+        self, scores: Mapping[str, Any], *, best_epoch: int, epochs: int, duration_s: float, diagnostics: Any = None
+    ) -> None:
+        """The metrics of the best epoch, counted from 1, as `TrialScores` reads them; `diagnostics` is JSON-ready."""
+        counted = {"best_epoch": best_epoch, "epochs": epochs, "duration_s": duration_s}
+        told = {} if diagnostics is None else {"diagnostics": diagnostics}
+        self._describe(**{SCORES: counted | dict(scores) | told})
+
+    def tell_failure(self, cause: str, reason: str, duration_s: float, card: str | None = None) -> None:
+        """Why it ends without a value; `card` is the GPU that had a part in it."""
+        self._describe(cause=str(cause), reason=reason, duration_s=duration_s, **({"card": card} if card else {}))
 
     def end(self, state: TrialState, value: float | None = None) -> None:
         """End the trial; nothing happens if somebody has ended it already, or deleted the study.
 
         As `study.tell`, which would read the trial twice for it; our samplers do nothing after a trial.
         """
-        end_by_id(self.storage, self.id, state, value)
+        with contextlib.suppress(*OVER):
+            self.trial.storage.set_trial_state_values(self.id, state, _values(value))
+
+    def _describe(self, **attributes: Any) -> None:
+        """Each is a transaction; a finished trial takes none."""
+        with self._unless_ended():
+            for key, value in attributes.items():
+                self.trial.set_user_attr(key, value)
 
     @contextlib.contextmanager
     def _unless_ended(self) -> Iterator[None]:
@@ -60,3 +78,45 @@ class TrialRecord:
             raise LostPlaceError(
                 f"trial {self.number} was ended by others, as this worker was not heard of; it is dropped"
             ) from None
+
+
+# Optuna's answers for a trial that has ended, and for one that is not there.
+OVER = (UpdateFinishedTrialError, KeyError)
+
+
+def end_trial(
+    study: StoredStudy, number: int, state: TrialState, value: float | None = None, reason: str | None = None
+) -> None:
+    """Tell Optuna how a trial ended; nothing happens if somebody has told it already, or deleted the study.
+
+    A `reason` is kept with a trial that failed.
+    """
+    with contextlib.suppress(*OVER):
+        if reason is not None and state == TrialState.FAIL:
+            describe_trial(study, number, reason=reason)
+        study.backend.optuna.set_trial_state_values(_id_of(study, number), state, _values(value))
+
+
+def describe_trial(study: StoredStudy, number: int, **attributes: Any) -> None:
+    """Set attributes of a trial that may be another process's.
+
+    Raises:
+        KeyError: there is no such trial, or the study was deleted.
+        optuna.exceptions.UpdateFinishedTrialError: the trial is over.
+    """
+    trial_id = _id_of(study, number)
+    for key, value in attributes.items():
+        study.backend.optuna.set_trial_user_attr(trial_id, key, value)
+
+
+def _id_of(study: StoredStudy, number: int) -> int:
+    """A trial's id in the storage. Not by the study's name, which may have changed."""
+    storage, study_id = study.backend.optuna, study.optuna._study_id
+    # SQLite uses the ids of deleted studies again.
+    if storage.get_study_user_attrs(study_id).get(TOKEN_ATTRIBUTE) != study.token:
+        raise KeyError(f"study {study.name!r} is another one now")
+    return int(storage.get_trial_id_from_study_id_trial_number(study_id, number))
+
+
+def _values(value: float | None) -> list[float] | None:
+    return None if value is None else [value]

@@ -34,7 +34,8 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.export import export, to_json
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies import data as declared
 from affinity_search.studies import metrics as declared_metrics
 from affinity_search.studies.data import SOURCES, ProfileDefinition, SourceDefinition
@@ -141,7 +142,7 @@ def searched(backend: Backend, folder: Path, **values: str) -> Ended:
     assert work(study, WorkerOptions("cpu", 2)) == 2
     ended = Ended(study.refreshed(), path)
     assert len(ended.complete) == 2
-    assert attributes(ended.complete[0])["resumed_epochs"] == 1
+    assert TrialFacts.of(ended.complete[0]).resumed_epochs == 1
     return ended
 
 
@@ -192,13 +193,14 @@ def test_a_profile(
     shown = cli("studies", "show", str(ended.path))
     assert "2*" in shown.out + shown.err
     assert "0*" not in shown.out + shown.err
-    scores = attributes(ended.complete[0])
-    assert scores["minority_f1"] == scores["per_class_f1"][2]
-    assert scores["majority_f1"] == pytest.approx(sum(scores["per_class_f1"][:2]) / 2)
+    scores = TrialScores.of(ended.complete[0])
+    assert scores is not None
+    assert scores.minority_f1 == scores.per_class_f1[2]
+    assert scores.majority_f1 == pytest.approx(sum(scores.per_class_f1[:2]) / 2)
     assert "| dark | majority | " in notes(ended)
     assert "| bright | minority | " in notes(ended)
     assert len(pictures(ended)) == 4
-    assert export(ended.study).macro_f1 == max(attributes(trial)["macro_f1"] for trial in ended.complete)
+    assert export(ended.study).macro_f1 == max(trial.user_attrs["scores"]["macro_f1"] for trial in ended.complete)
 
 
 def test_a_metric(sqlite: Backend, tmp_path: Path, toy: SourceDefinition, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +213,7 @@ def test_a_metric(sqlite: Backend, tmp_path: Path, toy: SourceDefinition, monkey
     monkeypatch.setitem(computed.METRICS, "worst_recall", worst_recall)
     ended = searched(sqlite, tmp_path, set="toy", top='metric = "worst_recall"')
     for trial in ended.complete:
-        told = attributes(trial)
+        told = trial.user_attrs["scores"]
         confusion = told["confusion"]
         assert told["worst_recall"] == min(row[i] / sum(row) for i, row in enumerate(confusion))
         assert trial.value == 1 - told["worst_recall"]

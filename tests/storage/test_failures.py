@@ -28,8 +28,10 @@ from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import RepeatedFailureError, StorageError, StorageGoneError
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.place import Place
 from affinity_search.storage.places.recovery import Recovery
 from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.studies.seeds import trial_seed
 
 
@@ -44,11 +46,11 @@ class TestOutOfMemory:
         study = make(backend)
         assert train(study) == 4, "the worker goes on"
         row = Places.of(study).rows()[1]
-        assert (row["state"], row["attempt"], row["cause"]) == (PlaceState.SPENT, 2, "out of memory")
-        assert row["reason"] == "the fake card is full"
-        attempts = study.attempts_at(1)
+        assert (row.state, row.attempt, row.cause) == (PlaceState.SPENT, 2, "out of memory")
+        assert row.reason == "the fake card is full"
+        attempts = attempts_at(study, 1)
         assert [trial.state for trial in attempts] == [TrialState.FAIL] * 2
-        assert [trial.user_attrs["cause"] for trial in attempts] == ["out of memory"] * 2
+        assert [TrialFacts.of(trial).cause for trial in attempts] == ["out of memory"] * 2
 
     def test_once_more_may_do(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("FAKE_FULL", seeds(0))
@@ -60,14 +62,14 @@ class TestOutOfMemory:
         monkeypatch.delenv("FAKE_FULL")
         train(study)
         row = Places.of(study).rows()[0]
-        assert (row["state"], row["attempt"], row["reason"]) == (PlaceState.COMPLETE, 2, None)
+        assert (row.state, row.attempt, row.reason) == (PlaceState.COMPLETE, 2, None)
 
 
 @pytest.mark.usefixtures("fake_training")
 class TestOutOfMemoryOnAGpu:
     """It ends the process, and speaks against the GPU sooner than against the place."""
 
-    def fail(self, study: StoredStudy, card: str) -> dict[str, Any]:
+    def fail(self, study: StoredStudy, card: str) -> Place:
         """An attempt that has no room; returns what it left of the place."""
         worker = worker_for(study, card=card)
         claim = worker.places.claim(worker.holder)
@@ -84,25 +86,25 @@ class TestOutOfMemoryOnAGpu:
     def test_one_gpu_spends_no_place_and_a_second_one_does(self, study: StoredStudy) -> None:
         for attempt in (1, 2, 3):
             row = self.fail(study, "GPU-a")
-            assert (row["number"], row["state"], row["attempt"]) == (0, PlaceState.FREE, attempt)
-            assert row["cause"] == "out of memory"
+            assert (row.number, row.state, row.attempt) == (0, PlaceState.FREE, attempt)
+            assert row.cause == "out of memory"
         row = self.fail(study, "GPU-b")
-        assert (row["state"], row["attempt"], row["reason"]) == (PlaceState.SPENT, 4, "the fake card is full")
+        assert (row.state, row.attempt, row.reason) == (PlaceState.SPENT, 4, "the fake card is full")
 
     def test_the_last_attempt_is_the_last_on_one_gpu_too(
         self, study: StoredStudy, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         dropped: list[int] = []
         monkeypatch.setattr(StudyFiles, "drop_checkpoint", lambda files, number: dropped.append(number))
-        assert [self.fail(study, "GPU-a")["state"] for _ in range(4)] == [PlaceState.FREE] * 4
+        assert [self.fail(study, "GPU-a").state for _ in range(4)] == [PlaceState.FREE] * 4
         assert dropped == []
-        assert self.fail(study, "GPU-a")["state"] == PlaceState.SPENT
+        assert self.fail(study, "GPU-a").state == PlaceState.SPENT
         assert dropped == [0]
 
     def test_a_cpu_s_failure_is_another_device_s(self, study: StoredStudy) -> None:
-        assert self.fail(study, "GPU-a")["state"] == PlaceState.FREE
+        assert self.fail(study, "GPU-a").state == PlaceState.FREE
         assert train(study, most=1) == 1
-        assert Places.of(study).rows()[0]["state"] == PlaceState.SPENT
+        assert Places.of(study).rows()[0].state == PlaceState.SPENT
 
     def test_the_process_ends_with_one_line(self, sqlite: Backend, start: Start) -> None:
         study = make(sqlite)
@@ -114,7 +116,7 @@ class TestOutOfMemoryOnAGpu:
         assert "the fake card is full; once more in a fresh process" in worker.said
         assert worker.said.count("the fake card is full") == 2
         assert "Traceback" not in worker.said
-        states = [(row["state"], row["attempt"]) for row in Places.of(study).rows()]
+        states = [(row.state, row.attempt) for row in Places.of(study).rows()]
         assert states == [(PlaceState.COMPLETE, 1), (PlaceState.FREE, 2)] + [(PlaceState.FREE, 0)] * 2
 
     def test_trials_in_between_begin_the_count_anew(self, sqlite: Backend, start: Start) -> None:
@@ -123,7 +125,7 @@ class TestOutOfMemoryOnAGpu:
         worker = start("worker", "tiny", "--device", "gpu:0", "--storage", str(sqlite), FAKE_FULL_AFTER="1")
         assert worker.ended() == 0, worker.said
         assert worker.said.count("once more in a fresh process") == 3
-        assert [row["state"] for row in Places.of(study).rows()] == [PlaceState.COMPLETE] * 4
+        assert [row.state for row in Places.of(study).rows()] == [PlaceState.COMPLETE] * 4
 
 
 class TestThreeInARow:
@@ -135,7 +137,7 @@ class TestThreeInARow:
         assert "error: 3 places in a row failed for the same cause" in worker.said
         assert "The loss became nan in epoch 1" in worker.said.splitlines()[-1]
         assert "Traceback" not in worker.said
-        states = [row["state"] for row in Places.of(study).rows()]
+        states = [row.state for row in Places.of(study).rows()]
         assert states == [PlaceState.COMPLETE] + [PlaceState.SPENT] * 3 + [PlaceState.FREE] * 4
 
     def test_so_does_a_launcher(self, sqlite: Backend, start: Start) -> None:
@@ -191,29 +193,29 @@ class TestAttemptsAtAPlace:
     def test_it_may_change_while_the_study_runs(self, backend: Backend) -> None:
         """Recovery takes the present limit, not that of its start."""
         study = make(backend)
-        places = Places(study.backend, study.token, lease_s=0.2)
+        places = Places.of(study, lease_s=0.2)
         claim = places.claim(holder())
         assert claim is not None
         clock = FakeClock()
         recovery = Recovery(study, clock)
         make(backend, overrides=["max_attempts=1"])
-        until(lambda: study.backend.time() > places.rows()[0]["lease_until"], "the end of the lease")
+        until(lambda: study.backend.time() > places.rows()[0].lease_until, "the end of the lease")
         watch(recovery, clock, 0.3, step=0.04)
-        assert places.rows()[0]["state"] == PlaceState.SPENT
+        assert places.rows()[0].state == PlaceState.SPENT
 
     def test_a_lost_trial_says_why_it_failed(self, backend: Backend) -> None:
         study = make(backend)
-        places, holding = Places(study.backend, study.token, lease_s=0.2), holder("lost-one")
+        places, holding = Places.of(study, lease_s=0.2), holder("lost-one")
         claim = places.claim(holding)
         assert claim is not None
         attempt_at(study, claim, holding)
-        until(lambda: study.backend.time() > places.rows()[0]["lease_until"], "the end of the lease")
+        until(lambda: study.backend.time() > places.rows()[0].lease_until, "the end of the lease")
         clock = FakeClock()
         watch(Recovery(study, clock), clock, 0.3, step=0.04)
         (trial,) = study.optuna.trials
         assert trial.state == TrialState.FAIL
-        assert trial.user_attrs["reason"].startswith("lease ended: lost-one on this-host not heard of for")
-        assert places.rows()[0]["cause"] == "lost"
+        assert str(TrialFacts.of(trial).reason).startswith("lease ended: lost-one on this-host not heard of for")
+        assert places.rows()[0].cause == "lost"
 
 
 @pytest.fixture
@@ -263,7 +265,7 @@ class TestALockedFile:
         (trial,) = study.optuna.get_trials()
         assert trial.state == TrialState.COMPLETE
         assert sorted(trial.intermediate_values) == list(range(6))
-        assert Places.of(study).rows()[0]["attempt"] == 1
+        assert Places.of(study).rows()[0].attempt == 1
 
     def test_a_stop_does_not_wait_for_the_lock(
         self, sqlite: Backend, start: Start, tmp_path: Path, request: pytest.FixtureRequest
@@ -280,11 +282,11 @@ class TestALockedFile:
     def test_silence_behind_a_lock_ends_no_lease(self, sqlite: Backend, request: pytest.FixtureRequest) -> None:
         """The file can be read all the time, but nobody could have renewed: the watch begins when it can be written."""
         study = make(sqlite)
-        places = Places(study.backend, study.token, lease_s=0.2)
+        places = Places.of(study, lease_s=0.2)
         assert places.claim(holder())
         clock = FakeClock()
         recovery = Recovery(study, clock, every_s=0.05)
-        until(lambda: study.backend.time() > places.rows()[0]["lease_until"], "the end of the lease")
+        until(lambda: study.backend.time() > places.rows()[0].lease_until, "the end of the lease")
         recovery.look()
         release = request.getfixturevalue("locked")
         for _ in range(2):
@@ -295,13 +297,13 @@ class TestALockedFile:
         until(lambda: _writable(places), "the lock to be released")
         clock.now += 0.05
         assert recovery.look() == []
-        assert places.rows()[0]["state"] == PlaceState.HELD
+        assert places.rows()[0].state == PlaceState.HELD
 
 
 def _writable(places: Places) -> bool:
     try:
         with reports.at_once():
-            places.prove_writable()
+            places.backend.prove_writable()
     except OperationalError:
         return False
     return True
@@ -407,7 +409,7 @@ def launch(study: StoredStudy, slots: Sequence[Slot], say: Callable[[str], None]
 
 
 def states(study: StoredStudy) -> list[PlaceState]:
-    return [row["state"] for row in Places.of(study).rows()]
+    return [row.state for row in Places.of(study).rows()]
 
 
 @pytest.mark.usefixtures("fake_workers")
@@ -416,7 +418,7 @@ def test_a_lost_gpu_is_one_line_and_the_others_go_on(sqlite: Backend, monkeypatc
     study, said = make(sqlite), []
     assert launch(study, TWO_CARDS, said.append)
     assert [line for line in said if "card" in line] == ["no more workers on gpu:1: the fake card is lost"]
-    assert {row["worker"][-4:] for row in Places.of(study).rows()} == {"gpu0"}
+    assert {row.worker[-4:] for row in Places.of(study).rows()} == {"gpu0"}
 
 
 class FakeNvidia:
@@ -471,7 +473,7 @@ class TestFullGpus:
         nvidia = FakeNvidia(lambda slot, now: slot.label == "gpu:0", 1.0)
         assert self.launch(nvidia, study, [].append, TWO_CARDS)
         (row,) = Places.of(study).rows()
-        assert row["worker"].endswith("-gpu1")
+        assert row.worker.endswith("-gpu1")
 
     def test_no_device_left_ends_the_launch(self, sqlite: Backend) -> None:
         said: list[str] = []
@@ -503,7 +505,7 @@ class TestGpusThatRunOutOfMemory:
         assert said == ["no more workers on gpu:1: gpu:1 ran out of memory twice: the fake card is always full"]
         assert states(study) == [PlaceState.COMPLETE] * 4
         failed = [trial for trial in study.optuna.get_trials() if trial.state == TrialState.FAIL]
-        assert [trial.user_attrs["cause"] for trial in failed] == ["out of memory"] * 2
+        assert [TrialFacts.of(trial).cause for trial in failed] == ["out of memory"] * 2
 
     def test_no_other_one_ends_the_launch_and_keeps_the_budget(self, sqlite: Backend) -> None:
         study, said = make(sqlite), []

@@ -16,9 +16,11 @@ from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import LostPlaceError
 from affinity_search.storage.places.claims import Claim, Places
 from affinity_search.storage.places.leases import LeaseKeeper
-from affinity_search.storage.places.recovery import Recovery, end_trial
+from affinity_search.storage.places.place import Place
+from affinity_search.storage.places.recovery import Recovery
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.proposing import ask
+from affinity_search.storage.trials.record import end_trial
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def study(backend: Backend) -> StoredStudy:
 
 @pytest.fixture
 def places(study: StoredStudy) -> Places:
-    return Places(study.backend, study.token, LEASE_S)
+    return Places.of(study, LEASE_S)
 
 
 def begun(study: StoredStudy, places: Places) -> tuple[Claim, Attempt]:
@@ -39,13 +41,13 @@ def begun(study: StoredStudy, places: Places) -> tuple[Claim, Attempt]:
     return claim, attempt_at(study, claim, holding, python="3")
 
 
-def row(places: Places, number: int = 0) -> dict[str, Any]:
+def row(places: Places, number: int = 0) -> Place:
     return places.rows()[number]
 
 
 def over(study: StoredStudy, places: Places) -> None:
     """Wait until the database's clock has passed the lease of place 0."""
-    until(lambda: study.backend.time() > row(places)["lease_until"], "the end of the lease")
+    until(lambda: study.backend.time() > row(places).lease_until, "the end of the lease")
 
 
 class TestExpiry:
@@ -58,7 +60,7 @@ class TestExpiry:
         lines = watch(Recovery(study, clock), clock, LEASE_S * 1.5)
 
         assert [line for line in lines if "not heard of" in line]
-        assert row(places)["state"] == PlaceState.FREE
+        assert row(places).state == PlaceState.FREE
         again = places.claim(holder())
         assert again is not None
         assert (again.number, again.attempt, again.params) == (claim.number, 2, attempt.params)
@@ -77,7 +79,7 @@ class TestExpiry:
         over(study, places)
         clock = FakeClock()
         assert watch(Recovery(study, clock), clock, LEASE_S * 0.7) == []
-        assert row(places)["state"] == PlaceState.HELD
+        assert row(places).state == PlaceState.HELD
 
     def test_a_gap_between_looks_starts_the_watch_anew(self, study: StoredStudy, places: Places) -> None:
         begun(study, places)
@@ -87,7 +89,7 @@ class TestExpiry:
         recovery.look()
         clock.now += 40.0  # an observer looks every 10 s
         assert recovery.look() == []
-        assert row(places)["state"] == PlaceState.HELD
+        assert row(places).state == PlaceState.HELD
 
     def test_a_renewal_between_looks_starts_the_watch_anew(self, study: StoredStudy, places: Places) -> None:
         claim, _ = begun(study, places)
@@ -105,14 +107,14 @@ class TestExpiry:
         stale = row(places)
         places.renew(claim)
         assert not places.expire(stale, "too late")
-        assert row(places)["state"] == PlaceState.HELD
+        assert row(places).state == PlaceState.HELD
 
     def test_two_observers_expire_once(self, study: StoredStudy, places: Places) -> None:
         begun(study, places)
         over(study, places)
         stale = row(places)
         assert [places.expire(stale, "first"), places.expire(stale, "second")] == [True, False]
-        assert row(places)["reason"] == "first"
+        assert row(places).reason == "first"
 
     def test_the_last_attempt_is_spent(self, study: StoredStudy, places: Places) -> None:
         for attempt in (1, 2, 3):
@@ -121,8 +123,8 @@ class TestExpiry:
             assert (claim.number, claim.attempt) == (0, attempt)
             over(study, places)
             assert places.expire(row(places), f"died {attempt}")
-        assert row(places)["state"] == PlaceState.SPENT
-        assert row(places)["reason"] == "died 3"
+        assert row(places).state == PlaceState.SPENT
+        assert row(places).reason == "died 3"
 
     def test_the_old_holder_learns_it_and_overwrites_nothing(self, study: StoredStudy, places: Places) -> None:
         claim, attempt = begun(study, places)
@@ -130,12 +132,12 @@ class TestExpiry:
         over(study, places)
         places.expire(row(places), "silent")
         train(study)
-        value = row(places)["value"]
+        value = row(places).value
         with pytest.raises(LostPlaceError):
             places.renew(claim)
         with pytest.raises(LostPlaceError):
             attempt.complete()
-        assert row(places)["value"] == value
+        assert row(places).value == value
 
     def test_a_worker_that_was_stopped_drops_its_trial_and_goes_on(
         self, study: StoredStudy, places: Places, capsys: pytest.CaptureFixture[str]
@@ -150,14 +152,14 @@ class TestExpiry:
             worker.trainer.epochs = training  # type: ignore[method-assign]
             over(study, places)
             places.expire(row(places), "silent")
-            end_trial(study, row(places)["trial"], TrialState.FAIL)
+            end_trial(study, row(places).trial, TrialState.FAIL)
             train(study, most=1)
             return training(*arguments, **options)
 
         worker.trainer.epochs = stopped  # type: ignore[method-assign]
         assert not worker.run(claim, lambda: False)
         assert "was ended by others" in capsys.readouterr().err
-        assert (row(places)["state"], row(places)["attempt"]) == (PlaceState.COMPLETE, 2)
+        assert (row(places).state, row(places).attempt) == (PlaceState.COMPLETE, 2)
         assert [trial.state for trial in study.optuna.get_trials()] == [TrialState.FAIL, TrialState.COMPLETE]
         following = worker.places.claim(worker.holder)
         assert following is not None
@@ -218,11 +220,11 @@ class TestHalves:
         claim, attempt = begun(study, places)
         places.give_back(claim, "asked to")
         train(study)
-        assert row(places)["trial"] != attempt.number
+        assert row(places).trial != attempt.number
         assert self.mended(study, attempt).state == TrialState.FAIL
 
     def test_a_running_trial_is_left_alone(self, study: StoredStudy, places: Places) -> None:
-        long_places = Places(study.backend, study.token)
+        long_places = Places.of(study)
         _, attempt = begun(study, long_places)
         assert self.mended(study, attempt).state == TrialState.RUNNING
 
@@ -253,9 +255,9 @@ class TestKeeper:
     def test_a_kept_lease_goes_on(self, study: StoredStudy, places: Places) -> None:
         claim = places.claim(holder())
         assert claim is not None
-        first = row(places)["lease_until"]
+        first = row(places).lease_until
         with LeaseKeeper(places, claim) as keeper:
-            until(lambda: row(places)["lease_until"] > first + LEASE_S, "renewals for a whole lease")
+            until(lambda: row(places).lease_until > first + LEASE_S, "renewals for a whole lease")
             assert not keeper.lost
 
     def test_it_tells_when_the_place_is_lost(self, study: StoredStudy, places: Places) -> None:
@@ -270,7 +272,7 @@ class TestKeeper:
     ) -> None:
         claim = places.claim(holder())
         assert claim is not None
-        first, renew, failures = row(places)["lease_until"], places.renew, []
+        first, renew, failures = row(places).lease_until, places.renew, []
 
         def fail_twice(held: Claim) -> None:
             if len(failures) < 2:
@@ -280,5 +282,5 @@ class TestKeeper:
 
         monkeypatch.setattr(places, "renew", fail_twice)
         with LeaseKeeper(places, claim) as keeper:
-            until(lambda: row(places)["lease_until"] > first, "a renewal after two failures")
+            until(lambda: row(places).lease_until > first, "a renewal after two failures")
             assert not keeper.lost

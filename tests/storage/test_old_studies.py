@@ -60,7 +60,7 @@ def study(backend: Backend) -> StoredStudy:
 
 
 def test_it_opens_and_its_pruned_trial_stays_out_of_the_best(study: StoredStudy) -> None:
-    assert [row["state"] for row in Places.of(study).rows()].count(PlaceState.PRUNED) == 1
+    assert [row.state for row in Places.of(study).rows()].count(PlaceState.PRUNED) == 1
     found = best_trials(study, top=6)
     assert len(found) == 5
     best = take(study).best
@@ -88,5 +88,5 @@ def test_it_goes_on(study: StoredStudy, backend: Backend) -> None:
     counts = Places.of(longer).counts()
     assert (counts.used, counts.failed) == (9, 0)
     found = best_trials(longer, top=9)
-    assert {trial.number for trial, _ in found} >= {6, 7, 8}, "new trials and old ones on one list"
-    assert [row["value"] for _, row in found] == sorted(row["value"] for _, row in found)
+    assert {one.trial.number for one in found} >= {6, 7, 8}, "new trials and old ones on one list"
+    assert [one.place.value for one in found] == sorted(one.place.value for one in found)

@@ -144,9 +144,9 @@ class TestLostAnswers:
         losing()
         claim = worker.places.claim(worker.holder)
         assert claim is not None
-        assert [row["state"] for row in worker.places.rows()] == ["held", "free", "free", "free"]
-        assert worker.places.rows()[0]["lease"] == claim.lease
-        assert worker.places.rows()[0]["attempt"] == 1
+        assert [row.state for row in worker.places.rows()] == ["held", "free", "free", "free"]
+        assert worker.places.rows()[0].lease == claim.lease
+        assert worker.places.rows()[0].attempt == 1
 
     def test_an_end_is_no_loss(self, backend: Backend, losing: Callable[[], None]) -> None:
         study = make(backend)
@@ -156,7 +156,7 @@ class TestLostAnswers:
         attempt = reported(attempt_at(study, claim, worker.holder), 0.5)
         losing()
         attempt.complete()
-        assert worker.places.rows()[0]["value"] == 0.5
+        assert worker.places.rows()[0].value == 0.5
         assert study.optuna.get_trials()[0].state == TrialState.COMPLETE
 
 
@@ -184,7 +184,7 @@ class TestReports:
         attempt.complete()
         kept = study.optuna.get_trials()[0].intermediate_values
         assert kept == {score.epoch: 1.0 - score.scores.macro_f1 for score in scores}
-        assert Places(backend, study.token).counts().complete == 1
+        assert Places.of(study).counts().complete == 1
 
     def scores(self, trainer: StudyTrainer) -> list[EpochScore]:
         return list(trainer.epochs({"lambda": 0.5, "sigma": 50.0, "n_centers": 1}, 1))[:2]

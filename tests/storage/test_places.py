@@ -13,7 +13,9 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import LostPlaceError
 from affinity_search.storage.places.claims import Claim, Places
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.places.place import Place
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.studies.seeds import trial_seed
 
 
@@ -24,7 +26,7 @@ def study(backend: Backend) -> StoredStudy:
 
 @pytest.fixture
 def places(study: StoredStudy) -> Places:
-    return Places(study.backend, study.token)
+    return Places.of(study)
 
 
 def claimed(places: Places, worker: str | None = None) -> Claim:
@@ -33,7 +35,7 @@ def claimed(places: Places, worker: str | None = None) -> Claim:
     return claim
 
 
-def row(places: Places, number: int = 0) -> dict[str, object]:
+def row(places: Places, number: int = 0) -> Place:
     return places.rows()[number]
 
 
@@ -49,18 +51,18 @@ class TestManyWorkers:
         assert together("work", database_url, [f"late{i}" for i in range(4)]) == [0] * 4
         assert self.check(study) == before, "workers that come late change nothing"
 
-    def check(self, study: StoredStudy) -> list[dict[str, object]]:
-        rows = Places(study.backend, study.token).rows()
-        assert [row["state"] for row in rows] == [PlaceState.COMPLETE] * 40
-        assert [row["attempt"] for row in rows] == [1] * 40
+    def check(self, study: StoredStudy) -> list[Place]:
+        rows = Places.of(study).rows()
+        assert [row.state for row in rows] == [PlaceState.COMPLETE] * 40
+        assert [row.attempt for row in rows] == [1] * 40
         trials = study.optuna.get_trials()
         assert len(trials) == 40
         assert {t.state for t in trials} == {TrialState.COMPLETE}
-        assert {row["trial"] for row in rows} == {t.number for t in trials}
-        assert {attributes(t)["place"] for t in trials} == set(range(40))
+        assert {row.trial for row in rows} == {t.number for t in trials}
+        assert {TrialFacts.of(t).place for t in trials} == set(range(40))
         by_number = {t.number: t for t in trials}
-        assert all(by_number[row["trial"]].params == row["params"] for row in rows)
-        assert all(by_number[row["trial"]].value == row["value"] for row in rows)
+        assert all(by_number[row.trial].params == row.params for row in rows)
+        assert all(by_number[row.trial].value == row.value for row in rows)
         return rows
 
     def test_more_places_from_two_processes_at_the_same_moment(
@@ -69,7 +71,7 @@ class TestManyWorkers:
         study = make(backend)
         notes = together("raise_trials", database_url, ["9"] * 4)
         assert sorted(notes) == [[], [], [], ["places raised from 4 to 9"]]
-        assert [row["number"] for row in Places(study.backend, study.token).rows()] == list(range(9))
+        assert [row.number for row in Places.of(study).rows()] == list(range(9))
 
 
 class TestClaims:
@@ -82,8 +84,8 @@ class TestClaims:
     def test_a_claim_says_who_holds_the_place(self, places: Places) -> None:
         claimed(places, "somebody")
         found = row(places)
-        assert (found["worker"], found["host"], found["pid"]) == ("somebody", "this-host", 1)
-        assert found["state"] == PlaceState.HELD
+        assert (found.worker, found.host, found.pid) == ("somebody", "this-host", 1)
+        assert found.state == PlaceState.HELD
         assert places.was_claimed_by("somebody")
         assert not places.was_claimed_by("nobody")
 
@@ -105,7 +107,7 @@ class TestClaims:
             claim = claimed(places)
             places.begin(claim, 10 - trial, {})
             places.finish(claim, PlaceState.COMPLETE, value=value)
-        assert [found["trial"] for found in places.best_rows(3)] == [7, 9, 8]
+        assert [found.trial for found in places.best_rows(3)] == [7, 9, 8]
 
     def test_mean_duration(self, places: Places) -> None:
         assert places.mean_duration_s() is None
@@ -120,7 +122,7 @@ class TestComingBack:
         claim = claimed(places)
         places.begin(claim, 0, {"sigma": 0.1})
         places.give_back(claim, "asked to stop")
-        assert (row(places)["state"], row(places)["attempt"]) == (PlaceState.FREE, 0)
+        assert (row(places).state, row(places).attempt) == (PlaceState.FREE, 0)
         again = claimed(places)
         assert (again.number, again.attempt, again.params) == (0, 1, {"sigma": 0.1})
         assert again.lease != claim.lease
@@ -128,22 +130,22 @@ class TestComingBack:
     def test_the_third_failure_uses_a_place_up(self, places: Places) -> None:
         ends = [places.fail_attempt(claimed(places), "RuntimeError", "the card fell off") for _ in range(3)]
         assert ends == [PlaceState.FREE, PlaceState.FREE, PlaceState.SPENT]
-        assert row(places)["reason"] == "the card fell off"
+        assert row(places).reason == "the card fell off"
         assert claimed(places).number == 1
 
     def test_a_dead_worker_s_places_come_back(self, places: Places) -> None:
         dead, other = claimed(places, "dead"), claimed(places, "alive")
         places.begin(dead, 7, {})
         places.release_worker("dead", "killed")
-        assert [found["state"] for found in places.rows()[:2]] == [PlaceState.FREE, PlaceState.HELD]
+        assert [found.state for found in places.rows()[:2]] == [PlaceState.FREE, PlaceState.HELD]
         places.begin(other, 8, {})
 
     def test_the_third_death_uses_a_place_up(self, places: Places) -> None:
         for number in range(3):
             assert claimed(places, "dead").number == 0
             places.release_worker("dead", f"death {number}")
-        assert (row(places)["state"], row(places)["attempt"]) == (PlaceState.SPENT, 3)
-        assert row(places)["finished_at"] is not None
+        assert (row(places).state, row(places).attempt) == (PlaceState.SPENT, 3)
+        assert row(places).finished_at is not None
 
     @pytest.mark.parametrize("late", ["begin", "finish", "give_back", "fail_attempt"])
     def test_who_has_lost_a_place_cannot_write_to_it(self, places: Places, late: str) -> None:
@@ -182,17 +184,17 @@ class TestAttempts:
     ) -> None:
         attempt = self.begun(study)
         getattr(attempt, end)(*arguments)
-        assert row(places)["state"] == place
+        assert row(places).state == place
         assert study.optuna.trials[0].state == trial
-        assert row(places)["value"] == study.optuna.trials[0].value == (None if trial == TrialState.FAIL else 0.25)
-        assert attributes(study.optuna.trials[0])["seed"] == trial_seed(0, 0) == attempt.seed
+        assert row(places).value == study.optuna.trials[0].value == (None if trial == TrialState.FAIL else 0.25)
+        assert TrialFacts.of(study.optuna.trials[0]).seed == trial_seed(0, 0) == attempt.seed
 
     def test_the_row_decides_when_the_place_is_lost(self, study: StoredStudy, places: Places) -> None:
         attempt = self.begun(study)
-        places.release_worker(str(row(places)["worker"]), "thought dead")
+        places.release_worker(str(row(places).worker), "thought dead")
         with pytest.raises(LostPlaceError):
             attempt.complete()
-        assert row(places)["state"] == PlaceState.FREE
+        assert row(places).state == PlaceState.FREE
         assert study.optuna.trials[0].state == TrialState.RUNNING
 
     def test_a_worker_whose_place_is_lost_drops_its_trial_and_goes_on(self, study: StoredStudy, places: Places) -> None:
@@ -200,7 +202,7 @@ class TestAttempts:
         run = worker.trainer.epochs
 
         def lose_the_first(params: object, seed: int, *rest: object, **named: object) -> object:
-            if seed == trial_seed(0, 0) and row(places)["attempt"] == 1:
+            if seed == trial_seed(0, 0) and row(places).attempt == 1:
                 places.release_worker("slow", "thought dead")
             return run(params, seed, *rest, **named)
 

@@ -14,7 +14,8 @@ from watching import FakeClock
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.places.recovery import Recovery, end_trial
+from affinity_search.storage.places.recovery import Recovery
+from affinity_search.storage.trials.record import end_trial
 
 
 @pytest.fixture
@@ -49,22 +50,22 @@ class TestTwoLaunchers:
         meanwhile.append([f"space.sigma.high={high}"])
         study, _ = open_study(backend, "tiny", trials=6)
         assert study.spec.space.sigma.high == high  # type: ignore[union-attr]
-        assert Places(backend, study.token).counts().total == 6
+        assert Places.of(study).counts().total == 6
 
 
 def test_a_short_lease_ends_beside_a_long_one(backend: Backend) -> None:
     """One that looks rarely must still end a short lease, and a short one must not spoil its watch over others."""
     study = make(backend)
-    short, long = Places(backend, study.token, 0.01), Places(backend, study.token, 60.0)
+    short, long = Places.of(study, 0.01), Places.of(study, 60.0)
     assert short.claim(holder())
     assert long.claim(holder())
-    until(lambda: backend.time() > short.rows()[0]["lease_until"], "the end of the short lease")
+    until(lambda: backend.time() > short.rows()[0].lease_until, "the end of the short lease")
     clock = FakeClock()
     recovery = Recovery(study, clock, every_s=10.0)
     for _ in range(3):
         recovery.look()
         clock.now += 10.0
-    assert [row["state"] for row in short.rows()[:2]] == [PlaceState.FREE, PlaceState.HELD]
+    assert [row.state for row in short.rows()[:2]] == [PlaceState.FREE, PlaceState.HELD]
 
 
 class TestDeletion:

@@ -8,7 +8,8 @@ from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveH
 from optuna.samplers import RandomSampler, TPESampler
 
 from affinity_search.storage.database.backend import Backend
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.model.spec import PrunerSpec, SamplerSpec
@@ -22,7 +23,7 @@ RANGES = ("sampler.kind=random",)
 def proposals(study: StoredStudy) -> list[tuple[int, tuple[float | int, ...], int]]:
     """(place, parameters, seed) of every trial."""
     return sorted(
-        (attributes(t)["place"], tuple(t.params.values()), attributes(t)["seed"]) for t in study.optuna.get_trials()
+        (TrialFacts.of(t).place, tuple(t.params.values()), TrialFacts.of(t).seed) for t in study.optuna.get_trials()
     )
 
 
@@ -78,10 +79,10 @@ def test_a_later_attempt_trains_the_same(backend: Backend, space: tuple[str, ...
     train(study)
     first, second, third = study.optuna.get_trials()
     assert first.params == second.params == third.params
-    assert attributes(first)["seed"] == attributes(third)["seed"]
+    assert TrialFacts.of(first).seed == TrialFacts.of(third).seed
     (row,) = worker_for(study).places.rows()
-    assert row["params"] == third.params
-    assert isinstance(row["params"]["n_centers"], int)
+    assert row.params == third.params
+    assert isinstance(row.params["n_centers"], int)
 
 
 def test_a_later_attempt_keeps_its_parameters_after_others_and_in_a_wider_space(sqlite: Backend) -> None:

@@ -40,7 +40,7 @@ class TestCreation:
         tokens = together("create_study", database_url, ["-"] * 4)
         assert len(set(tokens)) == 1
         assert study_tokens(backend) == [("tiny", tokens[0])]
-        assert Places(backend, tokens[0]).counts().total == 4
+        assert Places.of(load_study(backend, "tiny")).counts().total == 4
 
     def test_the_protocol_stands_beside_every_score_in_optuna(self, backend: Backend) -> None:
         make(backend)
@@ -84,7 +84,7 @@ class TestCreation:
         assert find_study(backend, "tiny") is None
         new = make(backend, trials=2)
         assert new.token != old.token
-        assert Places(backend, new.token).counts().free == 2
+        assert Places.of(new).counts().free == 2
         assert texts(backend) == ["2 places, protocol holdout", "settled as float32"]
 
     def test_a_study_that_is_not_there(self, backend: Backend) -> None:
@@ -138,7 +138,7 @@ class TestContinuing:
         trained(backend)
         assert change(backend, trials=6) == ["places raised from 4 to 6"]
         study = load_study(backend, "tiny")
-        counts = Places(backend, study.token).counts()
+        counts = Places.of(study).counts()
         assert (study.spec.trials, counts.complete, counts.free) == (6, 4, 2)
         assert texts(backend)[-1] == "places raised from 4 to 6"
 
@@ -221,7 +221,7 @@ class TestContinuing:
         assert said[-1].endswith("another name with --name.")
         after = load_study(backend, "tiny")
         assert after.spec == before.spec
-        assert Places(backend, after.token).counts().total == 4
+        assert Places.of(after).counts().total == 4
 
     def test_a_study_opened_by_name_alone_is_taken_as_it_is(self, sqlite: Backend) -> None:
         """A worker that starts while somebody widens the space must not be refused, nor undo the change."""

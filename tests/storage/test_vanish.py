@@ -23,7 +23,8 @@ from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import NoDatabaseError, VanishedError
 from affinity_search.storage.files import default_root
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.study import StoredStudy, attributes, load_study
+from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.storage.trials.reading import reading_storage
 from affinity_search.storage.urls import parse_url
 
@@ -49,7 +50,7 @@ def study(sqlite: Backend) -> StoredStudy:
 
 
 def values(study: StoredStudy) -> list[float | None]:
-    return [row["value"] for row in Places.of(study).rows()]
+    return [row.value for row in Places.of(study).rows()]
 
 
 def reopened(path: Path) -> StoredStudy:
@@ -87,15 +88,15 @@ class TestTheWholeSearch:
 
         copy = reopened(rescued)
         assert values(copy) == before
-        assert [row["attempt"] for row in Places.of(copy).rows()] == [1, 1, 0, 0], "held places are given back"
+        assert [row.attempt for row in Places.of(copy).rows()] == [1, 1, 0, 0], "held places are given back"
         copy.backend.close()
         cli("launch", "tiny", "--workers", "1", "--storage", f"sqlite:///{rescued}")
         copy = reopened(rescued)
-        assert [row["state"] for row in Places.of(copy).rows()] == [PlaceState.COMPLETE] * 4
+        assert [row.state for row in Places.of(copy).rows()] == [PlaceState.COMPLETE] * 4
         assert values(copy)[:2] == before[:2]
         trials = copy.optuna.get_trials()
         assert [trial.state for trial in trials[2:4]] == [TrialState.FAIL] * 2, "nothing is RUNNING for good"
-        resumed = [attributes(trial).get("resumed_epochs") for trial in trials[4:]]
+        resumed = [TrialFacts.of(trial).resumed_epochs for trial in trials[4:]]
         assert resumed == [1, 1], "from the checkpoints in studies.files"
 
 

@@ -80,12 +80,12 @@ def _announce(stored: StoredStudy, planned: Plan, top: int) -> None:
 
 def _seconds_each(stored: StoredStudy, planned: Plan) -> float | None:
     """How long a whole training took in the search, by the best trial's epochs."""
-    from affinity_search.storage.study import attributes
+    from affinity_search.storage.trials.facts import TrialFacts
 
-    told = attributes(planned.chosen[0][0])
-    if not (told.get("duration_s") and told.get("epochs")) or told.get("resumed_epochs"):
+    best = planned.chosen[0]
+    if TrialFacts.of(best.trial).resumed_epochs:
         return None
-    return float(told["duration_s"] / told["epochs"] * stored.spec.training.epochs)
+    return best.scores.duration_s / best.scores.epochs * stored.spec.training.epochs
 
 
 def _ask(trainings: int) -> None:

@@ -133,7 +133,7 @@ def _watch(stored: StoredStudy) -> None:
     from affinity_search.search.view.terminal import REFRESH_S, progress_for
     from affinity_search.storage.places.claims import Places
 
-    places = Places(stored.backend, stored.token)
+    places = Places.of(stored)
     with progress_for(stored, lambda: "Ctrl-C leaves; the search goes on") as progress:
         while (counts := places.counts()).used < counts.total:
             progress.show(stored.refreshed())

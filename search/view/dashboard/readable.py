@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +17,14 @@ from optuna.trial import FrozenTrial
 
 from affinity_search.search.view.notes import trial_note
 from affinity_search.search.view.standing import Standing, standing_of
-from affinity_search.storage.study import MADE_BY, SCORES, TOKEN_ATTRIBUTE, attributes, find_study
+from affinity_search.storage.study import TOKEN_ATTRIBUTE, find_study
+from affinity_search.storage.trials.facts import KEPT_TOGETHER, TrialFacts
 from affinity_search.studies.metrics import METRICS
 
 if TYPE_CHECKING:
     from affinity_search.storage.trials.reading import ReadingStorage
 
 STUDY = "/api/studies/<study_id:int>"
-KEPT_TOGETHER = (MADE_BY, SCORES)
 # In the order in which the page shows them.
 NUMBERS = (*METRICS, "minority_f1", "majority_f1", "best_epoch", "epochs", "duration_s", "place", "attempt", "seed")
 TEXTS = ("worker", "device")
@@ -112,8 +112,7 @@ def _mark(trials: Sequence[FrozenTrial]) -> tuple[int, int]:
 
 def _show(shown: dict[str, Any], trial: FrozenTrial, standing: Standing) -> None:
     """`shown` is optuna-dashboard's answer for the trial."""
-    attrs = attributes(trial)
-    shown["user_attrs"] = [{"key": key, "value": value} for key, value in short_attributes(trial, attrs).items()]
+    shown["user_attrs"] = [{"key": key, "value": value} for key, value in short_attributes(trial).items()]
     if "values" in shown:  # shown in large type; an infinite one is a word
         shown["values"] = [round(value, 6) if isinstance(value, float) else value for value in shown["values"]]
     if trial.state.is_finished() and standing.ranks.get(trial.number, MOST_CURVES + 1) > MOST_CURVES < len(
@@ -128,10 +127,12 @@ def _show(shown: dict[str, Any], trial: FrozenTrial, standing: Standing) -> None
             note["body"] = trial_note(standing, trial)
 
 
-def short_attributes(trial: FrozenTrial, attrs: Mapping[str, Any]) -> dict[str, str]:
-    """A trial's user attributes as people read them, one number or a few words each; `attrs` are those taken apart."""
-    shown = {name: _short(attrs[name]) for name in (*NUMBERS, *TEXTS) if name in attrs}
-    versions = attrs.get("versions", {})
+def short_attributes(trial: FrozenTrial) -> dict[str, str]:
+    """A trial's user attributes as people read them, one number or a few words each."""
+    facts = TrialFacts.of(trial)
+    told = vars(facts) | (vars(facts.scores) if facts.scores else {})
+    shown = {name: _short(told[name]) for name in (*NUMBERS, *TEXTS) if told.get(name) is not None}
+    versions = facts.versions or {}
     shown |= {"versions": ", ".join(f"{name} {version}" for name, version in versions.items())} if versions else {}
     return shown | {
         key: _short(value) for key, value in trial.user_attrs.items() if key not in (*KEPT_TOGETHER, *shown)

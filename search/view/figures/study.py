@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.search.view.figures.ticks import log_ticks
 from affinity_search.search.view.terminal import params_text
-from affinity_search.storage.study import SCORES, attributes
+from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.studies.metrics import DEFAULT, METRICS
 
 if TYPE_CHECKING:
@@ -50,16 +50,25 @@ Of = Callable[[Point], float]
 
 def points_of(trials: Sequence[FrozenTrial], metric: str = DEFAULT) -> list[Point]:
     """Complete and pruned trials in the order of their end."""
-    ended = [t for t in trials if t.state in ENDED and SCORES in t.user_attrs]
     found, spent_s = [], 0.0
+    ended = [trial for trial in trials if trial.state in ENDED]
     for trial in sorted(ended, key=lambda t: (t.datetime_complete or t.datetime_start, t.number)):
-        scores = trial.user_attrs[SCORES]
-        spent_s += scores["duration_s"]
-        numbers = {key: scores[key] for key in ("minority_f1", "majority_f1", "duration_s")}
-        numbers["score"] = scores[metric]
-        worker = str(attributes(trial).get("worker", "?"))
-        whose = {"worker": worker, "params": trial.params, "spent_s": spent_s}
-        found.append(Point(trial.number, ENDED[trial.state], **numbers, **whose))
+        facts = TrialFacts.of(trial)
+        if (scores := facts.scores) is None:
+            continue
+        spent_s += scores.duration_s
+        point = Point(
+            trial=trial.number,
+            state=ENDED[trial.state],
+            score=scores.metrics[metric],
+            minority_f1=scores.minority_f1,
+            majority_f1=scores.majority_f1,
+            duration_s=scores.duration_s,
+            worker=facts.worker or "?",
+            params=trial.params,
+            spent_s=spent_s,
+        )
+        found.append(point)
     return found
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+
+from affinity_search.storage.database.optuna_storage.forwarding import forwarding
 
 DRAFT_ID = -1  # no database gives it to a trial
 
@@ -69,19 +71,7 @@ def drafting_storage(storage: BaseStorage) -> BaseStorage:
     return made
 
 
-def _passed_on(name: str) -> Callable[..., Any]:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self._storage, name)(*args, **kwargs)
-
-    method.__name__ = name
-    return method
-
-
-_METHODS = [name for name in vars(BaseStorage) if not name.startswith("_") and callable(getattr(BaseStorage, name))]
-_Delegating: type[Any] = type("_Delegating", (BaseStorage,), {name: _passed_on(name) for name in _METHODS})
-
-
-class _DraftingStorage(_Delegating):  # type: ignore[misc]
+class _DraftingStorage(forwarding(lambda self, request: request())):  # type: ignore[misc]
     def __init__(self, storage: BaseStorage) -> None:
         self._storage = storage
 

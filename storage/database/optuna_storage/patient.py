@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 
+from affinity_search.storage.database.optuna_storage.forwarding import forwarding
 from affinity_search.storage.database.patience import Patience
 
 
@@ -24,23 +22,7 @@ def patient_storage(storage: BaseStorage, patience: Patience) -> BaseStorage:
     return made
 
 
-def _patient(name: str) -> Callable[..., Any]:
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self._patience.call(lambda: getattr(self._storage, name)(*args, **kwargs))
-
-    method.__name__ = name
-    return method
-
-
-_METHODS = [name for name in vars(BaseStorage) if not name.startswith("_") and callable(getattr(BaseStorage, name))]
-
-
-class _PatientBase(BaseStorage):
-    """Holds the storage behind it; the methods follow below, made from Optuna's own list of them."""
-
+class _PatientStorage(forwarding(lambda self, request: self._patience.call(request))):  # type: ignore[misc]
     def __init__(self, storage: BaseStorage, patience: Patience) -> None:
         self._storage = storage
         self._patience = patience
-
-
-_PatientStorage: type[Any] = type("_PatientStorage", (_PatientBase,), {name: _patient(name) for name in _METHODS})

@@ -245,7 +245,7 @@ def test_raising_the_places_by_the_command(sqlite: Backend, sqlite_url: str, sta
     assert [one.ended() for one in both] == [0, 0]
     assert sum("places raised from 4 to 8" in one.said for one in both) == 1
     study = load_study(sqlite, "tiny")
-    assert Places(sqlite, study.token).counts().complete == 8
+    assert Places.of(study).counts().complete == 8
     assert len(study.optuna.trials) == 8
 
 

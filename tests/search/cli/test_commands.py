@@ -33,6 +33,7 @@ from affinity_search.storage.stored.renaming import rename
 from affinity_search.storage.stored.stopping import resume, stop
 from affinity_search.storage.study import StoredStudy, history, load_study, study_names
 from affinity_search.storage.trials.artifacts import RECORD_PREFIX, artifacts_folder
+from affinity_search.storage.trials.record import describe_trial
 
 
 def claimed(study: StoredStudy, worker: str = "busy") -> tuple[Claim, Attempt]:
@@ -144,7 +145,7 @@ class TestStop:
         assert launch.ended() == Exit.STOPPED, launch.said
         assert "study 'renamed' was stopped by `affinity-search stop`" in launch.said
         assert "stopped with 4 places free; to go on: affinity-search launch renamed" in launch.said
-        assert [(row["state"], row["attempt"]) for row in Places.of(study).rows()] == [(PlaceState.FREE, 0)] * 4
+        assert [(row.state, row.attempt) for row in Places.of(study).rows()] == [(PlaceState.FREE, 0)] * 4
         assert [trial.state for trial in study.optuna.trials] == [TrialState.FAIL] * 2
         gate.touch()
         again = start("launch", "renamed", "--workers", "2", **options)
@@ -182,7 +183,7 @@ class TestRename:
         _, elsewhere = claimed(study)
         cli("rename", "tiny", "renamed", "--storage", database_url)
         assert worker.run(claim, lambda: False)
-        study.describe_trial(elsewhere.number, reason="its worker died")
+        describe_trial(study, elsewhere.number, reason="its worker died")
         elsewhere.drop()
         assert study.under_its_name().name == "renamed"
         trials = load_study(backend, "renamed").optuna.trials
@@ -313,9 +314,9 @@ class TestTrials:
         study = load_study(backend, "tiny")
         rows = json.loads(cli("trials", "tiny", "--json", *at).out)
         for row, place in zip(rows[:2], Places.of(study).rows()[:2], strict=True):
-            assert row["macro_f1"] == pytest.approx(1 - place["value"])
-            assert row["params"] == pytest.approx(place["params"])
-            assert row["worker"] == place["worker"]
+            assert row["macro_f1"] == pytest.approx(1 - place.value)
+            assert row["params"] == pytest.approx(place.params)
+            assert row["worker"] == place.worker
             assert row["seconds"] >= 0
 
     @pytest.mark.parametrize("columns", [40, 80, 200])

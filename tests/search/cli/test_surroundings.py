@@ -86,7 +86,7 @@ class TestTheMachinesFault:
         with pytest.raises(UnfitMachineError, match=r"keras|denied|No space|torch"):
             worker.run(claim, lambda: False)
         row = Places.of(study).rows()[0]
-        assert (row["state"], row["attempt"]) == (PlaceState.FREE, 0)
+        assert (row.state, row.attempt) == (PlaceState.FREE, 0)
 
 
 def test_keras_finds_no_matplotlib_and_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,8 +139,8 @@ class TestIgnoredSignals:
             )
         finally:
             signal.signal(signal.SIGHUP, before)
-        held = until(lambda: Places.of(study).rows(PlaceState.HELD), "a trial")
-        for pid in (launch.process.pid, held[0]["pid"]):
+        held = until(lambda: Places.of(study).held(), "a trial")
+        for pid in (launch.process.pid, held[0].pid):
             os.kill(pid, signal.SIGHUP)
         gate.touch()
         assert launch.ended() == 0, launch.said

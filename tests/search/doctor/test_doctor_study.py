@@ -20,9 +20,9 @@ from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Claim, Holder, Places
 from affinity_search.storage.places.leases import LeaseKeeper
-from affinity_search.storage.places.recovery import end_trial
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.proposing import ask
+from affinity_search.storage.trials.record import describe_trial, end_trial
 
 LEASE_S = 0.3
 
@@ -35,7 +35,7 @@ def study(backend: Backend) -> StoredStudy:
 @pytest.fixture
 def places(study: StoredStudy) -> Places:
     """Whose leases are soon over."""
-    return Places(study.backend, study.token, LEASE_S)
+    return Places.of(study, LEASE_S)
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,7 @@ def begun(study: StoredStudy, places: Places, who: Holder | None = None) -> tupl
     assert claim is not None
     trial = study.optuna.ask().number
     places.begin(claim, trial, {})
-    study.describe_trial(trial, place=claim.number, attempt=claim.attempt, worker=who.worker)
+    describe_trial(study, trial, place=claim.number, attempt=claim.attempt, worker=who.worker)
     return claim, trial
 
 
@@ -66,7 +66,7 @@ def begins(study: StoredStudy, places: Places) -> Claim:
 def lost(study: StoredStudy, places: Places, who: Holder | None = None) -> tuple[Claim, int]:
     """The same, once its lease is over by the database's clock."""
     claim, trial = begun(study, places, who)
-    until(lambda: study.backend.time() > places.rows()[claim.number]["lease_until"], "the end of the lease")
+    until(lambda: study.backend.time() > places.rows()[claim.number].lease_until, "the end of the lease")
     return claim, trial
 
 
@@ -138,7 +138,7 @@ class TestLooking:
         assert doctor.found(code=3)["held"][0]["state"] == "lost"
         files.checkpoint(0).touch()
         assert "for attempt 2 of 3, which goes on from its checkpoint\n" in doctor(code=3).out
-        assert places.rows()[0]["state"] == PlaceState.HELD
+        assert places.rows()[0].state == PlaceState.HELD
         assert state(study, trial) == TrialState.RUNNING
 
     def test_the_last_attempt(self, study: StoredStudy, places: Places, doctor: Doctor, files: StudyFiles) -> None:
@@ -158,7 +158,7 @@ class TestLooking:
         shown = doctor().out
         assert f"place 0: process {pid} is gone, its lease ends in " in shown
         assert "none of them by a living worker" in shown
-        assert places.rows()[0]["state"] == PlaceState.HELD
+        assert places.rows()[0].state == PlaceState.HELD
 
     def test_only_this_host_s_processes_can_be_looked_for(self, study: StoredStudy, doctor: Doctor) -> None:
         begun(study, Places.of(study), Holder("a-worker", "elsewhere", dead_process(), "cpu"))
@@ -227,7 +227,7 @@ class TestHalves:
         self, study: StoredStudy, places: Places, doctor: Doctor
     ) -> None:
         begins(study, places)
-        until(lambda: study.backend.time() > places.rows()[0]["lease_until"], "the end of the lease")
+        until(lambda: study.backend.time() > places.rows()[0].lease_until, "the end of the lease")
         found = doctor.found(code=3)
         assert ([held["state"] for held in found["held"]], found["halves"]) == (["lost"], [])
 
@@ -246,7 +246,7 @@ class TestFailures:
         for number in range(3):
             claim, trial = begun(study, places, holder(f"worker-{number}"))
             if number < 2:
-                study.describe_trial(trial, reason=f"card {number} fell off the bus")
+                describe_trial(study, trial, reason=f"card {number} fell off the bus")
             places.fail_attempt(claim, "bus", f"card {number} fell off the bus")
             end_trial(study, trial, TrialState.FAIL)
         found = doctor.found()
@@ -299,7 +299,7 @@ class TestRepair:
         for said in ("watching for up to 0 s", "place 0: lease ended: here-", "after the repair:"):
             assert said in ran.err
         assert ran.out.index("recovery would free") < ran.out.index("4 free, 0 held")
-        assert (places.rows()[0]["state"], places.rows()[0]["attempt"]) == (PlaceState.FREE, 1)
+        assert (places.rows()[0].state, places.rows()[0].attempt) == (PlaceState.FREE, 1)
         assert state(study, trial) == TrialState.FAIL
         assert "nothing to repair" in doctor("--repair").err
 
@@ -317,10 +317,10 @@ class TestRepair:
 
     def test_a_process_that_is_gone(self, study: StoredStudy, places: Places, doctor: Doctor) -> None:
         """Its lease still runs when the watch begins."""
-        longer = Places(study.backend, study.token, 2.0)
+        longer = Places.of(study, 2.0)
         begun(study, longer, Holder("a-worker", socket.gethostname(), dead_process(), "cpu"))
         assert len(doctor.found("--repair")["repaired"]) == 1
-        assert places.rows()[0]["state"] == PlaceState.FREE
+        assert places.rows()[0].state == PlaceState.FREE
 
     def test_the_living_are_left_alone(self, study: StoredStudy, places: Places, doctor: Doctor) -> None:
         lost(study, places)
@@ -335,9 +335,9 @@ class TestRepair:
         claim, trial = lost(study, places)
         before = examine(study, None)
         assert before.lost
-        until_s = places.rows()[0]["lease_until"]
+        until_s = places.rows()[0].lease_until
         with LeaseKeeper(places, claim) as keeper:
-            until(lambda: places.rows()[0]["lease_until"] > until_s, "the renewal")
+            until(lambda: places.rows()[0].lease_until > until_s, "the renewal")
             assert Repair(study, None, say=lambda line: None).mend(before) == []
             assert not keeper.lost
         assert state(study, trial) == TrialState.RUNNING
@@ -347,5 +347,5 @@ class TestRepair:
         both = [start("doctor", "tiny", "--repair", "--storage", database_url) for _ in range(2)]
         assert [one.ended() for one in both] == [0, 0]
         assert sum("place 0: lease ended" in one.said for one in both) == 1
-        assert (places.rows()[0]["state"], places.rows()[0]["attempt"]) == (PlaceState.FREE, 1)
+        assert (places.rows()[0].state, places.rows()[0].attempt) == (PlaceState.FREE, 1)
         assert state(study, trial) == TrialState.FAIL

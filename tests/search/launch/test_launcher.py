@@ -20,7 +20,8 @@ from affinity_search.search.launch.launcher import Launcher
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.database.tables import PlaceState
-from affinity_search.storage.study import StoredStudy, attributes, load_study
+from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.studies.seeds import trial_seed
 
 
@@ -46,7 +47,7 @@ class TestToTheEnd:
     def test_two_workers_use_every_place(self, launch: Started, study: StoredStudy, gate: Path) -> None:
         gate.touch()
         assert launch.ended() == 0
-        assert [row["state"] for row in rows(study)] == [PlaceState.COMPLETE] * 4
+        assert [row.state for row in rows(study)] == [PlaceState.COMPLETE] * 4
         assert len(study.optuna.trials) == 4
         assert "4 of 4 trials done: 4 complete, 0 pruned, 0 failed; 0 running; 4 attempts" in launch.said
         assert "next: affinity-search evaluate tiny" in launch.said
@@ -75,21 +76,21 @@ class TestDeaths:
         self, launch: Started, study: StoredStudy, gate: Path
     ) -> None:
         victim = waiting(study)[0]
-        os.kill(victim["pid"], signal.SIGKILL)
-        until(lambda: waiting(study)[0]["attempt"] == 2, "the next attempt at the place")
+        os.kill(victim.pid, signal.SIGKILL)
+        until(lambda: waiting(study)[0].attempt == 2, "the next attempt at the place")
         again = waiting(study)[0]
-        assert again["number"] == victim["number"]
-        assert again["params"] == victim["params"]
-        assert again["worker"] != victim["worker"]
+        assert again.number == victim.number
+        assert again.params == victim.params
+        assert again.worker != victim.worker
         gate.touch()
         assert launch.ended() == 0
-        assert [row["state"] for row in rows(study)] == [PlaceState.COMPLETE] * 4
-        old, new = (study.optuna.trials[row["trial"]] for row in (victim, again))
+        assert [row.state for row in rows(study)] == [PlaceState.COMPLETE] * 4
+        old, new = (study.optuna.trials[row.trial] for row in (victim, again))
         assert (old.state, new.state) == (TrialState.FAIL, TrialState.COMPLETE)
         assert old.params == new.params
-        assert attributes(old)["seed"] == attributes(new)["seed"] == trial_seed(0, victim["number"])
-        assert (attributes(old)["attempt"], attributes(new)["attempt"]) == (1, 2)
-        assert f"worker {victim['worker']} died (killed by SIGKILL)" in launch.said
+        assert TrialFacts.of(old).seed == TrialFacts.of(new).seed == trial_seed(0, victim.number)
+        assert (TrialFacts.of(old).attempt, TrialFacts.of(new).attempt) == (1, 2)
+        assert f"worker {victim.worker} died (killed by SIGKILL)" in launch.said
         assert not [t for t in study.optuna.trials if t.state == TrialState.RUNNING]
 
     def test_a_place_that_kills_its_workers_is_used_up(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:
@@ -97,7 +98,7 @@ class TestDeaths:
         fatal = str(trial_seed(0, 1))
         launch = start("launch", "tiny", "--workers", "1", AFFINITY_SEARCH_STORAGE=sqlite_url, FAKE_BROKEN=fatal)
         assert launch.ended() == 0
-        states = [(row["state"], row["attempt"]) for row in rows(study)]
+        states = [(row.state, row.attempt) for row in rows(study)]
         assert states[1] == (PlaceState.SPENT, 3)
         assert [states[0], *states[2:]] == [(PlaceState.COMPLETE, 1)] * 3
         assert launch.said.count("died (exit code 1)") == 3
@@ -109,14 +110,14 @@ class TestDeaths:
         study = make(sqlite, trials=1)
         launch = start("launch", "tiny", "--workers", "1", "--storage", sqlite_url, FAKE_GATE=str(gate))
         for attempt in (1, 2, 3):
-            (victim,) = until(lambda number=attempt: [row for row in waiting(study) if row["attempt"] == number], "it")
-            os.kill(victim["pid"], signal.SIGKILL)
+            (victim,) = until(lambda number=attempt: [row for row in waiting(study) if row.attempt == number], "it")
+            os.kill(victim.pid, signal.SIGKILL)
         assert launch.ended() == Exit.NO_SCORE, launch.said
         (row,) = rows(study)
-        assert (row["state"], row["attempt"]) == (PlaceState.SPENT, 3)
-        assert row["reason"] == "its worker died (killed by SIGKILL)"
-        history = [(trial.state, trial.user_attrs["reason"]) for trial in study.attempts_at(0)]
-        assert history == [(TrialState.FAIL, row["reason"])] * 3, "with its history"
+        assert (row.state, row.attempt) == (PlaceState.SPENT, 3)
+        assert row.reason == "its worker died (killed by SIGKILL)"
+        history = [(trial.state, TrialFacts.of(trial).reason) for trial in attempts_at(study, 0)]
+        assert history == [(TrialState.FAIL, row.reason)] * 3, "with its history"
 
     def test_workers_that_never_begin_end_the_launch(self, sqlite: Backend, sqlite_url: str, start: Start) -> None:
         study = make(sqlite)
@@ -127,7 +128,7 @@ class TestDeaths:
         assert last.startswith("error: 3 workers in a row died on cpu before their first trial: no such card [42]")
         assert "Traceback" not in launch.said
         assert len(list(logs(launch).iterdir())) == 3
-        assert [row["state"] for row in rows(study)] == [PlaceState.FREE] * 4
+        assert [row.state for row in rows(study)] == [PlaceState.FREE] * 4
 
     def test_no_worker_outlives_its_launcher_s_failure(
         self, study: StoredStudy, fake_workers: None, gate: Path, monkeypatch: pytest.MonkeyPatch
@@ -142,7 +143,7 @@ class TestDeaths:
         with pytest.raises(RuntimeError, match="terminal"):
             launcher.run()
         assert [worker.process and worker.process.poll() for worker in launcher.workers] == [Exit.STOPPED] * 2
-        assert [(row["state"], row["attempt"]) for row in rows(study)] == [(PlaceState.FREE, 0)] * 4
+        assert [(row.state, row.attempt) for row in rows(study)] == [(PlaceState.FREE, 0)] * 4
 
 
 class TestInterrupts:
@@ -160,7 +161,7 @@ class TestInterrupts:
         gate.touch()
         assert launch.ended() == Exit.STOPPED
         ends = [PlaceState.COMPLETE] * 2 + [PlaceState.FREE] * 2
-        assert [row["state"] for row in rows(study)] == ends
+        assert [row.state for row in rows(study)] == ends
         assert len(study.optuna.trials) == 2
         assert "2 of 4 trials done" in launch.said
         assert "stopped with 2 places free; to go on: affinity-search launch tiny" in launch.said
@@ -172,14 +173,14 @@ class TestInterrupts:
         launch.interrupt()
         assert launch.ended(20) == Exit.STOPPED
         assert "stopping now: running trials are given back" in launch.said
-        assert [(row["state"], row["attempt"]) for row in rows(study)] == [(PlaceState.FREE, 0)] * 4
+        assert [(row.state, row.attempt) for row in rows(study)] == [(PlaceState.FREE, 0)] * 4
         assert [t.state for t in study.optuna.trials] == [TrialState.FAIL] * 2
 
     def test_a_request_to_end_gives_them_back(self, launch: Started, study: StoredStudy) -> None:
-        pids = [row["pid"] for row in waiting(study)]
+        pids = [row.pid for row in waiting(study)]
         launch.process.terminate()
         assert launch.ended(20) == Exit.STOPPED
-        assert [(row["state"], row["attempt"]) for row in rows(study)] == [(PlaceState.FREE, 0)] * 4
+        assert [(row.state, row.attempt) for row in rows(study)] == [(PlaceState.FREE, 0)] * 4
         assert not any(map(psutil.pid_exists, pids))
 
     def test_before_any_worker_has_begun(self, sqlite: Backend, sqlite_url: str, start: Start, gate: Path) -> None:

@@ -16,7 +16,6 @@ from affinity_search.search.devices.slots import Slot
 from affinity_search.search.launch import logs
 from affinity_search.search.launch.process import WorkerProcess
 from affinity_search.storage.database.backend import Backend
-from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.files import StudyFiles, default_root, why_not_writable
 from affinity_search.storage.places.claims import Places
 
@@ -80,11 +79,11 @@ def test_a_launch_outlives_its_logs(sqlite: Backend, sqlite_url: str, start: Sta
     """Cleaners remove them; then a worker dies, and another is started."""
     study, gate = make(sqlite), tmp_path / "gate"
     launch = start("launch", "tiny", "--workers", "1", "--storage", sqlite_url, FAKE_GATE=str(gate))
-    (held,) = until(lambda: [row for row in Places.of(study).rows(PlaceState.HELD) if row["trial"] is not None], "it")
+    (held,) = until(lambda: [row for row in Places.of(study).held() if row.trial is not None], "it")
     found = re.search(r"logs in (\S+)", launch.said)
     assert found
     shutil.rmtree(found[1])
-    os.kill(held["pid"], signal.SIGKILL)
+    os.kill(held.pid, signal.SIGKILL)
     gate.touch()
     assert launch.ended() == 0, launch.said
     assert f"died (killed by SIGKILL): (its log {found[1]}" in launch.said

@@ -42,8 +42,8 @@ def test_reports_wait_for_the_database_and_arrive(own: Restartable, start: Start
     assert launch.ended() == 0
 
     study = load_study(open_backend(url, create=False), "tiny")
-    rows = Places(study.backend, study.token).rows()
-    assert [(row["state"], row["attempt"]) for row in rows] == [(PlaceState.COMPLETE, 1)] * 4
+    rows = Places.of(study).rows()
+    assert [(row.state, row.attempt) for row in rows] == [(PlaceState.COMPLETE, 1)] * 4
     trials = study.optuna.get_trials()
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4, "no worker died, no trial was begun again"
     assert [sorted(trial.intermediate_values) for trial in trials] == [list(range(EPOCHS))] * 4

@@ -17,6 +17,7 @@ from affinity_search.search.worker.exits import Exit
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.place import HeldPlace, Place
 from affinity_search.storage.study import StoredStudy
 from affinity_search.studies.seeds import trial_seed
 
@@ -51,14 +52,14 @@ def study(sqlite: Backend) -> StoredStudy:
     return make(sqlite, trials=6)
 
 
-def rows(study: StoredStudy, *states: PlaceState) -> list[dict[str, Any]]:
-    return Places(study.backend, study.token).rows(*states)
+def rows(study: StoredStudy, *states: PlaceState) -> list[Place]:
+    return Places.of(study).rows(*states)
 
 
-def waiting(study: StoredStudy) -> list[dict[str, Any]]:
+def waiting(study: StoredStudy) -> list[HeldPlace]:
     """Rows of the held places whose trial has reported an epoch and waits at the gate."""
     reported = {t.number for t in study.optuna.get_trials(deepcopy=False) if t.intermediate_values}
-    return [row for row in rows(study, PlaceState.HELD) if row["trial"] in reported]
+    return [row for row in Places.of(study).held() if row.trial in reported]
 
 
 def launched(start: Start, url: str, tmp_path: Path) -> Started:
@@ -84,17 +85,17 @@ def test_a_node_dies_and_every_place_is_used_once(
     launch = launched(start, sqlite_url, tmp_path)
     until(lambda: len(waiting(study)) == 2, "two trials to wait at the gate", 120)
     victim = waiting(study)[0]
-    cluster.remove_node(node_of(cluster, victim["pid"]), allow_graceful=False)
-    until(lambda: f"worker {victim['worker']} died" in launch.said, "the launcher to notice", 120)
+    cluster.remove_node(node_of(cluster, victim.pid), allow_graceful=False)
+    until(lambda: f"worker {victim.worker} died" in launch.said, "the launcher to notice", 120)
     assert "lost with its Ray node" in launch.said
     cluster.add_node(num_cpus=1)
     until(lambda: len(waiting(study)) == 2, "the place to be taken up on the new node", 120)
-    again = {row["number"]: row for row in waiting(study)}[victim["number"]]
-    assert (again["attempt"], again["params"]) == (2, victim["params"])
-    assert again["worker"] != victim["worker"]
+    again = {row.number: row for row in waiting(study)}[victim.number]
+    assert (again.attempt, again.params) == (2, victim.params)
+    assert again.worker != victim.worker
     (tmp_path / "gate").touch()
     assert launch.ended(120) == 0
-    assert [row["state"] for row in rows(study)] == [PlaceState.COMPLETE] * 6
+    assert [row.state for row in rows(study)] == [PlaceState.COMPLETE] * 6
     states = sorted(trial.state.name for trial in study.optuna.trials)
     assert states == [TrialState.COMPLETE.name] * 6 + [TrialState.FAIL.name]
     assert "6 of 6 trials done: 6 complete, 0 pruned, 0 failed; 0 running; 7 attempts" in launch.said
@@ -108,11 +109,11 @@ def test_who_waits_for_room_leaves_when_the_others_have_done_all(
 ) -> None:
     launch = launched(start, sqlite_url, tmp_path)
     until(lambda: len(waiting(study)) == 2, "two trials to wait at the gate", 120)
-    cluster.remove_node(node_of(cluster, waiting(study)[0]["pid"]), allow_graceful=False)
+    cluster.remove_node(node_of(cluster, waiting(study)[0].pid), allow_graceful=False)
     until(lambda: "lost with its Ray node" in launch.said, "the launcher to notice", 120)
     (tmp_path / "gate").touch()
     assert launch.ended(120) == 0
-    assert [row["state"] for row in rows(study)] == [PlaceState.COMPLETE] * 6
+    assert [row.state for row in rows(study)] == [PlaceState.COMPLETE] * 6
 
 
 def test_stopping_gives_the_places_back(
@@ -137,7 +138,7 @@ def test_a_gpu_without_room_is_given_up(cluster: Cluster, study: StoredStudy, sq
         cluster.remove_node(node)
     last = launch.said.splitlines()[-1]
     assert last == "error: ray-gpu ran out of memory twice: the fake card is full", launch.said
-    assert [row["state"] for row in rows(study)] == [PlaceState.FREE] * 6
+    assert [row.state for row in rows(study)] == [PlaceState.FREE] * 6
 
 
 def test_another_word(sqlite_url: str, cli: Cli) -> None:

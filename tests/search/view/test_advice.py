@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import pytest
+from fake_objective import fake_scores
 from making import trained
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -25,7 +26,8 @@ SPACE = {"lambda": FloatDistribution(0, 1), "sigma": FloatDistribution(1, 1000),
 def trial(
     number: int, macro_f1: float, told: Diagnostics, *, sigma: float = 10.0, m: float = 4.0, state: str = "COMPLETE"
 ) -> FrozenTrial:
-    scores = {"macro_f1": macro_f1, "diagnostics": asdict(told)}
+    scores = fake_scores(macro_f1).to_dict() | {"diagnostics": asdict(told)}
+    scores |= {"best_epoch": 1, "epochs": 1, "duration_s": 1.0}
     made = create_trial(
         state=TrialState[state],
         value=1 - macro_f1 if state != "FAIL" else None,

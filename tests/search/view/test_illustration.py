@@ -240,7 +240,7 @@ class TestStudyFigures:
         assert sum(len(figure.to_json()) for figure in made.values()) < 1_000_000
 
     def test_pruned_trials_are_most_points_and_failed_ones_none(self) -> None:
-        scores = {"macro_f1": 0.5, "minority_f1": 0.4, "majority_f1": 0.6, "duration_s": 2.0}
+        scores = fake_scores(0.5).to_dict() | {"best_epoch": 1, "epochs": 1, "duration_s": 2.0}
         states = [TrialState.COMPLETE, TrialState.PRUNED, TrialState.PRUNED, TrialState.FAIL]
         trials = [
             create_trial(state=state, value=None if state == TrialState.FAIL else 0.5, user_attrs={"scores": scores})

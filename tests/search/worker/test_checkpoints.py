@@ -25,7 +25,8 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.study import StoredStudy, attributes
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts
 
 IDENTITY = {"params": {"lambda": 0.1, "sigma": 10.0, "n_centers": 3}, "seed": 7}
 
@@ -206,13 +207,13 @@ class TestGoingOn:
     ) -> None:
         assert checkpoint.exists()
         worker = self.finish(study, database_url, start)
-        assert study.optuna.get_trials()[1].user_attrs["resumed_epochs"] == 1
+        assert TrialFacts.of(study.optuna.get_trials()[1]).resumed_epochs == 1
         assert "epoch 1/4" not in worker.said
         assert "epoch 2/4" in worker.said
         assert not checkpoint.exists(), "the trial has ended"
         trials = study.optuna.get_trials()
-        assert trials[0].user_attrs["cause"] == "preempted", "recorded apart from a crash"
-        assert attributes(trials[1])["attempt"] == 1, "no attempt is counted"
+        assert TrialFacts.of(trials[0]).cause == "preempted", "recorded apart from a crash"
+        assert TrialFacts.of(trials[1]).attempt == 1, "no attempt is counted"
 
     @pytest.mark.usefixtures("stopped")
     def test_a_damaged_file_means_afresh_with_one_warning(
@@ -223,7 +224,7 @@ class TestGoingOn:
         assert worker.said.count("afresh") == 1
         assert f"the checkpoint {checkpoint} is not used, as it cannot be read" in worker.said
         assert "epoch 1/4" in worker.said
-        assert "resumed_epochs" not in study.optuna.get_trials()[1].user_attrs
+        assert TrialFacts.of(study.optuna.get_trials()[1]).resumed_epochs is None
 
     @pytest.mark.usefixtures("stopped")
     def test_a_missing_file_means_afresh_with_one_warning(
@@ -245,6 +246,6 @@ def test_a_checkpoint_of_a_used_place_is_swept_by_the_next_worker(sqlite: Backen
     save(files.checkpoint(1), state(), IDENTITY)
     worker = start("worker", "tiny", "--device", "cpu", "--storage", str(sqlite), FAKE_DEAD="")
     assert worker.ended() == 0, worker.said
-    assert Places.of(study).rows()[1]["state"] == PlaceState.COMPLETE
+    assert Places.of(study).rows()[1].state == PlaceState.COMPLETE
     assert names(files.checkpoints) == []
     assert "is not used, as it is of other parameters" in worker.said

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 from conftest import Start
@@ -12,11 +13,14 @@ from making import attempt_at, holder, make, reported
 from optuna.trial import TrialState
 from waiting import until
 
+from affinity_search.search.worker.attempt import Attempt
 from affinity_search.search.worker.exits import Exit
 from affinity_search.search.worker.stopping import Deadline, StopSignals
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import Cause, PlaceState
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.facts import TrialFacts
 
 
 class Exits:
@@ -85,37 +89,79 @@ class TestAbandoning:
     """What the last resort does to an attempt."""
 
     def test_the_place_comes_back_uncounted(self, backend: Backend) -> None:
-        study = make(backend)
-        places, holding = Places.of(study), holder()
-        claim = places.claim(holding)
-        assert claim is not None
-        attempt = attempt_at(study, claim, holding)
+        study, attempt = one_attempt(backend)
         from_elsewhere(attempt.abandon)
-        row = places.rows()[0]
-        assert (row["state"], row["attempt"], row["cause"]) == (PlaceState.FREE, 0, "preempted")
+        row = Places.of(study).rows()[0]
+        assert (row.state, row.attempt, row.cause) == (PlaceState.FREE, 0, "preempted")
         assert study.optuna.trials[0].state == TrialState.FAIL
 
     def test_one_that_is_ending_already_is_left_to_its_end(self, sqlite: Backend) -> None:
-        study = make(sqlite)
-        places, holding = Places.of(study), holder()
-        claim = places.claim(holding)
-        assert claim is not None
-        attempt = attempt_at(study, claim, holding)
+        study, attempt = one_attempt(sqlite)
         reported(attempt, 0.5).complete()
         from_elsewhere(attempt.abandon)
-        assert places.rows()[0]["state"] == PlaceState.COMPLETE
+        assert Places.of(study).rows()[0].state == PlaceState.COMPLETE
         assert study.optuna.trials[0].state == TrialState.COMPLETE
 
     def test_nothing_ends_twice(self, sqlite: Backend) -> None:
-        study = make(sqlite)
-        places, holding = Places.of(study), holder()
-        claim = places.claim(holding)
-        assert claim is not None
-        attempt = reported(attempt_at(study, claim, holding), 0.5)
-        attempt.complete()
+        study, attempt = one_attempt(sqlite)
+        reported(attempt, 0.5).complete()
         with pytest.raises(RuntimeError, match=r"trial 0 has ended \(complete\) and cannot end again \(diverged\)"):
             attempt.fail(Cause.DIVERGED, "too late")
         assert study.optuna.trials[0].state == TrialState.COMPLETE
+
+    def test_an_end_that_has_begun_is_not_disturbed(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        study, attempt = one_attempt(sqlite)
+        reported(attempt, 0.5)
+        pause = Pause(attempt._places.finish)
+        monkeypatch.setattr(attempt._places, "finish", pause)
+        ending = threading.Thread(target=attempt.complete)
+        ending.start()
+        assert pause.begun.wait(10)
+        attempt.abandon("given back")
+        assert Places.of(study).rows()[0].state == PlaceState.HELD
+        pause.over.set()
+        ending.join(60)
+        assert Places.of(study).rows()[0].state == PlaceState.COMPLETE
+        assert study.optuna.trials[0].state == TrialState.COMPLETE
+
+    def test_who_comes_to_its_end_while_it_is_abandoned_writes_nothing(
+        self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study, attempt = one_attempt(sqlite)
+        reported(attempt, 0.5)
+        pause = Pause(attempt.save)
+        monkeypatch.setattr(attempt, "save", pause)
+        abandoning = threading.Thread(target=attempt.abandon, args=("given back",))
+        abandoning.start()
+        assert pause.begun.wait(10)
+        ending = threading.Thread(target=attempt.complete, daemon=True)  # the process ends before it would go on
+        ending.start()
+        pause.over.set()
+        abandoning.join(60)
+        assert Places.of(study).rows()[0].state == PlaceState.FREE
+        assert study.optuna.trials[0].state == TrialState.FAIL
+        assert ending.is_alive()
+
+
+class Pause:
+    """Does what was given once the test lets it."""
+
+    def __init__(self, then: Callable[..., object]) -> None:
+        self.begun, self.over = threading.Event(), threading.Event()
+        self._then = then
+
+    def __call__(self, *arguments: object, **options: object) -> None:
+        self.begun.set()
+        assert self.over.wait(10)
+        self._then(*arguments, **options)
+
+
+def one_attempt(backend: Backend) -> tuple[StoredStudy, Attempt]:
+    """At the first place of a new study."""
+    study, holding = make(backend), holder()
+    claim = Places.of(study).claim(holding)
+    assert claim is not None
+    return study, attempt_at(study, claim, holding)
 
 
 def from_elsewhere(abandon: object) -> None:
@@ -135,7 +181,7 @@ def test_a_worker_that_hangs_in_a_step_is_gone_in_ten_seconds_and_nothing_is_los
     assert worker.ended() == Exit.STOPPED
     assert time.monotonic() - asked < 10
     row = Places.of(study).rows()[0]
-    assert (row["state"], row["attempt"]) == (PlaceState.FREE, 0)
+    assert (row.state, row.attempt) == (PlaceState.FREE, 0)
     again = start("worker", "tiny", "--device", "cpu", "--storage", str(sqlite))
     assert again.ended() == 0, again.said
-    assert study.optuna.trials[-1].user_attrs["resumed_epochs"] == 1
+    assert TrialFacts.of(study.optuna.trials[-1]).resumed_epochs == 1

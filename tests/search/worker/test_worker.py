@@ -23,12 +23,13 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.evaluations import openings
-from affinity_search.storage.study import StoredStudy, attributes, load_study
+from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.studies.seeds import trial_seed
 
 
 def places_of(study: StoredStudy) -> Places:
-    return Places(study.backend, study.token)
+    return Places.of(study)
 
 
 def noting(order: list[str], name: str, method: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,7 +46,7 @@ class TestTheLoop:
         study = make(backend)
         assert work(study, WorkerOptions("cpu", 1, worker_id="me")) == 4
         assert work(study, WorkerOptions("cpu", 1, worker_id="me")) == 0
-        assert {row["worker"] for row in places_of(study).rows()} == {"me"}
+        assert {row.worker for row in places_of(study).rows()} == {"me"}
         said = capsys.readouterr().err
         assert said.count("complete: macro F1") == 4
         assert "(holdout) at epoch 2" in said
@@ -63,13 +64,13 @@ class TestTheLoop:
         study = make(sqlite, trials=1)
         work(study, WorkerOptions("cpu", 1, worker_id="me"))
         (trial,) = study.optuna.trials
-        attrs = attributes(trial)
-        assert (attrs["place"], attrs["attempt"], attrs["worker"]) == (0, 1, "me")
-        assert attrs["protocol"] == "holdout"
-        assert attrs["versions"]["optuna"]
-        assert attrs["macro_f1"] == 1 - (trial.value or 0)
+        facts = TrialFacts.of(trial)
+        assert (facts.place, facts.attempt, facts.worker) == (0, 1, "me")
+        assert facts.protocol == "holdout"
+        assert (facts.versions or {})["optuna"]
+        assert facts.scores.macro_f1 == 1 - (trial.value or 0)
         assert list(trial.intermediate_values) == [0, 1]
-        assert trial.intermediate_values[attrs["best_epoch"] - 1] == pytest.approx(trial.value)
+        assert trial.intermediate_values[facts.scores.best_epoch - 1] == pytest.approx(trial.value)
 
     def test_a_loss_that_is_no_number_uses_the_place_up_and_the_search_goes_on(
         self, backend: Backend, monkeypatch: pytest.MonkeyPatch
@@ -79,11 +80,11 @@ class TestTheLoop:
         assert work(study, WorkerOptions("cpu")) == 4
         rows = places_of(study).rows()
         ends = [PlaceState.SPENT, PlaceState.COMPLETE, PlaceState.SPENT, PlaceState.COMPLETE]
-        assert [row["state"] for row in rows] == ends
-        assert rows[0]["reason"].startswith("The loss became nan in epoch 1")
+        assert [row.state for row in rows] == ends
+        assert rows[0].reason.startswith("The loss became nan in epoch 1")
         trial = study.optuna.trials[0]
         assert trial.state == TrialState.FAIL
-        assert trial.user_attrs["reason"] == rows[0]["reason"]
+        assert TrialFacts.of(trial).reason == rows[0].reason
         assert places_of(study).counts().failed == 2
 
     def test_an_unforeseen_error_ends_the_worker_and_frees_the_place(
@@ -95,8 +96,8 @@ class TestTheLoop:
             with pytest.raises(RuntimeError, match="fell off the bus"):
                 work(study, WorkerOptions("cpu"))
             row = places_of(study).rows()[1]
-            assert (row["state"], row["attempt"]) == (state, attempt)
-            assert row["reason"] == "RuntimeError: the fake card fell off the bus"
+            assert (row.state, row.attempt) == (state, attempt)
+            assert row.reason == "RuntimeError: the fake card fell off the bus"
         failed = [t for t in study.optuna.trials if t.state == TrialState.FAIL]
         assert len(failed) == 3
         assert all(t.params == failed[0].params for t in failed)
@@ -185,15 +186,15 @@ class TestStopping:
         worker.process.send_signal(number)
         assert worker.ended() == Exit.STOPPED
         (row, *_) = places_of(study).rows()
-        assert (row["state"], row["attempt"]) == (PlaceState.FREE, 0), "the attempt is not counted"
-        assert row["reason"] == "given back: the worker was asked to stop"
+        assert (row.state, row.attempt) == (PlaceState.FREE, 0), "the attempt is not counted"
+        assert row.reason == "given back: the worker was asked to stop"
         assert study.optuna.trials[0].state == TrialState.FAIL
 
         assert train(study) == 4
         first, again, *_ = study.optuna.trials
         assert again.params == first.params
-        assert attributes(again)["seed"] == attributes(first)["seed"]
-        assert attributes(again)["attempt"] == 1
+        assert TrialFacts.of(again).seed == TrialFacts.of(first).seed
+        assert TrialFacts.of(again).attempt == 1
 
 
 class TestWithKeras:
@@ -207,7 +208,7 @@ class TestWithKeras:
         worker = cli("worker", "tiny", "--device", "cpu", "--threads", "2", "--storage", sqlite_url)
         counts = places_of(study).counts()
         assert (counts.failed, counts.used) == (2, 2), worker.err
-        assert all("loss became" in row["reason"] for row in places_of(study).rows())
+        assert all("loss became" in row.reason for row in places_of(study).rows())
 
     def test_a_search_does_without_the_test_images_and_an_evaluation_does_not(
         self, sqlite: Backend, sqlite_url: str, cli: Cli, tmp_path: Path
@@ -240,7 +241,7 @@ class TestWithKeras:
         found = json.loads(cli("export", "tiny", *at).out)
         assert found["versions"]["backend"] == "tensorflow"
         assert found["counts"]["complete"] == 4
-        assert len({row["trial"] for row in Places(sqlite, load_study(sqlite, "tiny").token).rows()}) == 4
+        assert len({row.trial for row in Places.of(load_study(sqlite, "tiny")).rows()}) == 4
 
         evaluation = start("evaluate", "tiny", "--seeds", "2", "--device", "cpu", "--threads", "2", *at, fake=False)
         assert evaluation.ended(120) == 0, evaluation.said

@@ -1,0 +1,85 @@
+"""A place as its row tells it: one dataclass for the columns, made here alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from affinity_search.storage import DEFAULT_LEASE_S
+from affinity_search.storage.database.tables import PlaceState
+from affinity_search.studies.model.parameters import Params
+
+
+@dataclass(frozen=True)
+class Place:
+    """The row of one place. Times are seconds since 1970 by the database's clock; None is what is not known yet."""
+
+    token: str
+    number: int
+    state: PlaceState
+    attempt: int  # attempts begun and counted
+    lease: str | None  # who holds the place proves it with this
+    lease_s: float | None
+    lease_until: float | None
+    worker: str | None  # the last holder, as host, pid and device
+    host: str | None
+    pid: int | None
+    device: str | None
+    claimed_at: float | None
+    finished_at: float | None
+    trial: int | None  # number of the last attempt's Optuna trial
+    params: Params | None  # empty for the softmax head, None before the first attempt has asked for them
+    value: float | None  # 1 - macro F1 of the best epoch
+    reason: str | None  # why the last attempt ended without a value
+    cause: str | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From all columns of a row."""
+        params = json.loads(row["params"]) if row["params"] else None
+        return cls(**{**row, "state": PlaceState(row["state"]), "params": params})
+
+    @property
+    def is_beginning(self) -> bool:
+        """Whether its holder has not written yet which trial is its own."""
+        return self.state == PlaceState.HELD and self.trial is None
+
+
+@dataclass(frozen=True)
+class HeldPlace(Place):
+    """One that a worker holds, or held until it fell silent: it has a holder and a lease."""
+
+    lease: str
+    lease_s: float
+    lease_until: float
+    worker: str
+    host: str
+    pid: int
+    device: str
+    claimed_at: float
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """As `Place.of`; a lease of unknown length has the usual one."""
+        return super().of({**row, "lease_s": row["lease_s"] or DEFAULT_LEASE_S})
+
+
+@dataclass(frozen=True)
+class ScoredPlace(Place):
+    """One that ended with a value, complete or pruned."""
+
+    trial: int
+    params: Params
+    value: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one place what is little enough to be read often."""
+
+    number: int
+    state: PlaceState
+    trial: int | None
+    value: float | None

@@ -1,0 +1,93 @@
+"""What a trial tells of itself: the attributes that `record` writes, read into dataclasses here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Self
+
+from affinity_search.studies.metrics import METRICS
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from affinity_search.storage.study import StoredStudy
+
+# Kept together in one attribute each: setting one is a transaction, and every one of them is read with every trial.
+MADE_BY = "made_by"  # place, attempt, seed, worker, device, protocol, versions
+SCORES = "scores"  # of the best epoch, and its diagnostics
+KEPT_TOGETHER = (MADE_BY, SCORES)
+
+
+@dataclass(frozen=True)
+class TrialScores:
+    """Of a trial's best epoch. Scores are fractions in [0, 1], lists are indexed by class."""
+
+    best_epoch: int  # from 1
+    epochs: int  # trained so far, an earlier attempt's among them
+    duration_s: float  # of this attempt
+    macro_f1: float
+    micro_f1: float
+    minority_f1: float
+    majority_f1: float
+    per_class_f1: list[float]
+    support: list[int]
+    diagnostics: Mapping[str, Any] | None  # those of the last epoch; None for the softmax head
+    metrics: Mapping[str, float]  # by their keys in studies/metrics.py
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> Self | None:
+        """None before the trial's end, and where a score is missing."""
+        told = trial.user_attrs.get(SCORES)
+        if not isinstance(told, Mapping):
+            return None
+        if "epoch" in told:  # 0.1.0 counted the best epoch from 0
+            told = {"best_epoch": told["epoch"] + 1, "epochs": len(trial.intermediate_values)} | dict(told)
+        metrics = {key: told[key] for key in METRICS if key in told}
+        kept = {"diagnostics": None, "metrics": metrics} | {name: told[name] for name in _SCORES if name in told}
+        return cls(**kept) if len(kept) == len(_SCORES) else None
+
+
+@dataclass(frozen=True)
+class TrialFacts:
+    """All that a trial tells beside its parameters and reports; None is what it does not tell."""
+
+    place: int | None  # None: another program made the trial
+    attempt: int | None  # from 1
+    seed: int | None
+    worker: str | None
+    device: str | None
+    protocol: str | None
+    versions: Mapping[str, str] | None
+    cause: str | None  # why it ended without a value, for comparing
+    reason: str | None  # the same, for people
+    card: str | None  # the GPU that had a part in it
+    duration_s: float | None
+    resumed_epochs: int | None  # trained by an earlier attempt
+    first_epoch: float | None  # how much of it was done when that was told last, from 0 to 1
+    scores: TrialScores | None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> Self:
+        """From the trial's user attributes."""
+        told = trial.user_attrs | trial.user_attrs.get(MADE_BY, {})
+        scores = TrialScores.of(trial)
+        found = {name: told.get(name) for name in _FACTS} | {"scores": scores}
+        return cls(**found | ({"duration_s": scores.duration_s} if scores else {}))
+
+
+# Looked up once: thousands of trials are read at a time.
+_SCORES = tuple(field.name for field in fields(TrialScores))
+_FACTS = tuple(field.name for field in fields(TrialFacts))
+
+
+def place_of(trial: FrozenTrial) -> int | None:
+    """As `TrialFacts.place`, where nothing else is asked of thousands of trials."""
+    attrs = trial.user_attrs
+    place: int | None = attrs.get(MADE_BY, {}).get("place", attrs.get("place"))
+    return place
+
+
+def attempts_at(study: StoredStudy, place: int) -> list[FrozenTrial]:
+    """The Optuna trials of a place's attempts so far, in their order."""
+    return [trial for trial in study.optuna.get_trials(deepcopy=False) if place_of(trial) == place]

@@ -27,7 +27,7 @@ from affinity_search.search.view.publishing import Reporter, note_of
 from affinity_search.search.view.snapshot import take
 from affinity_search.search.view.standing import standing_of
 from affinity_search.search.view.terminal import best_text
-from affinity_search.search.worker.loop import Current, Worker
+from affinity_search.search.worker.loop import Worker
 from affinity_search.search.worker.setup import WorkerOptions, work
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.backend import Backend
@@ -125,7 +125,7 @@ def stop_after_an_epoch(study: StoredStudy) -> None:
     """A worker that is asked to stop: it saves its checkpoint and gives its place back."""
     trainer = StudyTrainer(study.spec, study.settled_precision, None)
     files = StudyFiles(default_root(study.backend.url), study.token)
-    worker = Worker(study, holder(), trainer, Places.of(study), {"python": "3"}, files, Current())
+    worker = Worker(study, holder(), trainer, Places.of(study), {"python": "3"}, files)
     claim = worker.places.claim(worker.holder)
     assert claim is not None
     assert not worker.run(claim, lambda: trainer.epoch_share > 0 and bool(trainer.state().epochs))

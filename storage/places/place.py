@@ -31,7 +31,7 @@ class Place:
     finished_at: float | None
     trial: int | None  # number of the last attempt's Optuna trial
     params: Params | None  # empty for the softmax head, None before the first attempt has asked for them
-    value: float | None  # 1 - macro F1 of the best epoch
+    value: float | None  # 1 - metric of the best epoch
     reason: str | None  # why the last attempt ended without a value
     cause: str | None
 

@@ -124,6 +124,13 @@ def examine(study: StoredStudy, files: StudyFiles | None, settle_s: float | None
     )
 
 
+def is_mended(recovery: Recovery) -> bool:
+    """Whether recovery has nothing left to do, and no place is held by a process of this host that is gone."""
+    now, plan = _settled_plan(recovery, 0.0)
+    held = [_held(action, now, None) for action in plan if isinstance(action, Expiry)]
+    return not _halves(plan) and all(one.state == "alive" and not one.gone for one in held)
+
+
 def _settled_plan(recovery: Recovery, pause_s: float) -> tuple[float, list[Action]]:
     """What recovery would do, and the database's time before that was read: a lease renewed meanwhile is alive."""
     backend = recovery.study.backend

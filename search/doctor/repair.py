@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from affinity_search.search.doctor.study import Diagnosis, examine
+from affinity_search.search.doctor.study import Diagnosis, is_mended
 from affinity_search.search.view.terminal import duration_text, plural
 from affinity_search.storage import DEFAULT_LEASE_S
 from affinity_search.storage.database.tables import USED
@@ -59,8 +59,7 @@ class Repair:
             for line in recovery.look():
                 self.say(line)
                 mended.append(line)
-            now = examine(self.study, None, settle_s=0.0)
-            if not (now.ails or now.gone) or time.monotonic() > deadline:
+            if is_mended(recovery) or time.monotonic() > deadline:
                 return mended
             time.sleep(min(every_s, LOOK_EVERY_S[1]))
 

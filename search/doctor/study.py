@@ -109,8 +109,9 @@ class Diagnosis:
 
 def examine(study: StoredStudy, files: StudyFiles | None, settle_s: float | None = None) -> Diagnosis:
     """Read the study's state; halves that end within `settle_s` (SETTLE_S without) were just being written."""
-    study = study.refreshed()
-    now, plan = _settled_plan(study, SETTLE_S if settle_s is None else settle_s)
+    recovery = Recovery(study)
+    now, plan = _settled_plan(recovery, SETTLE_S if settle_s is None else settle_s)
+    study = recovery.study  # as the plan found it
     places = Places.of(study)
     rows = places.rows()
     return Diagnosis(
@@ -123,15 +124,22 @@ def examine(study: StoredStudy, files: StudyFiles | None, settle_s: float | None
     )
 
 
-def _settled_plan(study: StoredStudy, pause_s: float) -> tuple[float, list[Action]]:
+def is_mended(recovery: Recovery) -> bool:
+    """Whether recovery has nothing left to do, and no place is held by a process of this host that is gone."""
+    now, plan = _settled_plan(recovery, 0.0)
+    held = [_held(action, now, None) for action in plan if isinstance(action, Expiry)]
+    return not _halves(plan) and all(one.state == "alive" and not one.gone for one in held)
+
+
+def _settled_plan(recovery: Recovery, pause_s: float) -> tuple[float, list[Action]]:
     """What recovery would do, and the database's time before that was read: a lease renewed meanwhile is alive."""
-    recovery = Recovery(study)
-    now, plan = study.backend.time(), recovery.plan()
+    backend = recovery.study.backend
+    now, plan = backend.time(), recovery.plan()
     first = {half.trial for half in _halves(plan)}
     if not first or not pause_s:
         return now, plan
     time.sleep(pause_s)
-    now, plan = study.backend.time(), recovery.plan()
+    now, plan = backend.time(), recovery.plan()
     return now, [action for action in plan if not isinstance(action, recovering.Half) or action.trial in first]
 
 

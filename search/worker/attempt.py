@@ -85,6 +85,13 @@ class Attempt:
         self._checkpoint = Checkpointer(files.checkpoint(claim.number), self._identity, say)
         self._begin()
 
+    def _begin(self) -> None:
+        try:
+            self._places.begin(self.claim, self.number, self.params)
+        except LostPlaceError:
+            self.drop()  # nobody else knows of this trial: it would run for ever
+            raise
+
     @property
     def number(self) -> int:
         """Number of the Optuna trial."""
@@ -104,38 +111,6 @@ class Attempt:
             "seed": self.seed,
             "room": self.study.spec.max_centers,
         }
-
-    def report(self, score: EpochScore) -> None:
-        """Record the best value so far, 1 − metric; while the storage is away, with the next one that gets through.
-
-        A trial's value is its best epoch's, so pruner and sampler are told the same.
-
-        Raises:
-            optuna.TrialPruned: the study's pruner says that the trial is not worth going on.
-            LostPlaceError: the trial was ended by others.
-            StorageGoneError: the storage has been away for longer than the limit.
-        """
-        self._scores.append(score)
-        self._best = min(self._best, value_of(score.scores, self.study.spec.metric))
-        decided = score.epoch < self._resumed or score.epoch + 1 >= self.study.spec.training.epochs
-        report = Report(score.epoch, self._best)
-        if self._reports.add(report, lambda: not decided and self.record.trial.should_prune()):
-            raise optuna.TrialPruned
-
-    def tell_share(self, share: float) -> None:
-        """Of the first epoch, now and then: until it is over nothing else would show that the training moves."""
-        if self._scores or not share or time.monotonic() < self._tell_share_at:
-            return
-        self._tell_share_at = time.monotonic() + TELL_SHARE_EVERY_S
-        try:
-            with at_once():
-                self.record.tell_share(share)
-        except Exception as error:
-            if not is_transient(error):  # it only informs
-                raise
-
-    def _report(self, report: Report) -> None:
-        self.record.report(report.value, report.epoch)
 
     def train(
         self,
@@ -187,6 +162,38 @@ class Attempt:
                 f"place {self.claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
                 f"no checkpoint {self._checkpoint.path}; machines that share --files go on with each other's"
             )
+
+    def report(self, score: EpochScore) -> None:
+        """Record the best value so far, 1 − metric; while the storage is away, with the next one that gets through.
+
+        A trial's value is its best epoch's, so pruner and sampler are told the same.
+
+        Raises:
+            optuna.TrialPruned: the study's pruner says that the trial is not worth going on.
+            LostPlaceError: the trial was ended by others.
+            StorageGoneError: the storage has been away for longer than the limit.
+        """
+        self._scores.append(score)
+        self._best = min(self._best, value_of(score.scores, self.study.spec.metric))
+        decided = score.epoch < self._resumed or score.epoch + 1 >= self.study.spec.training.epochs
+        report = Report(score.epoch, self._best)
+        if self._reports.add(report, lambda: not decided and self.record.trial.should_prune()):
+            raise optuna.TrialPruned
+
+    def tell_share(self, share: float) -> None:
+        """Of the first epoch, now and then: until it is over nothing else would show that the training moves."""
+        if self._scores or not share or time.monotonic() < self._tell_share_at:
+            return
+        self._tell_share_at = time.monotonic() + TELL_SHARE_EVERY_S
+        try:
+            with at_once():
+                self.record.tell_share(share)
+        except Exception as error:
+            if not is_transient(error):  # it only informs
+                raise
+
+    def _report(self, report: Report) -> None:
+        self.record.report(report.value, report.epoch)
 
     def save(self) -> None:
         """Write the last finished epoch, for whoever takes the place up; a lost place's file is its new holder's."""
@@ -280,13 +287,6 @@ class Attempt:
         """The place is somebody else's now: only this attempt's own Optuna trial is closed."""
         reason = "its place went to another worker, as this one was not heard of"
         end_trial(self.study, self.number, TrialState.FAIL, reason=reason)
-
-    def _begin(self) -> None:
-        try:
-            self._places.begin(self.claim, self.number, self.params)
-        except LostPlaceError:
-            self.drop()  # nobody else knows of this trial: it would run for ever
-            raise
 
     def _keep_history(self) -> None:
         if self._album is not None:

@@ -79,13 +79,13 @@ class Watch:
     """From its making on notes each trial of this process; with `anew` each of them builds its own trainer."""
 
     def __init__(self) -> None:
-        from affinity_search.search.training import fit, pace
+        from affinity_search.search.training import fit, schedule
         from affinity_search.search.training.networks import layers as images
 
         self.anew = False
         self.trials: list[Start] = []
         self.traces = 0
-        claim, run, epoch, scale = Places.claim, StudyTrainer.epochs, fit.Trainer._fit, images.Scale.call
+        claim, epochs, epoch, scale = Places.claim, StudyTrainer.epochs, fit.Trainer._fit, images.Scale.call
 
         def claimed(places: Any, holder: Any) -> Any:
             self.trials.append(Start(time.perf_counter(), self.traces))
@@ -94,21 +94,21 @@ class Watch:
                 self.trials.pop()
             return found
 
-        def begun(objective: Any, *what: Any, **options: Any) -> Any:
+        def begun(trainer: Any, *what: Any, **options: Any) -> Any:
             if self.anew:
-                objective._trainer = None
-            return run(objective, *what, **options)
+                trainer._trainer = None
+            return epochs(trainer, *what, **options)
 
         def trained(trainer: Any, order: Any, should_stop: Any) -> float:
             trainer._steps = Watched(getattr(trainer._steps, "steps", trainer._steps), self.trials[-1])
-            trainer._pace = pace.Pace()  # begins with a call of one step
+            trainer._pace = schedule.Pace()  # begins with a call of one step
             return epoch(trainer, tuple(part[: STEPS * trainer._training.batch] for part in order), should_stop)
 
         def call(layer: Any, given: Any) -> Any:
             self.traces += 1
             return scale(layer, given)
 
-        Places.claim, StudyTrainer.run = claimed, begun  # type: ignore[method-assign]
+        Places.claim, StudyTrainer.epochs = claimed, begun  # type: ignore[method-assign]
         fit.Trainer._fit, images.Scale.call = trained, call  # type: ignore[method-assign]
 
     def work(self, case: str, trials: int, data_dir: Path | None) -> list[Start]:

@@ -43,7 +43,8 @@ from affinity_search.search.worker.setup import WorkerOptions, work
 from affinity_search.storage.database.backend import open_backend
 from affinity_search.storage.database.optuna_storage.rdb import BatchingRDBStorage
 from affinity_search.storage.places.claims import Claim, Holder
-from affinity_search.storage.study import MADE_BY, StoredStudy, load_study
+from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.trials.facts import MADE_BY
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
 from affinity_search.studies.model.parameters import Params
 from affinity_search.studies.seeds import sampler_seed

@@ -15,6 +15,7 @@ from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.results.bounds import Crowded
 from affinity_search.storage.study import StoredStudy, attributes
 from affinity_search.studies.metrics import score_of
+from affinity_search.studies.model.spec import StudySpec
 
 BEST = 10
 Attributes = dict[str, Any]
@@ -44,7 +45,7 @@ def study_note(
             f"| rank | trial | {spec.score.label} | minority F1 | majority F1 | parameters |",
             "|---|---|---|---|---|---|",
         ]
-        lines += [_row(rank, trial, row["params"], spec.metric) for rank, (trial, row) in enumerate(best, start=1)]
+        lines += [_row(spec, rank, trial, row["params"]) for rank, (trial, row) in enumerate(best, start=1)]
         lines += ["", _warning(spec.protocol), ""]
     lines += [_tested(trial, test) for trial, test in list(tests.items())[:BEST]]
     lines += [f"- {crowded.text}" for crowded in bounds]
@@ -129,12 +130,7 @@ def _advice(standing: Standing, trial: FrozenTrial) -> list[str]:
 
 def _diagnosed(trial: FrozenTrial) -> str:
     told = diagnostics_of(trial)
-    if told is None:
-        return ""
-    return (
-        f"At the end {told.inside:.0%} of the training images were inside the margin and {sum(told.dead)} of "
-        f"{len(told.dead) * told.n_centers} centres dead; hinge {told.hinge:.4f}, diversity {told.diversity:.4f}."
-    )
+    return told.text if told else ""
 
 
 def _tested(trial: int, test: Mapping[str, Any]) -> str:
@@ -159,10 +155,10 @@ def _definition(study: StoredStudy) -> list[str]:
     ]
 
 
-def _row(rank: int, trial: FrozenTrial, params: dict[str, float | int] | None, metric: str) -> str:
+def _row(spec: StudySpec, rank: int, trial: FrozenTrial, params: dict[str, float | int] | None) -> str:
     attrs = attributes(trial)
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in (params or {}).items()) or "softmax"
-    scores = " | ".join(f"{attrs[name]:.4f}" for name in (metric, "minority_f1", "majority_f1"))
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in (params or {}).items()) or spec.head.name
+    scores = " | ".join(f"{attrs[name]:.4f}" for name in (spec.metric, "minority_f1", "majority_f1"))
     return f"| {rank} | {trial.number} | {scores} | {shown} |"
 
 

@@ -15,6 +15,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.results.export import best_trials
 from affinity_search.storage.study import FIRST_EPOCH, StoredStudy, attributes
+from affinity_search.studies.heads import HeadDefinition
 from affinity_search.studies.metrics import score_of
 
 ENOUGH = 2  # used places, and one for each worker, until their mean time says something about the next
@@ -47,6 +48,7 @@ class Best:
     epoch: int  # its best one, from 1
     state: str
     label: str  # what the score is: the metric's name for people
+    head: HeadDefinition  # whose parameters `params` are
 
     @property
     def score(self) -> float:
@@ -134,7 +136,7 @@ def _best(study: StoredStudy) -> Best | None:
     with contextlib.suppress(NothingToExportError, IndexError):
         trial, row = best_trials(study)[0]
         attrs = attributes(trial)
-        reached = attrs["best_epoch"], row["state"], study.spec.score.label
+        reached = attrs["best_epoch"], row["state"], study.spec.score.label, study.spec.head
         return Best(trial.number, row["value"], attrs["macro_f1"], row["params"], *reached)
     return None
 

@@ -6,11 +6,11 @@ import json
 import shlex
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
@@ -18,6 +18,7 @@ from affinity_search.storage.results.bounds import crowded_bounds
 from affinity_search.storage.results.evaluations import latest_test
 from affinity_search.storage.study import SCORES, StoredStudy, attributes
 from affinity_search.studies.data import SOURCES
+from affinity_search.studies.heads import HEADS
 from affinity_search.studies.metrics import DEFAULT, METRICS
 
 SHOWN_REASONS = 3
@@ -27,12 +28,23 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class ExportedParams(_Model):
-    """Settings of the affinity loss."""
-
-    lambda_: float = Field(alias="lambda", description="margin between classes, in affinity units")
-    sigma: float = Field(description="width of the Gaussian affinity")
-    n_centers: int = Field(description="centres per class")
+def _params_schema() -> dict[str, Any]:
+    """Either the parameters of one of the heads, or null for one that has none."""
+    kinds = [
+        {
+            "additionalProperties": False,
+            "description": f"Parameters of the {head.name} head.",
+            "properties": {
+                each.key: {"description": each.about, "type": "integer" if each.whole else "number"}
+                for each in head.parameters
+            },
+            "required": [each.key for each in head.parameters],
+            "type": "object",
+        }
+        for head in HEADS.values()
+        if head.parameters
+    ]
+    return {"anyOf": [*kinds, {"type": "null"}]}
 
 
 class ExportedCounts(_Model):
@@ -79,7 +91,9 @@ class ExportedTrial(_Model):
     macro_f1: float
     micro_f1: float = Field(description="equals accuracy: one label an image")
     per_class_f1: list[float]
-    params: ExportedParams | None = Field(description="null for the softmax head")
+    params: Annotated[dict[str, int | float] | None, WithJsonSchema(_params_schema())] = Field(
+        description="null for a head without parameters"
+    )
     trial: int = Field(description="number of the Optuna trial")
     place: int
     attempt: int
@@ -178,7 +192,7 @@ def _exported(
         "minority": spec.data.minority,
         "metric": None if spec.metric == DEFAULT else spec.metric,
         "value": row["value"],
-        "params": row["params"] or None,
+        "params": spec.space.typed(row["params"]) if spec.space else None,
         "trial": trial.number,
         "place": row["number"],
         "attempt": row["attempt"],

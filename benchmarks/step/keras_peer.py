@@ -29,7 +29,7 @@ def main() -> None:
     if "unfused" in sys.argv:
         devices.fused_batch_norm = lambda: None
     from affinity_search.search.training.data.splits import Split
-    from affinity_search.search.training.fit import AffinityParams, Trainer, TrainingConfig
+    from affinity_search.search.training.fit import Trainer, TrainingConfig
     from affinity_search.search.training.networks.plain import NetworkConfig
 
     images = np.random.default_rng(0).integers(0, 256, (batch * steps, 32, 32, 3), dtype=np.uint8)
@@ -41,7 +41,7 @@ def main() -> None:
     trainer = Trainer(split, split.take(np.arange(10)), SOURCES["cifar10"], network, training, max_centers=30)
 
     def train() -> None:
-        trainer.run(AffinityParams(0.43, 90.0, 30), seed=0)
+        trainer.run({"lambda": 0.43, "sigma": 90.0, "n_centers": 30}, seed=0)
 
     train()
     for _ in sys.stdin:

@@ -25,11 +25,12 @@ from affinity_search.search.cli.commands import (
 )
 from affinity_search.search.cli.plain import PlainCommand, PlainGroup
 from affinity_search.search.worker.exits import Exit
+from affinity_search.studies.heads import DEFAULT, HEADS
 
 app = typer.Typer(
     cls=PlainGroup,
     name="affinity-search",
-    help="Search lambda, sigma and n_centers of the affinity loss on imbalanced image classes.",
+    help=f"Search {HEADS[DEFAULT].keys} of the {DEFAULT} loss on imbalanced image classes.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
 from keras import ops
 from numpy.typing import NDArray
@@ -15,18 +14,17 @@ from affinity_search.search import devices
 from affinity_search.search.training.checkpoints import TrainingState
 from affinity_search.search.training.data.splits import DatasetFacts, Split
 from affinity_search.search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
+from affinity_search.search.training.heads.base import Params
 from affinity_search.search.training.metrics import Scores, score
 from affinity_search.search.training.networks.features import Features, centers_among_features, features_of
 from affinity_search.search.training.networks.plain import (
     NetworkConfig,
     build_network,
     classes_of,
-    layer_seeds,
     reset_network,
     trainable_state,
 )
 from affinity_search.search.training.results import (
-    AffinityParams,
     EpochScore,
     TrainingConfig,
     TrainingResult,
@@ -40,7 +38,7 @@ from affinity_search.search.training.schedule import (
     whole_batches,
 )
 
-__all__ = ["AffinityParams", "EpochScore", "Trainer", "TrainingConfig", "TrainingResult", "TrainingState"]
+__all__ = ["EpochScore", "Trainer", "TrainingConfig", "TrainingResult", "TrainingState"]
 
 ShouldStop = Callable[[], bool]
 
@@ -64,9 +62,9 @@ class Trainer:
         max_centers: int = 1,
         test: Split | None = None,
     ) -> None:
-        """`max_centers` is the largest m any run will ask for. `test` is scored by `score_test` only.
+        """`max_centers` is the largest m, or whatever else sizes the head's arrays, that any run will ask for.
 
-        Raises ValueError if the network does not fit the images.
+        `test` is scored by `score_test` only. Raises ValueError if the network does not fit the images.
         """
         parts = [train, evaluation] if test is None else [train, evaluation, test]
         self._n_classes, self._minority = facts.n_classes, evaluation.minority
@@ -78,13 +76,13 @@ class Trainer:
             self._model = build_network(
                 network,
                 np.concatenate([part.images for part in parts]),
-                facts.n_classes,
+                train.counts(facts.n_classes),
                 max_centers,
                 (facts.shift_px, facts.flip) if training.augment else None,
                 training.precision,
                 np.concatenate([part.labels for part in parts]),
             )
-            self._head = self._model.get_layer("head") if network.head == "affinity" else None
+            self._head = self._model.get_layer("head")
             classes = classes_of(self._model)
             self._compile()
         self._steps = devices.training_steps(self._model, training.batch)
@@ -96,14 +94,13 @@ class Trainer:
 
     def _compile(self) -> None:
         optimizer = make_optimizer(self._training.precision)
-        softmax_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        loss = softmax_loss if self._head is None else self._head.loss
-        self._model.compile(optimizer=optimizer, loss=loss, jit_compile=False)  # `devices` compiles the steps
+        # `devices` compiles the steps.
+        self._model.compile(optimizer=optimizer, loss=self._head.loss, jit_compile=False)
         optimizer.build(self._model.trainable_variables)
 
     def epochs(
         self,
-        params: AffinityParams | None,
+        params: Params,
         seed: int,
         *,
         should_stop: ShouldStop | None = None,
@@ -111,7 +108,7 @@ class Trainer:
     ) -> Iterator[EpochScore]:
         """Train from scratch, or from `resume` on, and yield each epoch's score; those of `resume` come first.
 
-        Whoever leaves the loop early ends the training. The affinity head needs `params`, the softmax head takes None.
+        Whoever leaves the loop early ends the training. `params` are those of the network's head, by their names.
         `should_stop` is asked after every call of the compiled steps, about once a second.
         Raises TrainingInterrupted if `should_stop` says so, DivergedError at a NaN or infinite epoch loss,
         OutOfMemoryError, CheckpointError (before the first epoch) if `resume` is of another network, and ValueError if
@@ -129,7 +126,7 @@ class Trainer:
 
     def run(
         self,
-        params: AffinityParams | None,
+        params: Params,
         seed: int,
         *,
         should_stop: ShouldStop | None = None,
@@ -160,13 +157,13 @@ class Trainer:
             mine[path].assign(value)
 
     def features(self) -> Features:
-        """Of the evaluation images with the present weights, and where the affinity head's centres lie among them."""
+        """Of the evaluation images with the present weights, and where the head's centres lie among them."""
         indices, labels = self._evaluation
         padded = np.resize(indices, whole_batches(len(indices), self._evaluation_batch))
         if self._features is None:  # once: a new function would be traced anew every epoch
             self._features = devices.predictor(features_of(self._model))
         values = self._predict(padded, None, self._features)[: len(labels)]
-        return Features(values, labels, None if self._head is None else centers_among_features(self._model))
+        return Features(values, labels, centers_among_features(self._model))
 
     def score_test(self) -> Scores:
         """Score the test split with the present weights. Raises ValueError if the trainer was given none."""
@@ -174,14 +171,9 @@ class Trainer:
             raise ValueError("this trainer was built without a test split")
         return self._score(*self._test[0])
 
-    def _begin(self, params: AffinityParams | None, seed: int) -> None:
-        """Everything a run starts from: weights, centres, optimiser, random state."""
-        if (params is None) != (self._head is None):
-            raise ValueError("the affinity head needs its parameters, and the softmax head takes none")
-        reset_network(self._model, seed)
-        if self._head is not None and params is not None:
-            head_seed = layer_seeds(self._model, seed)[-1]  # the head is the last layer
-            self._head.begin(params.lambda_, params.sigma, params.n_centers, head_seed)
+    def _begin(self, params: Params, seed: int) -> None:
+        """Everything a run starts from: weights, parameters, optimiser, random state."""
+        reset_network(self._model, params, seed)
         reset_optimizer(self._model.optimizer)
 
     def _epoch(self, epoch: int, seed: int, should_stop: ShouldStop | None) -> EpochScore:
@@ -191,15 +183,13 @@ class Trainer:
         if not math.isfinite(loss):
             raise DivergedError(epoch, loss)
         scores = self._score(*self._evaluation, should_stop)
-        diagnostics = None if self._head is None else self._head.diagnostics()
-        return EpochScore(epoch, loss, scores, time.perf_counter() - started, diagnostics)
+        return EpochScore(epoch, loss, scores, time.perf_counter() - started, self._head.diagnostics())
 
     def _fit(self, order: tuple[NDArray[np.int32], NDArray[np.int32]], should_stop: ShouldStop | None) -> float:
         """One pass in the given order, many steps a call; the mean loss."""
         indices, labels = (part.reshape(-1, self._training.batch) for part in order)
         self._model.reset_metrics()
-        if self._head is not None:
-            self._head.watch.reset()
+        self._head.begin_epoch()
         loss, start, self.epoch_share = 0.0, 0, 0.0
         while start < len(indices):
             count = self._pace.steps(len(indices) - start)

@@ -31,19 +31,10 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class AffinityParams:
-    """A trial's parameters: margin λ, width σ, and m centres per class."""
-
-    lambda_: float
-    sigma: float
-    n_centers: int
-
-
-@dataclass(frozen=True)
 class EpochScore:
     """One epoch, counted from 0: mean training loss, evaluation scores, seconds for training and evaluation.
 
-    `diagnostics` is None for the softmax head.
+    `diagnostics` is None for a head that tells nothing of its loss.
     """
 
     epoch: int

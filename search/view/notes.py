@@ -17,6 +17,7 @@ from affinity_search.storage.results.export import Scored
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies.metrics import score_of
+from affinity_search.studies.model.spec import StudySpec
 
 BEST = 10
 
@@ -45,7 +46,7 @@ def study_note(
             f"| rank | trial | {spec.score.label} | minority F1 | majority F1 | parameters |",
             "|---|---|---|---|---|---|",
         ]
-        lines += [_row(rank, one, spec.metric) for rank, one in enumerate(best, start=1)]
+        lines += [_row(spec, rank, one) for rank, one in enumerate(best, start=1)]
         lines += ["", _warning(spec.protocol), ""]
     lines += [_tested(trial, test) for trial, test in list(tests.items())[:BEST]]
     lines += [f"- {crowded.text}" for crowded in bounds]
@@ -130,12 +131,7 @@ def _advice(standing: Standing, trial: FrozenTrial) -> list[str]:
 
 def _diagnosed(scores: TrialScores) -> str:
     told = diagnosed(scores)
-    if told is None:
-        return ""
-    return (
-        f"At the end {told.inside:.0%} of the training images were inside the margin and {sum(told.dead)} of "
-        f"{len(told.dead) * told.n_centers} centres dead; hinge {told.hinge:.4f}, diversity {told.diversity:.4f}."
-    )
+    return told.text if told else ""
 
 
 def _tested(trial: int, test: Mapping[str, Any]) -> str:
@@ -160,10 +156,10 @@ def _definition(study: StoredStudy) -> list[str]:
     ]
 
 
-def _row(rank: int, one: Scored, metric: str) -> str:
-    shown = ", ".join(f"{name} {value:.4g}" for name, value in one.place.params.items()) or "softmax"
+def _row(spec: StudySpec, rank: int, one: Scored) -> str:
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in one.place.params.items()) or spec.head.name
     scores = one.scores
-    told = " | ".join(f"{score:.4f}" for score in (scores.metrics[metric], scores.minority_f1, scores.majority_f1))
+    told = " | ".join(f"{score:.4f}" for score in (scores.metrics[spec.metric], scores.minority_f1, scores.majority_f1))
     return f"| {rank} | {one.trial.number} | {told} | {shown} |"
 
 

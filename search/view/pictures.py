@@ -25,6 +25,7 @@ from affinity_search.search.training.results import EpochScore, best_epoch
 from affinity_search.search.view.figures.trial import FILES
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.trials.artifacts import RECORD_PREFIX, LazyFolder, artifacts_folder
+from affinity_search.studies.heads import AFFINITY, HEADS, SOFTMAX
 from affinity_search.studies.metrics import DEFAULT, METRICS
 from affinity_search.studies.model.spec import StudySpec
 
@@ -32,8 +33,8 @@ ARTIFACT_ID = re.compile(r"(?P<token>[0-9a-f]{32})-(?P<key>[0-9a-f]{16})-(?P<num
 
 
 def pictures_of(spec: StudySpec) -> Sequence[str]:
-    """The file names of what `draw` makes of each trial of the study; the softmax head has no loss diagnostics."""
-    return FILES if spec.space else FILES[:-1]
+    """The file names of what `draw` makes of each trial of the study; not every head tells what its loss does."""
+    return FILES if spec.head.diagnostics else FILES[:-1]
 
 
 def new_key() -> str:
@@ -52,6 +53,7 @@ class History:
     class_names: tuple[str, ...] = ()
     minority: tuple[bool, ...] = ()
     metric: str = DEFAULT
+    head: str = AFFINITY.name
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready. Of the confusion matrices only the best epoch's is drawn, so only that is kept."""
@@ -69,8 +71,10 @@ class History:
         sizes, names = tuple(plain["class_sizes"]), tuple(plain.get("class_names", ()))
         # Earlier versions kept no mask, and knew one profile.
         minority = plain["minority"] if "minority" in plain else PROFILES[FIRST](sizes, 0).minority
-        metric = plain.get("metric", DEFAULT)
-        return cls(plain["title"], plain["protocol"], sizes, epochs, names, tuple(minority), metric)
+        # Nor the head: there were two, of which one had diagnostics.
+        old = AFFINITY if epochs and epochs[0].diagnostics else SOFTMAX
+        about = tuple(minority), plain.get("metric", DEFAULT), plain.get("head", old.name)
+        return cls(plain["title"], plain["protocol"], sizes, epochs, names, *about)
 
     def draw(self) -> dict[str, bytes]:
         """PNG files by name."""
@@ -84,6 +88,7 @@ class History:
             self.class_names,
             self.minority,
             METRICS[self.metric],
+            HEADS[self.head],
         )
 
 
@@ -98,12 +103,14 @@ class Album:
         class_names: Sequence[str] = (),
         minority: Sequence[bool] = (),
         metric: str = DEFAULT,
+        head: str = AFFINITY.name,
     ) -> None:
         self._files = files
         self._class_sizes = tuple(class_sizes)
         self._class_names = tuple(class_names)
         self._minority = tuple(minority)
         self._metric = metric
+        self._head = head
         self._say = say
         self._told = False
 
@@ -113,7 +120,7 @@ class Album:
             return
         path = self._files.history(key)
         try:
-            about = self._class_names, self._minority, self._metric
+            about = self._class_names, self._minority, self._metric, self._head
             content = json.dumps(History(title, protocol, self._class_sizes, tuple(epochs), *about).to_dict())
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(gzip.compress(content.encode(), compresslevel=1))

@@ -78,13 +78,15 @@ class Reporter:
     def _figures(self, trials: Sequence[FrozenTrial]) -> None:
         from optuna_dashboard import save_plotly_graph_object
 
-        from affinity_search.search.view.figures.study import figures, points_of
+        from affinity_search.search.view.figures.study import About, figures, points_of
 
         spec = self._study.spec
         log = [
             name for name, parameter in (spec.space.items() if spec.space else []) if getattr(parameter, "log", False)
         ]
-        for name, figure in figures(points_of(trials, spec.metric), spec.protocol, log, spec.score.label).items():
+        about = About(spec.protocol, spec.head, log, spec.score.label)
+        made = figures(points_of(trials, spec.metric), about)
+        for name, figure in made.items():
             text = figure.to_json()
             if self._written.get(name) != text:
                 save_plotly_graph_object(self._study.optuna, figure, graph_object_id=name)

@@ -17,6 +17,7 @@ from affinity_search.storage.places.place import HeldPlace
 from affinity_search.storage.results.export import best_trials
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, place_of
+from affinity_search.studies.heads import HeadDefinition
 from affinity_search.studies.metrics import score_of
 
 ENOUGH = 2  # used places, and one for each worker, until their mean time says something about the next
@@ -49,6 +50,7 @@ class Best:
     epoch: int  # its best one, from 1
     state: str
     label: str  # what the score is: the metric's name for people
+    head: HeadDefinition  # whose parameters `params` are
 
     @property
     def score(self) -> float:
@@ -136,7 +138,7 @@ def _best(study: StoredStudy) -> Best | None:
     with contextlib.suppress(NothingToExportError, IndexError):
         best = best_trials(study)[0]
         place, scores = best.place, best.scores
-        reached = scores.best_epoch, place.state, study.spec.score.label
+        reached = scores.best_epoch, place.state, study.spec.score.label, study.spec.head
         return Best(best.trial.number, place.value, scores.macro_f1, place.params, *reached)
     return None
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from statistics import median
 
 from optuna.trial import FrozenTrial, TrialState
 
-from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
+from affinity_search.search.training.heads.affinity_diagnostics import SIGNS, Diagnostics, Sign
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.study import StoredStudy
@@ -58,20 +58,6 @@ def _later(trials: Sequence[FrozenTrial]) -> dict[int, int]:
 LEAST = 10  # trials with a sign, and as many without
 P_MOST = 0.001  # strict, as there are two signs and several parameters, tested again and again while the study grows
 ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-@dataclass(frozen=True)
-class Sign:
-    """Something conspicuous in a trial's last diagnostics; `text` follows "trials with"."""
-
-    text: str
-    shows: Callable[[Diagnostics], bool]
-
-
-SIGNS = (
-    Sign("more than half of their centres dead", lambda told: told.dead_share > 0.5),
-    Sign("more than 90 % of the training images inside the margin", lambda told: told.inside > 0.9),
-)
 
 
 @dataclass(frozen=True)
@@ -132,7 +118,7 @@ def verdicts(trials: Sequence[FrozenTrial], metric: str = DEFAULT) -> list[Verdi
 
 
 def diagnosed(scores: TrialScores) -> Diagnostics | None:
-    """The diagnostics beside a trial's scores; None for the softmax head."""
+    """The diagnostics beside a trial's scores; None for a head that tells nothing."""
     told = scores.diagnostics
     # Earlier versions stored a judgement of the single trial with them.
     return Diagnostics.from_dict({field.name: told[field.name] for field in fields(Diagnostics)}) if told else None

@@ -18,14 +18,12 @@ from rich.text import Text
 from affinity_search.search.view.snapshot import Best, Running, Snapshot, take
 from affinity_search.search.view.tables import Column, Fitted
 from affinity_search.storage.study import StoredStudy
-
-SYMBOLS = {"lambda": "λ", "sigma": "σ", "n_centers": "m"}
-CENTERS = "m: centres per class"
+from affinity_search.studies.heads import HeadDefinition
 
 
-def params_text(params: dict[str, float | int]) -> str:
-    """λ 0.435, σ 90.7, m 10; `softmax` without parameters."""
-    return ", ".join(f"{SYMBOLS.get(name, name)} {value:.4g}" for name, value in params.items()) or "softmax"
+def params_text(params: dict[str, float | int], head: HeadDefinition) -> str:
+    """λ 0.435, σ 90.7, m 10; the head's name without parameters."""
+    return ", ".join(f"{head.symbol(name)} {value:.4g}" for name, value in params.items()) or head.name
 
 
 def duration_text(seconds: float | None) -> str:
@@ -42,12 +40,12 @@ def duration_text(seconds: float | None) -> str:
 def best_text(best: Best | None, protocol: str, *, explain: bool = True) -> str:
     """The best score with the images that it was chosen on: under `article` these are the test images.
 
-    `explain` says what m is; lines that come again and again need it once.
+    `explain` says what a symbol means; lines that come again and again need it once.
     """
     if best is None:
         return "none finished yet"
     images = "test" if protocol == "article" else "validation"
-    params = params_text(best.params) + (f" ({CENTERS})" if explain and "n_centers" in best.params else "")
+    params = params_text(best.params, best.head) + (f" ({best.head.legend})" if explain and best.head.legend else "")
     return f"{best.label} {best.score:.4f} on {images} images ({protocol}), trial {best.trial}: {params}"
 
 

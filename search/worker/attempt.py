@@ -290,7 +290,7 @@ class Attempt:
 
     def _keep_history(self) -> None:
         if self._album is not None:
-            title = f"trial {self.number}: {params_text(self.params)}"
+            title = f"trial {self.number}: {params_text(self.params, self.study.spec.head)}"
             self._album.keep(self._key, title, self.study.spec.protocol, self._scores)
 
     def _duration_s(self) -> float:

@@ -72,7 +72,8 @@ class Worker:
             except LostPlaceError as error:
                 say(str(error))
                 return False
-            say(f"trial {attempt.number} (place {claim.number}) begins: {_shown(attempt.params)}")
+            shown = _shown(attempt.params) or self.study.spec.head.name
+            say(f"trial {attempt.number} (place {claim.number}) begins: {shown}")
             self.attempt = attempt
             try:
                 outcome = self._train(
@@ -201,4 +202,4 @@ def epoch_text(score: EpochScore, spec: StudySpec) -> str:
 
 
 def _shown(params: dict[str, float | int]) -> str:
-    return ", ".join(f"{name} {value:.6g}" for name, value in params.items()) or "softmax"
+    return ", ".join(f"{name} {value:.6g}" for name, value in params.items())

@@ -126,8 +126,9 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)
     study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
-    names, metric = study.spec.data.source.classes, study.spec.metric
-    album = Album(files, trainer.class_sizes, say, names, trainer.minority, metric)
+    spec = study.spec
+    names = spec.data.source.classes
+    album = Album(files, trainer.class_sizes, say, names, trainer.minority, spec.metric, spec.network.head)
     return Worker(study, holder, trainer, places, devices.versions(), files, album, gpu)
 
 

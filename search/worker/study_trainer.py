@@ -69,16 +69,11 @@ class StudyTrainer:
         The rest, and what it raises, is as with `Trainer.epochs`; after OutOfMemoryError the next run builds anew.
         """
         from affinity_search.search.training.errors import OutOfMemoryError
-        from affinity_search.search.training.fit import AffinityParams
 
-        trainer = self._fitting_trainer(max(max_centers or 1, int(params.get("n_centers", 1))))
-        affinity = (
-            AffinityParams(float(params["lambda"]), float(params["sigma"]), int(params["n_centers"]))
-            if params
-            else None
-        )
+        sizes = [int(params[each.key]) for each in self._spec.head.parameters if each.sizes_arrays]
+        trainer = self._fitting_trainer(max(max_centers or 1, *sizes, 1))
         try:
-            yield from trainer.epochs(affinity, seed, should_stop=should_stop, resume=resume)
+            yield from trainer.epochs(params, seed, should_stop=should_stop, resume=resume)
         except OutOfMemoryError:
             self._trainer = None  # its variables and functions would hold on to what room there is
             raise

@@ -9,8 +9,8 @@ from typing import Any
 
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.study import StoredStudy
+from affinity_search.studies.heads import HeadParameter
 from affinity_search.studies.model.parameters import IntegerRange, RealRange
-from affinity_search.studies.model.space import limits_of
 
 BEST_SHARE = 10  # the best tenth of the trials that have a value …
 LEAST = 5  # … but at least so many
@@ -46,15 +46,16 @@ def crowded_bounds(study: StoredStudy) -> list[Crowded]:
     found = []
     for name, parameter in study.spec.space.items():
         if isinstance(parameter, RealRange | IntegerRange):
-            found += _crowded(name, parameter, [row.params[name] for row in rows])
+            limits = study.spec.space.limits(name)
+            found += _crowded(limits, parameter, [row.params[name] for row in rows])
     return found
 
 
-def _crowded(name: str, parameter: RealRange | IntegerRange, values: Sequence[float]) -> list[Crowded]:
+def _crowded(limits: HeadParameter, parameter: RealRange | IntegerRange, values: Sequence[float]) -> list[Crowded]:
     shares = [_share(parameter, value) for value in values]
     ends = {"low": sum(share <= NEAR for share in shares), "high": sum(share >= 1 - NEAR for share in shares)}
     return [
-        Crowded(name, end, near, len(values), getattr(parameter, end), _edit(name, parameter, end))
+        Crowded(limits.key, end, near, len(values), getattr(parameter, end), _edit(limits, parameter, end))
         for end, near in ends.items()
         if 2 * near >= len(values)
     ]
@@ -70,19 +71,24 @@ def _scaled(parameter: RealRange | IntegerRange, value: float) -> float:
     return math.log(value) if parameter.log else float(value)
 
 
-def _edit(name: str, parameter: RealRange | IntegerRange, end: str) -> str | None:
+def _edit(limits: HeadParameter, parameter: RealRange | IntegerRange, end: str) -> str | None:
     """The range, half as wide again at that end, as far as the parameter allows."""
     low, high = _scaled(parameter, parameter.low), _scaled(parameter, parameter.high)
     wider = low - (high - low) / 2 if end == "low" else high + (high - low) / 2
-    limits = limits_of(name)
     wanted = _rounded(math.exp(wider) if parameter.log else wider, limits.whole)
-    # A low bound of 0 or less is none: on a linear scale then half of the present one.
-    least = 1 if limits.whole else 0.0 if parameter.log else parameter.low / 2
-    wanted = min(max(wanted, least), limits.most)
+    most = limits.most if limits.most_stored is None else limits.most_stored
+    wanted = min(max(wanted, _least(limits, parameter)), most)
     if wanted == getattr(parameter, end):
         return None
     plain: dict[str, Any] = parameter.to_plain() | {end: wanted}
-    return f"space.{name}={{low={plain['low']:g}, high={plain['high']:g}, log={str(parameter.log).lower()}}}"
+    return f"space.{limits.key}={{low={plain['low']:g}, high={plain['high']:g}, log={str(parameter.log).lower()}}}"
+
+
+def _least(limits: HeadParameter, parameter: RealRange | IntegerRange) -> float:
+    """How far down a range may go. Where the limit itself is too little: half of the way, and a logarithm never gets
+    to 0."""
+    halfway = limits.exclusive and not (parameter.log and limits.least == 0)
+    return (limits.least + parameter.low) / 2 if halfway else limits.least
 
 
 def _rounded(value: float, whole: bool) -> float:

@@ -7,11 +7,11 @@ import shlex
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
@@ -21,6 +21,7 @@ from affinity_search.storage.results.evaluations import latest_test
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies.data import SOURCES
+from affinity_search.studies.heads import HEADS
 from affinity_search.studies.metrics import DEFAULT, METRICS
 
 SHOWN_REASONS = 3
@@ -30,12 +31,23 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
-class ExportedParams(_Model):
-    """Settings of the affinity loss."""
-
-    lambda_: float = Field(alias="lambda", description="margin between classes, in affinity units")
-    sigma: float = Field(description="width of the Gaussian affinity")
-    n_centers: int = Field(description="centres per class")
+def _params_schema() -> dict[str, Any]:
+    """Either the parameters of one of the heads, or null for one that has none."""
+    kinds = [
+        {
+            "additionalProperties": False,
+            "description": f"Parameters of the {head.name} head.",
+            "properties": {
+                each.key: {"description": each.about, "type": "integer" if each.whole else "number"}
+                for each in head.parameters
+            },
+            "required": [each.key for each in head.parameters],
+            "type": "object",
+        }
+        for head in HEADS.values()
+        if head.parameters
+    ]
+    return {"anyOf": [*kinds, {"type": "null"}]}
 
 
 class ExportedCounts(_Model):
@@ -82,7 +94,9 @@ class ExportedTrial(_Model):
     macro_f1: float
     micro_f1: float = Field(description="equals accuracy: one label an image")
     per_class_f1: list[float]
-    params: ExportedParams | None = Field(description="null for the softmax head")
+    params: Annotated[dict[str, int | float] | None, WithJsonSchema(_params_schema())] = Field(
+        description="null for a head without parameters"
+    )
     trial: int = Field(description="number of the Optuna trial")
     place: int
     attempt: int
@@ -188,7 +202,7 @@ def _exported(study: StoredStudy, one: Scored, counts: dict[str, int], bounds: l
         "minority": spec.data.minority,
         "metric": None if spec.metric == DEFAULT else spec.metric,
         "value": place.value,
-        "params": place.params or None,
+        "params": spec.space.typed(place.params) if spec.space else None,
         "trial": one.trial.number,
         "place": place.number,
         "attempt": place.attempt,

@@ -180,9 +180,9 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def suggest(trial: optuna.Trial, space: SpaceSpec | None) -> dict[str, float | int]:
-    """Ask the trial for every parameter of the space; empty for the softmax head.
+    """Ask the trial for every parameter of the space; empty for a head without any.
 
-    A choice of integers comes back as an integer whatever the database made of it.
+    A choice of integers comes back as integers whatever the database made of them.
     """
     chosen: dict[str, float | int] = {}
     for name, parameter in space.items() if space else ():
@@ -192,6 +192,6 @@ def suggest(trial: optuna.Trial, space: SpaceSpec | None) -> dict[str, float | i
             case IntDistribution(low=low, high=high, log=log):
                 chosen[name] = trial.suggest_int(name, low, high, log=log)
             case CategoricalDistribution(choices=choices):
-                value = trial.suggest_categorical(name, choices)
-                chosen[name] = int(value) if name == "n_centers" else float(value)  # type: ignore[arg-type]
+                number = int if isinstance(choices[0], int) else float  # all are of their parameter's type
+                chosen[name] = number(trial.suggest_categorical(name, choices))  # type: ignore[arg-type]
     return chosen

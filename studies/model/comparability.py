@@ -71,8 +71,9 @@ def widening_differences(old: SpaceSpec | None, new: SpaceSpec | None) -> list[s
     """Lines for what a stored study's space cannot become; none where the new one equals it or is wider."""
     if old is None or new is None:
         return [] if old is new else [f"space: stored {_presence(old)}, given {_presence(new)}"]
-    pairs = zip(old.items(), new.items(), strict=True)
-    return [line for (name, before), (_, after) in pairs for line in _refused(name, before, after)]
+    if old.head != new.head:
+        return []  # the head itself is guarded
+    return [line for name, before in old.items() for line in _refused(name, before, new[name])]
 
 
 def _presence(space: SpaceSpec | None) -> str:

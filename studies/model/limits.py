@@ -8,14 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from affinity_search.studies.heads import HEADS
 from affinity_search.studies.model.mistakes import Location, Mistake, given
-from affinity_search.studies.model.sections import EACH, LARGEST, MOST_WEIGHTS, OPTION_MOST
+from affinity_search.studies.model.sections import EACH, LARGEST, MOST_WEIGHTS, OPTION_MOST, head_of
 
 
 def excesses(raw: Mapping[str, Any]) -> Iterator[Mistake]:
     """Every number of a study's tables that no trial could survive; the model reports wrong types."""
     for location, most in LARGEST.items():
         yield from _above(location, _at(raw, location), most, EACH[location])
+    head = head_of(raw)
+    for parameter in HEADS[head].parameters if head else ():
+        if parameter.most_stored is not None:  # the model itself refuses what is above the bounds of the others
+            location = ("space", parameter.key)
+            yield from _above(location, _at(raw, location), parameter.most, parameter.numbers)
     for section in ("sampler", "pruner"):
         table = _at(raw, (section,))
         for key, value in table.items() if isinstance(table, Mapping) else ():

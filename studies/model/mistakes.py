@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 import reprlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from difflib import get_close_matches
+from types import MappingProxyType
 
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
@@ -17,7 +18,7 @@ Mistake = tuple[Location, str]
 SHOWN = 60
 # A generated or hostile file may hold a hundred thousand mistakes; nobody reads them.
 MOST = 100
-CUSTOM = "mistake"
+CUSTOM, UNKNOWN = "mistake", "unknown"
 
 
 class _Shortener(reprlib.Repr):
@@ -98,14 +99,22 @@ def _nearest(key: str, known: Sequence[str]) -> str | None:
     return near[0] if near else None
 
 
-def raised(title: str, mistakes: Iterable[Mistake]) -> ValidationError:
-    """The mistakes as the error that a pydantic validator raises, each at its place below the validated field."""
-    details = [
-        # The text is passed as context: braces in it would be taken for fields of a template.
-        InitErrorDetails(type=PydanticCustomError(CUSTOM, "{text}", {"text": text}), loc=location, input=None)
-        for location, text in mistakes
-    ]
+def raised(
+    title: str, mistakes: Iterable[Mistake], others: Mapping[Location, PydanticCustomError] = MappingProxyType({})
+) -> ValidationError:
+    """The mistakes as the error that a pydantic validator raises, each at its place below the validated field.
+
+    `others` have no text yet, because who finds them knows nothing of the rest of the study.
+    """
+    # The text is passed as context: braces in it would be taken for fields of a template.
+    found = [(location, PydanticCustomError(CUSTOM, "{text}", {"text": text})) for location, text in mistakes]
+    details = [InitErrorDetails(type=kind, loc=location, input=None) for location, kind in [*found, *others.items()]]
     return ValidationError.from_exception_data(title, details)
+
+
+def unknown_key(known: Sequence[str]) -> PydanticCustomError:
+    """For `raised`: a key that the table has not; `known` are those that it has."""
+    return PydanticCustomError(UNKNOWN, "unknown key", {"known": list(known)})
 
 
 def lines(mistakes: Sequence[Mistake]) -> list[str]:

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
 from pydantic_core import PydanticCustomError
 
-from affinity_search.studies.data import SOURCES, SourceDefinition, most_minorities, names
+from affinity_search.studies.data import SOURCES, SourceDefinition, either, most_minorities, names
+from affinity_search.studies.heads import DEFAULT, HEADS
 from affinity_search.studies.model.mistakes import CUSTOM, Mistake, given, raised
+from affinity_search.studies.model.space import presence_mistakes
 
 # Optuna options are stored as JSON and in databases, which end at 64 bits.
 MOST_INTEGER = 2**63 - 1
@@ -26,12 +28,11 @@ LARGEST: dict[tuple[str, ...], float] = {
     ("training", "epochs"): 10_000,
     ("training", "batch"): 65_536,
     ("training", "learning_rate"): 10,
-    ("space", "sigma"): 1_000_000,
 }
 # What a single number may be; of a list, what each may be.
 EACH = {
     key: f"a number above 0 and up to {most:.0f}"
-    if key[-1] in ("learning_rate", "sigma")
+    if key[-1] == "learning_rate"
     else f"a whole number from 1 to {most:.0f}"
     for key, most in LARGEST.items()
 } | {("training", "drops"): "a number above 0 and below 1"}
@@ -79,7 +80,14 @@ class NetworkSpec(Section):
     )
     depth: int = Field(default=1, ge=1, le=32, description="a whole number from 1 to 32")
     batch_norm_momentum: float = Field(default=0.9, ge=0, lt=1, description="a number from 0 and below 1")
-    head: Literal["affinity", "softmax"] = Field(default="affinity", description="affinity or softmax")
+    head: str = Field(default=DEFAULT, description=either(list(HEADS)))
+
+    @field_validator("head")
+    @classmethod
+    def _declared(cls, name: str) -> str:
+        if name not in HEADS:
+            raise ValueError("unknown")
+        return name
 
 
 class TrainingSpec(Section):
@@ -161,13 +169,20 @@ def broken_rules(raw: Raw) -> Iterator[Mistake]:
     yield from _minority(_table(raw, "data"))
     yield from _validation(raw, _table(raw, "data"))
     yield from _widths(_table(raw, "data"), _table(raw, "network"))
-    yield from _space(raw, _table(raw, "network").get("head", "affinity"))
+    head = head_of(raw)
+    yield from presence_mistakes(raw.get("space"), head) if head else ()
     yield from _options(_table(raw, "sampler"), _table(raw, "pruner"))
 
 
 def _table(raw: Raw, key: str) -> Raw:
     found = raw.get(key)
     return found if isinstance(found, Mapping) else {}
+
+
+def head_of(raw: Raw) -> str | None:
+    """The head that the tables name; None for one that is not declared."""
+    name = _table(raw, "network").get("head", DEFAULT)
+    return name if isinstance(name, str) and name in HEADS else None
 
 
 def _source(data: Raw) -> SourceDefinition | None:
@@ -198,14 +213,6 @@ def _widths(data: Raw, network: Raw) -> Iterator[Mistake]:
     if side.bit_length() < len(widths) <= 6:
         reason = f"at most {side.bit_length()} widths for {source.name}, whose {side} pixels are halved between them"
         yield ("network", "widths"), given(widths, reason)
-
-
-def _space(raw: Raw, head: object) -> Iterator[Mistake]:
-    present = raw.get("space") is not None
-    if head == "affinity" and not present:
-        yield ("space",), "missing; the affinity head needs a table [space] with lambda, sigma and n_centers"
-    if head == "softmax" and present:
-        yield ("space",), "given, but the softmax head searches nothing; remove it (or pass --set space=none)"
 
 
 def _options(sampler: Raw, pruner: Raw) -> Iterator[Mistake]:

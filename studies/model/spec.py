@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from affinity_search.studies.data import either
 from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.heads import HEADS, HeadDefinition
 from affinity_search.studies.metrics import DEFAULT, METRICS, Metric
 from affinity_search.studies.model.comparability import fingerprint, fingerprint_differences, widening_differences
 from affinity_search.studies.model.limits import LONGEST, RULE
@@ -23,6 +32,7 @@ from affinity_search.studies.model.sections import (
     Section,
     TrainingSpec,
     broken_rules,
+    head_of,
 )
 from affinity_search.studies.model.space import SpaceSpec
 from affinity_search.studies.model.translate import translated
@@ -50,6 +60,17 @@ VALIDATION = 0.2
 REQUIRED_SECTIONS = ("data", "network", "training")
 
 
+def _space(raw: Any, info: ValidationInfo) -> SpaceSpec | None:
+    """By the head: of the network, or of the table if there are mistakes in its other keys."""
+    network = info.data.get("network")
+    head = network.head if network else (info.context or {}).get("head")
+    return None if raw is None or head is None else SpaceSpec.of(raw, head)
+
+
+def _plain_space(space: SpaceSpec | None) -> dict[str, Any] | None:
+    return None if space is None else space.to_plain()
+
+
 class StudySpec(Section):
     """A study: what is trained, how it is scored, what is searched. Constructing one raises pydantic's ValidationError.
 
@@ -65,7 +86,9 @@ class StudySpec(Section):
     data: DataSpec = Field(description="a table [data]")
     network: NetworkSpec = Field(description="a table [network]")
     training: TrainingSpec = Field(description="a table [training]")
-    space: SpaceSpec | None = Field(default=None, description="a table [space]")
+    space: Annotated[SpaceSpec | None, PlainValidator(_space), PlainSerializer(_plain_space)] = Field(
+        default=None, description="a table [space]"
+    )
     sampler: SamplerSpec = Field(default=SamplerSpec(), description="a table [sampler]")
     pruner: PrunerSpec = Field(default=PrunerSpec(), description="a table [pruner]")
 
@@ -103,6 +126,11 @@ class StudySpec(Section):
         return self.space.max_centers if self.space else None
 
     @property
+    def head(self) -> HeadDefinition:
+        """What the network ends in: the declaration of the study's head."""
+        return HEADS[self.network.head]
+
+    @property
     def score(self) -> Metric:
         """What a trial's score is: the declaration of the study's metric."""
         return METRICS[self.metric]
@@ -129,7 +157,7 @@ class StudySpec(Section):
         # A missing section counts as an empty one, so that each key missing in it is named.
         whole = {**{key: {} for key in REQUIRED_SECTIONS}, **raw}
         try:
-            return cls.model_validate(whole)
+            return cls.model_validate(whole, context={"head": head_of(whole)})
         except ValidationError as error:
             # Without mistakes in single values the model itself has found the broken rules.
             mistakes = list(dict.fromkeys([*translated(cls, error), *broken_rules(whole)]))

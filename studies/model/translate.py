@@ -8,7 +8,8 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from affinity_search.studies.model.mistakes import CUSTOM, MOST, Location, Mistake, given, missing, unknown
+from affinity_search.studies.heads import HEADS
+from affinity_search.studies.model.mistakes import CUSTOM, MOST, UNKNOWN, Location, Mistake, given, missing, unknown
 from affinity_search.studies.model.sections import EACH, Section
 
 Fields = dict[str, FieldInfo]
@@ -26,7 +27,9 @@ def _mistake(model: type[Section], error: Any) -> Mistake:
     if error["type"] == CUSTOM:
         return location, error["ctx"]["text"]
     if error["type"] == "extra_forbidden":
-        return location, unknown(location, list(_table(model, location[:-1])), list(_full_keys(model)))
+        return location, unknown(location, list(_table(model, location[:-1])), _all_keys(model))
+    if error["type"] == UNKNOWN:
+        return location, unknown(location, error["ctx"]["known"], _all_keys(model))
     allowed = _allowed(model, location)
     if error["type"] == "missing":
         return location, missing(allowed)
@@ -52,6 +55,11 @@ def _table(model: type[Section], location: Location) -> Fields:
     return fields
 
 
+def _all_keys(model: type[Section]) -> list[str]:
+    """With those of every head's space, which is no table of fixed keys."""
+    return [*_full_keys(model), *(f"space.{each.key}" for head in HEADS.values() for each in head.parameters)]
+
+
 def _full_keys(model: type[Section], table: str = "") -> Iterator[str]:
     for key, field in keys(model).items():
         yield table + key
@@ -71,7 +79,6 @@ def keys(model: type[Section] | None) -> Fields:
 
 def _submodel(field: FieldInfo) -> type[Section] | None:
     for kind in (field.annotation, *get_args(field.annotation)):
-        # A searched parameter is a model too, but no table of the file: it is read by hand.
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind
     return None

@@ -1,7 +1,8 @@
-"""One new thing, one new entry: a data set, a profile and a metric that only this file knows go all the way."""
+"""One new thing, one new entry: a data set, a profile, a metric and a head that only this file knows go all the way."""
 
 import io
 import json
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,14 @@ from affinity_search.search import devices
 
 devices.configure("cpu", 2)
 
-from affinity_search.search.training import data as training_data  # the device comes first
+import keras  # the device comes first
+
+from affinity_search.search.training import data as training_data
+from affinity_search.search.training import heads
 from affinity_search.search.training import metrics as computed
 from affinity_search.search.training.data import profiles
 from affinity_search.search.training.data.profiles import Imbalance
+from affinity_search.search.training.heads.base import Head, Params, Tensor, redraw, require
 from affinity_search.search.view.notes import trial_note
 from affinity_search.search.view.pictures import history_of
 from affinity_search.search.view.publishing import Reporter, note_of
@@ -37,12 +42,14 @@ from affinity_search.storage.results.export import export, to_json
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies import data as declared
+from affinity_search.studies import heads as declared_heads
 from affinity_search.studies import metrics as declared_metrics
 from affinity_search.studies.data import SOURCES, ProfileDefinition, SourceDefinition
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.files import load
+from affinity_search.studies.heads import HeadDefinition, HeadParameter
 from affinity_search.studies.metrics import METRICS, Metric
-from affinity_search.studies.model.spec import StudySpec, fingerprint, fingerprint_differences
+from affinity_search.studies.model.spec import SpaceSpec, StudySpec, fingerprint, fingerprint_differences
 
 STUDY = """
 trials = 2
@@ -55,6 +62,7 @@ validation = 0.3
 
 [network]
 widths = [4]
+head = "{head}"
 
 [training]
 epochs = 3
@@ -63,12 +71,15 @@ learning_rate = 5e-3
 precision = "float32"
 
 [space]
-lambda = 0.5
-sigma = {{ low = 1, high = 100 }}
-n_centers = 2
+{space}
 
 [pruner]
 kind = "none"
+"""
+SPACE = """
+lambda = 0.5
+sigma = { low = 1, high = 100 }
+n_centers = 2
 """
 
 
@@ -76,10 +87,23 @@ def test_what_is_declared_is_made() -> None:
     assert declared.SOURCES.keys() == training_data.READERS.keys()
     assert declared.PROFILES.keys() == profiles.PROFILES.keys()
     assert declared_metrics.METRICS.keys() == computed.METRICS.keys()
+    assert declared_heads.HEADS.keys() == heads.HEADS.keys()
     assert {source.profile for source in SOURCES.values()} <= declared.PROFILES.keys()
-    for registry in (declared.SOURCES, declared.PROFILES, declared_metrics.METRICS):
+    for registry in (declared.SOURCES, declared.PROFILES, declared_metrics.METRICS, declared_heads.HEADS):
         for key, entry in registry.items():
             assert key == getattr(entry, "key", getattr(entry, "name", None))
+
+
+@pytest.mark.parametrize("name", declared_heads.HEADS)
+def test_a_head_is_a_layer_and_may_be_searched_as_recommended(name: str) -> None:
+    made: Any = heads.head_class(name).make((7, 3), room=2)
+    assert isinstance(made, keras.layers.Layer)
+    assert (made.name, made.compute_dtype) == ("head", "float32")
+    declared = declared_heads.HEADS[name].parameters
+    recommended = tomllib.loads("\n".join(f"{each.key} = {each.recommended}" for each in declared))
+    space = SpaceSpec.of(recommended, name)
+    assert [key for key, _ in space.items()] == [each.key for each in declared]
+    assert {key for pair in declared_heads.HEADS[name].together for key in pair} <= recommended.keys()
 
 
 @pytest.fixture
@@ -135,7 +159,7 @@ def stop_after_an_epoch(study: StoredStudy) -> None:
 def searched(backend: Backend, folder: Path, **values: str) -> Ended:
     """From a study file to its end, with a worker that is stopped and a checkpoint that another goes on from."""
     path = folder / "own.toml"
-    path.write_text(STUDY.format(**({"set": "digits", "top": ""} | values)))
+    path.write_text(STUDY.format(**({"set": "digits", "top": "", "head": "affinity", "space": SPACE} | values)))
     study, _ = open_study(backend, str(path))
     study = study.settle_precision("float32")
     stop_after_an_epoch(study)
@@ -227,6 +251,87 @@ def test_a_metric(sqlite: Backend, tmp_path: Path, toy: SourceDefinition, monkey
     assert best_text(best, "holdout").startswith(f"worst recall {1 - exported['value']:.4f} on validation images")
     assert "| rank | trial | worst recall | " in notes(ended)
     assert len(pictures(ended)) == 4
+
+
+class CoolHead(Head, keras.layers.Dense):  # type: ignore[misc]
+    """Softmax of logits that are divided by a temperature."""
+
+    temperature_initializer = keras.initializers.Ones()
+
+    @classmethod
+    def make(cls, class_sizes: Sequence[int], room: int) -> "CoolHead":
+        return cls(len(class_sizes), dtype="float32", name="head")
+
+    def build(self, features_shape: Any) -> None:
+        super().build(features_shape)
+        self.temperature = self.add_weight(
+            shape=(), initializer=self.temperature_initializer, trainable=False, name="temperature"
+        )
+
+    def call(self, features: Tensor, training: bool = False) -> Tensor:
+        return super().call(features) / keras.ops.convert_to_tensor(self.temperature)
+
+    def loss(self, labels: Tensor, scores: Tensor) -> Tensor:
+        return keras.losses.sparse_categorical_crossentropy(labels, scores, from_logits=True)
+
+    def begin(self, params: Params, seed: int) -> None:
+        require(params, "temperature")
+        redraw(self, seed)
+        self.temperature.assign(params["temperature"])
+
+
+@pytest.fixture
+def cool(monkeypatch: pytest.MonkeyPatch) -> HeadDefinition:
+    temperature = HeadParameter(
+        key="temperature",
+        symbol="T",
+        about="temperature",
+        least=0,
+        exclusive=True,
+        most=100,
+        recommended="{ low = 0.1, high = 10, log = true }",
+    )
+    head = HeadDefinition(name="cool", about="cooled", loss="cooled cross-entropy", parameters=(temperature,))
+    monkeypatch.setitem(declared_heads.HEADS, "cool", head)
+    monkeypatch.setitem(heads.HEADS, "cool", f"{__name__}:CoolHead")
+    return head
+
+
+@pytest.mark.usefixtures("toy", "cool")
+def test_a_head(sqlite: Backend, sqlite_url: str, tmp_path: Path, cli: Cli) -> None:
+    space = "temperature = { low = 0.5, high = 4, log = true }"
+    ended = searched(sqlite, tmp_path, set="toy", head="cool", space=space)
+    first, second = (trial.params["temperature"] for trial in ended.complete)
+    assert 0.5 <= first != second <= 4
+    exported = json.loads(to_json(export(ended.study)))
+    assert exported["params"] in ({"temperature": first}, {"temperature": second})
+    assert exported["value"] == min(trial.value for trial in ended.complete)
+    assert len(pictures(ended)) == 3, "it tells nothing of its loss"
+    assert "- temperature: 0.5 to 4 (log)" in notes(ended)
+    assert any("f1-by-temperature" in key for key in ended.study.optuna.system_attrs)
+    best = take(ended.study).best
+    assert best is not None
+    assert best_text(best, "holdout").endswith(f": T {best.params['temperature']:.4g}")
+    assert " T " in cli("trials", ended.study.name, "--storage", sqlite_url).out
+    assert load(str(ended.path)) == StudySpec.from_dict(ended.study.spec.to_dict()) == ended.study.spec
+    assert ended.study.spec.max_centers == 1
+
+
+def test_the_mistakes_are_those_of_the_head(tmp_path: Path, cool: HeadDefinition) -> None:
+    path = tmp_path / "own.toml"
+    path.write_text(STUDY.format(set="digits", top="", head="cool", space="temperature = 0\nsigma = 3"))
+    with pytest.raises(StudyFileError) as refused:
+        load(str(path))
+    assert refused.value.mistakes == [
+        f"space.temperature: 0 given; allowed: {cool.parameters[0].allowed}",
+        "space.sigma: unknown key; allowed here: temperature",
+    ]
+    with pytest.raises(StudyFileError) as refused:
+        load(str(path), ["space=none"])
+    assert refused.value.mistakes == [
+        "space: missing; the cool head needs a table [space] with temperature, for example temperature = "
+        "{ low = 0.1, high = 10, log = true }"
+    ]
 
 
 def test_the_metric_is_part_of_what_a_score_means(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,10 +46,10 @@ class TestTwoLaunchers:
         self, backend: Backend, meanwhile: list[list[str]]
     ) -> None:
         before = make(backend, trials=4)
-        high = before.spec.space.sigma.high * 2  # type: ignore[union-attr]
+        high = before.spec.space["sigma"].high * 2  # type: ignore[union-attr]
         meanwhile.append([f"space.sigma.high={high}"])
         study, _ = open_study(backend, "tiny", trials=6)
-        assert study.spec.space.sigma.high == high  # type: ignore[union-attr]
+        assert study.spec.space["sigma"].high == high  # type: ignore[union-attr]
         assert Places.of(study).counts().total == 6
 
 

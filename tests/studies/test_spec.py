@@ -56,7 +56,7 @@ def test_space_is_typed_by_parameter() -> None:
         "sigma": Choice(values=(1.0, 2.5)),
         "n_centers": Choice(values=(1, 5)),
     }
-    values = [spec.space.lambda_.to_plain(), *spec.space.sigma.to_plain(), *spec.space.n_centers.to_plain()]
+    values = [spec.space["lambda"].to_plain(), *spec.space["sigma"].to_plain(), *spec.space["n_centers"].to_plain()]
     assert [type(value) for value in values] == [float, float, float, int, int]
     assert spec.space.max_centers == 5
 
@@ -64,9 +64,9 @@ def test_space_is_typed_by_parameter() -> None:
 def test_ranges() -> None:
     space = StudySpec.from_dict(raw_study()).space
     assert space is not None
-    assert space.lambda_ == RealRange(low=0.01, high=1.0)
-    assert space.sigma == RealRange(low=10.0, high=1000.0, log=True)
-    assert space.n_centers == IntegerRange(low=1, high=30)
+    assert space["lambda"] == RealRange(low=0.01, high=1.0)
+    assert space["sigma"] == RealRange(low=10.0, high=1000.0, log=True)
+    assert space["n_centers"] == IntegerRange(low=1, high=30)
     assert space.max_centers == 30
     assert [parameter.describe() for _, parameter in space.items()] == ["0.01 to 1", "10 to 1000 (log)", "1 to 30"]
 

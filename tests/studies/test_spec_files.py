@@ -89,15 +89,15 @@ def test_overrides_are_toml_values_or_bare_words(path: str) -> None:
 def test_overrides_of_the_space(path: str) -> None:
     spec = load(path, ["space.sigma.low=1", "space.n_centers=[1, 5]", "space.lambda=0.75"])
     assert spec.space is not None
-    assert spec.space.sigma == RealRange(low=1.0, high=1000.0, log=True)
-    assert spec.space.n_centers == Choice(values=(1, 5))
-    assert spec.space.lambda_ == Constant(value=0.75)
+    assert spec.space["sigma"] == RealRange(low=1.0, high=1000.0, log=True)
+    assert spec.space["n_centers"] == Choice(values=(1, 5))
+    assert spec.space["lambda"] == Constant(value=0.75)
 
 
 def test_a_range_may_take_a_choice_s_place(path: str) -> None:
     spec = load(path, ["space.n_centers=[1,5]", "space.n_centers.low=2", "space.n_centers.high=3"])
     assert spec.space is not None
-    assert spec.space.n_centers == IntegerRange(low=2, high=3)
+    assert spec.space["n_centers"] == IntegerRange(low=2, high=3)
 
 
 @pytest.mark.parametrize("none", ["space=none", "space='none'", ' space = "none" '])

@@ -175,8 +175,8 @@ def test_contains() -> None:
     assert space is not None
     assert inner is not None
     assert wide is not None
-    assert space.n_centers.contains(inner.n_centers)
-    assert not inner.n_centers.contains(space.n_centers)
-    assert wide.n_centers.contains(space.n_centers)
-    assert not space.n_centers.contains(wide.n_centers)
-    assert inner.n_centers.contains(inner.n_centers)
+    assert space["n_centers"].contains(inner["n_centers"])
+    assert not inner["n_centers"].contains(space["n_centers"])
+    assert wide["n_centers"].contains(space["n_centers"])
+    assert not space["n_centers"].contains(wide["n_centers"])
+    assert inner["n_centers"].contains(inner["n_centers"])

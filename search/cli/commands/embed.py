@@ -50,6 +50,7 @@ def embed(
     from affinity_search.search.experiments.embed import chosen
     from affinity_search.search.experiments.embed import embed as retrain
     from affinity_search.search.training.data.splits import imbalance_of
+    from affinity_search.search.view.terminal import params_text
     from affinity_search.search.worker.loop import epoch_text
     from affinity_search.search.worker.setup import WorkerOptions
 
@@ -61,7 +62,7 @@ def embed(
     _require_writable(folder)
     found = retrain(stored, options, number, width, lambda score: say(epoch_text(score, spec)))
     minority = imbalance_of(spec.data.source, spec.data.minority).minority
-    what = f"{spec.data.set}, n = {spec.data.minority}"
+    what = f"{spec.data.set}, n = {spec.data.minority}, {params_text(found.params, spec.head)}"
     _write(found, what, spec.data.source.classes, minority, spec.score.label, folder)
     say(f"wrote {len(found.features)} pictures and features.gif to {folder}")
 
@@ -79,10 +80,9 @@ def _write(
     found: Embedded, what: str, names: Sequence[str], minority: Sequence[bool], label: str, folder: Path
 ) -> None:
     from affinity_search.search.view.figures.features import animate, draw
-    from affinity_search.search.view.terminal import params_text
     from affinity_search.storage.errors import StorageError
 
-    frames = draw(found.features, f"{what}, {params_text(found.params)}", found.scores, names, minority, label)
+    frames = draw(found.features, what, found.scores, names, minority, label)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for number, frame in enumerate(frames, start=1):

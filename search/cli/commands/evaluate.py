@@ -107,5 +107,7 @@ def _show(stored: StoredStudy, results: list[Evaluated]) -> None:
     for result in results:
         scores = [result.test[f"macro_f1_{which}"] for which in ("mean", "least", "greatest")]
         shown = [f"{score:.4f}" for score in (result.macro_f1, *scores)]
-        rows.append([str(result.trial), params_text(result.params), *shown, str(len(result.test["seeds"]))])
+        rows.append(
+            [str(result.trial), params_text(result.params, stored.spec.head), *shown, str(len(result.test["seeds"]))]
+        )
     console(data=True).print(Fitted(columns, rows, f"test macro F1 ({stored.spec.protocol})"))

@@ -16,6 +16,7 @@ from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from affinity_search.search.view.tables import Fitted
+    from affinity_search.studies.heads import HeadDefinition
 
 
 EXAMPLES = (
@@ -40,12 +41,12 @@ def trials(
     if csv_file and as_json:
         raise typer.BadParameter("--csv and --json contradict each other")
     with api.open(study, storage, read_only=True) as opened:
-        rows, space = [asdict(trial) for trial in opened.trials()], opened.stored.spec.space
-    names = [name for name, _ in space.items()] if space else []
+        rows, head = [asdict(trial) for trial in opened.trials()], opened.stored.spec.head
+    names = [parameter.key for parameter in head.parameters]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     elif csv_file is None:
-        console(data=True).print(_table(rows, names))
+        console(data=True).print(_table(rows, head))
     elif str(csv_file) == "-":
         typer.echo(_csv(rows, names), nl=False)
     else:
@@ -64,11 +65,12 @@ def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:
     return text.getvalue()
 
 
-def _table(rows: list[dict[str, Any]], names: list[str]) -> Fitted:
+def _table(rows: list[dict[str, Any]], head: HeadDefinition) -> Fitted:
     from affinity_search.search.view.tables import Column, Fitted
-    from affinity_search.search.view.terminal import SYMBOLS, duration_text
+    from affinity_search.search.view.terminal import duration_text
 
-    right = [Column(SYMBOLS.get(name, name), right=True, rank=1) for name in names]
+    names = [parameter.key for parameter in head.parameters]
+    right = [Column(parameter.symbol, right=True, rank=1) for parameter in head.parameters]
     columns = [Column("trial", right=True), Column("state"), Column("macro F1", right=True), *right]
     columns += [
         Column("best epoch", right=True, rank=4),

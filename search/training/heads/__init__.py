@@ -1,1 +1,19 @@
-"""The last layer and its loss."""
+"""The last layers and their losses. Each is found by the name that its declaration has."""
+
+from pkgutil import resolve_name
+
+from affinity_search.search.training.heads.base import Head
+
+# As text: these modules import Keras, and who only asks for a name, or reads diagnostics, must not wait for it.
+HEADS = {
+    "affinity": "affinity_search.search.training.heads.affinity:AffinityHead",
+    "softmax": "affinity_search.search.training.heads.softmax:SoftmaxHead",
+}
+
+
+def head_class(name: str) -> type[Head]:
+    """The layer of that name. Raises ValueError naming the known ones."""
+    if name not in HEADS:
+        raise ValueError(f"head is {name!r}; the heads are {', '.join(HEADS)}")
+    found: type[Head] = resolve_name(HEADS[name])
+    return found

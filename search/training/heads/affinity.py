@@ -19,7 +19,8 @@ Notation. Equation numbers are those of koshian2's article on Hayat et al. 2019 
 """
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -28,8 +29,7 @@ from numpy.typing import NDArray
 
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 from affinity_search.search.training.heads.affinity_watch import Watch
-
-Tensor = Any  # of whichever backend Keras runs on
+from affinity_search.search.training.heads.base import Head, Params, Tensor, require
 
 # Stands for the distance to a centre that does not exist: no real one is farther, and it is finite in float32.
 FAR = 3e38
@@ -137,13 +137,16 @@ class AffinityLoss(keras.losses.Loss):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package="affinity_search")
-class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
+class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
     """Features (N, h) in, affinities (N, C) out; adds R(w), eq. (6), to the model's losses.
 
     Put a batch norm before it, as the article does: σ is a squared distance between features. The predicted class is
     the argmax. Given the labels too, it keeps count in training of what `diagnostics` tells of an epoch.
     Always float32: a mixed policy's bfloat16 features are cast on entry, as exp(−distance) needs the digits.
     """
+
+    normalised = True
+    takes_labels = True
 
     def __init__(
         self,
@@ -163,6 +166,11 @@ class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
         self.n_classes = n_classes
         self.max_centers = n_centers
         self._given = {"sigma": sigma, "margin": margin}
+
+    @classmethod
+    def make(cls, class_sizes: Sequence[int], room: int) -> Self:
+        """As `Head.make`."""
+        return cls(len(class_sizes), room, name="head")
 
     def get_config(self) -> dict[str, Any]:
         """For Keras, which makes the layer anew from it; σ, λ and m of a later `begin` are among the saved weights."""
@@ -198,11 +206,14 @@ class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
         """Eq. (4) per sample, (N,), with this trial's λ; with the added R(w) the total is eq. (7)."""
         return hinge_per_sample(labels, affinity, ops.convert_to_tensor(self.margin))
 
-    def begin(self, lambda_: float, sigma: float, n_centers: int, seed: int) -> None:
-        """Start a trial: its λ, σ and m, and fresh centres from `seed`. Nothing is traced or compiled again.
+    def begin(self, params: Params, seed: int) -> None:
+        """Start a trial: its `lambda`, `sigma` and `n_centers`, and fresh centres from `seed`.
 
-        Raises ValueError unless 1 ≤ n_centers ≤ max_centers and λ and σ are above 0.
+        Nothing is traced or compiled again. Raises ValueError unless these three are given, 1 ≤ n_centers ≤ max_centers
+        and λ and σ are above 0.
         """
+        require(params, "lambda", "sigma", "n_centers")
+        lambda_, sigma, n_centers = params["lambda"], params["sigma"], int(params["n_centers"])
         _check(n_centers, self.max_centers, sigma, lambda_)
         width = self.centers.shape[-1]
         self.centers.assign(initial_centers(self.n_classes, n_centers, self.max_centers, width, seed))
@@ -210,9 +221,17 @@ class AffinityHead(keras.layers.Layer):  # type: ignore[misc]
         self.margin.assign(lambda_)
         self.used.assign((np.arange(self.max_centers) < n_centers).astype("float32"))
 
-    def diagnostics(self) -> Diagnostics:
-        """Of the epoch that began with the last `watch.reset`, with the present centres."""
+    def begin_epoch(self) -> None:
+        """Count from 0 what the diagnostics tell."""
+        self.watch.reset()
+
+    def points(self) -> NDArray[np.float32]:
+        """The trial's centres, (C, m, h)."""
         n_centers = int(ops.convert_to_numpy(self.used).sum())
-        centers = ops.convert_to_numpy(self.centers)[:, :n_centers]
+        centers: NDArray[np.float32] = ops.convert_to_numpy(self.centers)[:, :n_centers]
+        return centers
+
+    def diagnostics(self) -> Diagnostics:
+        """Of the present epoch, with the present centres."""
         spread = diversity(ops.convert_to_tensor(self.centers), ops.convert_to_tensor(self.used))
-        return self.watch.read(centers, float(spread))
+        return self.watch.read(self.points(), float(spread))

@@ -1,6 +1,6 @@
-"""What the affinity loss does with its centres and its margin, in numbers; search/advice.py judges them."""
+"""What the affinity loss does with its centres and its margin, in numbers and in words."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -30,6 +30,14 @@ class Diagnostics:
         """Dead centres among all."""
         return sum(self.dead) / (len(self.dead) * self.n_centers)
 
+    @property
+    def text(self) -> str:
+        """In a sentence, for the last epoch of a trial."""
+        return (
+            f"At the end {self.inside:.0%} of the training images were inside the margin and {sum(self.dead)} of "
+            f"{len(self.dead) * self.n_centers} centres dead; hinge {self.hinge:.4f}, diversity {self.diversity:.4f}."
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, ready for JSON."""
         return asdict(self) | {"dead": list(self.dead)}
@@ -38,6 +46,20 @@ class Diagnostics:
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         """What `to_dict` wrote. Raises TypeError or KeyError for anything else."""
         return cls(**dict(plain) | {"dead": tuple(plain["dead"])})
+
+
+@dataclass(frozen=True)
+class Sign:
+    """Something conspicuous in a trial's last diagnostics; `text` follows "trials with"."""
+
+    text: str
+    shows: Callable[[Diagnostics], bool]
+
+
+SIGNS = (
+    Sign("more than half of their centres dead", lambda told: told.dead_share > 0.5),
+    Sign("more than 90 % of the training images inside the margin", lambda told: told.inside > 0.9),
+)
 
 
 def diagnose(

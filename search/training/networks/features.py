@@ -1,4 +1,4 @@
-"""The features that enter the last batch norm, and the centres seen from there: what the article's pictures show."""
+"""What the article's pictures show: the features that enter the last batch norm, and the head's points among them."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Features:
-    """`values` (N, h) of images with `labels` (N,); `centers` (C, m, h) in the same space, None for softmax."""
+    """`values` (N, h) of images with `labels` (N,); `centers` (C, m, h) in the same space, None for a head without."""
 
     values: NDArray[np.float32]
     labels: NDArray[np.int32]
@@ -23,11 +23,13 @@ def features_of(model: Any) -> Any:
     return keras.Model(model.input, model.get_layer("features").output)
 
 
-def centers_among_features(model: Any) -> NDArray[np.float32]:
-    """The used centres before the batch norm that stands in front of them: its inverse with the moving statistics."""
-    head, norm = model.get_layer("head"), model.get_layer("head_norm")
-    n_centers = int(ops.convert_to_numpy(head.used).sum())
-    centers = ops.convert_to_numpy(head.centers)[:, :n_centers]
+def centers_among_features(model: Any) -> NDArray[np.float32] | None:
+    """The head's points before the batch norm that may stand in front of it: its inverse with the moving statistics."""
+    head = model.get_layer("head")
+    centers: NDArray[np.float32] | None = head.points()
+    if centers is None or not head.normalised:
+        return centers
+    norm = model.get_layer("head_norm")
     gamma, beta, mean, variance = (
         ops.convert_to_numpy(part) for part in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance)
     )

@@ -2,11 +2,12 @@
 
     index → image table → augmentation → pixels / 255
       → for each width: depth × (Conv 3×3 same → batch norm → ReLU), average pooling by 2 between widths
-      → global average pooling → batch norm → affinity head,  or → softmax head without that batch norm
+      → global average pooling → batch norm, if the head wants one → head
 
 MNIST is widths (32, 64, 128), depth 1; CIFAR-10 is widths (64, 128, 256), depth 3.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinity_search.search.devices.precision import Precision
-from affinity_search.search.training.heads.affinity import AffinityHead
+from affinity_search.search.training.heads import head_class
+from affinity_search.search.training.heads.base import Head, Params, redraw
 from affinity_search.search.training.networks.layers import Augmentation, Scale, Table
 from affinity_search.search.training.networks.normalization import BatchNorm
 
-HEADS = ("affinity", "softmax")
 MOST_CLASSES = 256
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The architecture: `head` is "affinity" or "softmax".
+    """The architecture; `head` is the name of one of the heads.
 
     `batch_norm_momentum`: Keras' default 0.99 keeps evaluation meaningless for the first several hundred steps, as
     moving variances start at 1 while real ones are about 0.01; 0.9 makes early scores fit for a pruner.
@@ -40,14 +41,13 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         if not self.widths or min(self.widths) < 1 or self.depth < 1 or not 0 <= self.batch_norm_momentum < 1:
             raise ValueError(f"widths and depth must be positive and batch_norm_momentum in [0, 1): {self}")
-        if self.head not in HEADS:
-            raise ValueError(f"head is {self.head!r}; the heads are {', '.join(HEADS)}")
+        head_class(self.head)
 
 
 def build_network(
     config: NetworkConfig,
     images: NDArray[np.uint8],
-    n_classes: int,
+    class_sizes: Sequence[int],
     max_centers: int = 1,
     augmentation: tuple[int, bool] | None = None,
     precision: Precision = "float32",
@@ -55,13 +55,13 @@ def build_network(
 ) -> Any:
     """A Keras model from int32 indices (N,) into `images` (T, H, W, channels) to class scores (N, C).
 
-    Scores are affinities, or logits for the softmax head. `augmentation` is (shift in pixels, flip). The layer
-    "head" is the head, "features" gives what it is trained on before the last batch norm. Pooled features and the head
-    are float32 in any precision. With `labels` (T,) the affinity head counts what its diagnostics tell.
+    `class_sizes` are the training images of each class, `augmentation` is (shift in pixels, flip). The layer "head" is
+    the head, "features" gives what it is trained on before the last batch norm. Pooled features and the head are
+    float32 in any precision. With `labels` (T,) a head can count what its diagnostics tell.
     Raises ValueError if the images are too small to be pooled between all widths, or for more than 256 classes.
     """
-    if n_classes > MOST_CLASSES:
-        raise ValueError(f"{n_classes} classes; labels are kept in a byte, which holds {MOST_CLASSES}")
+    if len(class_sizes) > MOST_CLASSES:
+        raise ValueError(f"{len(class_sizes)} classes; labels are kept in a byte, which holds {MOST_CLASSES}")
     if min(images.shape[1:3]) < 2 ** (len(config.widths) - 1):
         raise ValueError(f"images of {images.shape[1:3]} pixels are too small for {len(config.widths)} widths")
     indices = keras.Input(shape=(), dtype="int32", name="index")
@@ -73,10 +73,13 @@ def build_network(
     x = keras.layers.GlobalAveragePooling2D(dtype="float32", name=pooled)(x)
     if config.embedding is not None:
         x = keras.layers.Dense(config.embedding, dtype="float32", name="features")(x)
-    known = None
-    if labels is not None and config.head == "affinity":
-        known = Table(labels.astype("uint8"), name="labels")(indices)
-    return keras.Model(indices, _head(x, config, n_classes, max_centers, known))
+    head: Any = head_class(config.head).make(class_sizes, max_centers)
+    if head.normalised:
+        x = BatchNorm(momentum=config.batch_norm_momentum, dtype="float32", name="head_norm")(x)
+    known: tuple[Any, ...] = ()
+    if labels is not None and head.takes_labels:
+        known = (Table(labels.astype("uint8"), name="labels")(indices),)
+    return keras.Model(indices, head(x, *known))
 
 
 def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
@@ -93,44 +96,25 @@ def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
     return x
 
 
-def _head(x: Any, config: NetworkConfig, n_classes: int, max_centers: int, labels: Any) -> Any:
-    if config.head == "softmax":
-        return keras.layers.Dense(n_classes, dtype="float32", name="head")(x)
-    x = BatchNorm(momentum=config.batch_norm_momentum, dtype="float32", name="head_norm")(x)
-    return AffinityHead(n_classes, max_centers, name="head")(x, labels)
-
-
 def classes_of(model: Any) -> Any:
     """The same network with predicted classes (N,) int32 for outputs: less to bring back from the device."""
     return keras.Model(model.input, keras.ops.argmax(model.output, axis=1))
 
 
-def reset_network(model: Any, seed: int) -> None:
+def reset_network(model: Any, params: Params, seed: int) -> None:
     """Give every layer the weights a fresh Keras model would draw from `seed`; the image table stays.
 
-    The affinity head is not touched: its `begin` needs the trial's parameters.
-    Raises TypeError for a variable that it cannot redraw, which would keep the last trial's values.
+    The head begins a trial with `params`.
+    Raises TypeError for a variable that it cannot redraw, which would keep the last trial's values, and ValueError if
+    the parameters do not fit the head.
     """
     for layer, layer_seed in zip(model.layers, layer_seeds(model, seed), strict=True):
         if isinstance(layer, Augmentation):
             layer.begin(layer_seed)
-        elif not isinstance(layer, Table | AffinityHead):
-            _redraw(layer, layer_seed)
-
-
-def _redraw(layer: Any, seed: int) -> None:
-    """Every variable from the layer's own initializer, which Keras' layers name after the variable."""
-    for position, variable in enumerate(layer.variables):
-        initializer: Any = getattr(layer, f"{variable.name}_initializer", None)
-        if initializer is None or id(getattr(layer, variable.name, None)) != id(variable):
-            raise TypeError(
-                f"layer {layer.name!r} ({type(layer).__name__}) would keep {variable.path!r} of the last trial; "
-                f"give it an attribute {variable.name}_initializer, or a branch of its own in reset_network"
-            )
-        config = initializer.get_config()
-        if "seed" in config:
-            config["seed"] = seed + position  # two variables of one layer are not drawn alike
-        variable.assign(type(initializer).from_config(config)(variable.shape, dtype=variable.dtype))
+        elif isinstance(layer, Head):
+            layer.begin(params, layer_seed)
+        elif not isinstance(layer, Table):
+            redraw(layer, layer_seed)
 
 
 def layer_seeds(model: Any, seed: int) -> list[int]:

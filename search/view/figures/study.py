@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from affinity_search.search.view.figures.ticks import log_ticks
 from affinity_search.search.view.terminal import params_text
 from affinity_search.storage.trials.facts import TrialFacts
+from affinity_search.studies.heads import HeadDefinition, HeadParameter
 from affinity_search.studies.metrics import DEFAULT, METRICS
 
 if TYPE_CHECKING:
@@ -72,26 +73,32 @@ def points_of(trials: Sequence[FrozenTrial], metric: str = DEFAULT) -> list[Poin
     return found
 
 
-def figures(
-    points: Sequence[Point], protocol: str, log: Collection[str] = (), label: str = METRICS[DEFAULT].label
-) -> dict[str, Figure]:
-    """By the id under which the dashboard keeps it; empty without a score.
+@dataclass(frozen=True)
+class About:
+    """What the figures must know of their study."""
 
-    `log`: parameters on a log scale. `label`: what the score is called.
-    """
+    protocol: str
+    head: HeadDefinition  # whose parameters are shown
+    log: Collection[str] = ()  # the parameters on a log scale
+    label: str = METRICS[DEFAULT].label  # what the score is called
+
+
+def figures(points: Sequence[Point], about: About) -> dict[str, Figure]:
+    """By the id under which the dashboard keeps it; empty without a score."""
     if not points:
         return {}
-    shown = _thinned(points)
+    shown, head = _thinned(points), about.head
     made = {
-        "best-value": _best(points, protocol, label),
-        "minority-majority": _minority_majority(shown, protocol, label),
+        "best-value": _best(points, about),
+        "minority-majority": _minority_majority(shown, about),
         "time-by-worker": _time_by_worker(shown),
     }
-    names = points[0].params.keys()
-    if {"lambda", "sigma"} <= names:
-        made["lambda-sigma"] = _lambda_sigma(shown, protocol, log, label)
-    if "n_centers" in names:
-        made["f1-by-n-centers"] = _by_centers(shown, protocol, label)
+    for x, y in head.together:
+        made[f"{x}-{y}"] = _plane(shown, about, x, y)
+    paired = {key for pair in head.together for key in pair}
+    for parameter in head.parameters:
+        if parameter.key not in paired:
+            made[f"f1-by-{parameter.key.replace('_', '-')}"] = _by_parameter(shown, about, parameter)
     return made
 
 
@@ -118,23 +125,24 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
     return figure
 
 
-def _hover(points: Sequence[Point]) -> list[str]:
+def _hover(points: Sequence[Point], about: About) -> list[str]:
     """Kept short: it is stored and sent for every point of every figure."""
-    return [f"trial {p.trial}: {p.score:.4f}<br>{params_text(p.params)}" for p in points]
+    return [f"trial {p.trial}: {p.score:.4f}<br>{params_text(p.params, about.head)}" for p in points]
 
 
 def _rounded(values: Iterable[float]) -> list[float]:
     return [float(f"{value:.4g}") for value in values]
 
 
-def _best(points: Sequence[Point], protocol: str, label: str) -> Figure:
+def _best(points: Sequence[Point], about: About) -> Figure:
     """Only the trials that were a new best, and the last: a staircase needs no more."""
     steps: list[Point] = []
     for point in points:
         if not steps or point.score > steps[-1].score:
             steps.append(point)
     best = [point.score for point in steps]
-    figure = _figure(f"Best {label} ({protocol})", "", label, grid={"rows": 1, "columns": 2, "pattern": "independent"})
+    label, grid = about.label, {"rows": 1, "columns": 2, "pattern": "independent"}
+    figure = _figure(f"Best {label} ({about.protocol})", "", label, grid=grid)
     number = {id(point): index for index, point in enumerate(points, start=1)}
     by_count: list[float] = [number[id(point)] for point in steps]
     by_time = [point.spent_s for point in steps]
@@ -147,7 +155,7 @@ def _best(points: Sequence[Point], protocol: str, label: str) -> Figure:
             y=_rounded([*best, best[-1]]),
             mode="lines+markers",
             line={"shape": "hv", "color": COLOURS[0]},
-            text=_hover([*steps, steps[-1]]),
+            text=_hover([*steps, steps[-1]], about),
             xaxis=f"x{axis}",
             yaxis=f"y{axis}",
             showlegend=False,
@@ -156,30 +164,32 @@ def _best(points: Sequence[Point], protocol: str, label: str) -> Figure:
     return figure
 
 
-def _scatter(figure: Figure, points: Sequence[Point], x: Of, y: Of, colour: Of | None = None) -> None:
+def _scatter(figure: Figure, points: Sequence[Point], about: About, x: Of, y: Of, colour: Of | None = None) -> None:
     """A trace for each state that occurs: complete trials lie above the pruned ones."""
     for state in (PRUNED, COMPLETE):
         mine = [point for point in points if point.state == state]
         if mine:
             marker = STATES[state] | {"line": {"width": 1.5}, "color": COLOURS[0]}
             marker |= {"color": _rounded(map(colour, mine)), "coloraxis": "coloraxis"} if colour else {}
-            places = {"x": _rounded(map(x, mine)), "y": _rounded(map(y, mine)), "text": _hover(mine)}
+            places = {"x": _rounded(map(x, mine)), "y": _rounded(map(y, mine)), "text": _hover(mine, about)}
             figure.add_scatter(**places, mode="markers", name=state, hoverinfo="text", marker=marker, showlegend=False)
             # In the legend a marker that is coloured point by point is black, which is not seen on a dark page.
             grey = STATES[state] | {"line": {"width": 1.5}, "color": GREY}
             figure.add_scatter(x=[None], y=[None], mode="markers", name=state, marker=grey, showlegend=True)
 
 
-def _by_score(figure: Figure, points: Sequence[Point], x: Of, y: Of, label: str) -> None:
-    figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": {"title": label}})
-    _scatter(figure, points, x, y, lambda point: point.score)
+def _by_score(figure: Figure, points: Sequence[Point], about: About, x: Of, y: Of) -> None:
+    figure.update_layout(coloraxis={"colorscale": "Viridis", "colorbar": {"title": about.label}})
+    _scatter(figure, points, about, x, y, lambda point: point.score)
 
 
-def _lambda_sigma(points: Sequence[Point], protocol: str, log: Collection[str], label: str) -> Figure:
-    figure = _figure(f"λ and σ, coloured by {label} ({protocol})", "lambda", "sigma")
-    _by_score(figure, points, lambda point: point.params["lambda"], lambda point: point.params["sigma"], label)
-    for axis, name in ((figure.update_xaxes, "lambda"), (figure.update_yaxes, "sigma")):
-        if name in log:
+def _plane(points: Sequence[Point], about: About, x: str, y: str) -> Figure:
+    """Two parameters, and the score as a colour."""
+    symbols = " and ".join(map(about.head.symbol, (x, y)))
+    figure = _figure(f"{symbols}, coloured by {about.label} ({about.protocol})", x, y)
+    _by_score(figure, points, about, lambda point: point.params[x], lambda point: point.params[y])
+    for axis, name in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
+        if name in about.log:
             axis(_log_axis([point.params[name] for point in points]))
     return figure
 
@@ -189,16 +199,18 @@ def _log_axis(values: Sequence[float]) -> dict[str, Any]:
     return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
-def _by_centers(points: Sequence[Point], protocol: str, label: str) -> Figure:
-    title = f"{label[:1].upper()}{label[1:]} by number of centres ({protocol})"
-    figure = _figure(title, "n_centers", label)
-    _scatter(figure, points, lambda p: p.params["n_centers"], lambda p: p.score)
+def _by_parameter(points: Sequence[Point], about: About, parameter: HeadParameter) -> Figure:
+    key, label = parameter.key, about.label
+    figure = _figure(f"{label[:1].upper()}{label[1:]} by {parameter.about} ({about.protocol})", key, label)
+    _scatter(figure, points, about, lambda point: point.params[key], lambda point: point.score)
+    if key in about.log:
+        figure.update_xaxes(_log_axis([point.params[key] for point in points]))
     return figure
 
 
-def _minority_majority(points: Sequence[Point], protocol: str, label: str) -> Figure:
-    figure = _figure(f"Minority against majority classes ({protocol})", "majority F1", "minority F1")
-    _by_score(figure, points, lambda point: point.majority_f1, lambda point: point.minority_f1, label)
+def _minority_majority(points: Sequence[Point], about: About) -> Figure:
+    figure = _figure(f"Minority against majority classes ({about.protocol})", "majority F1", "minority F1")
+    _by_score(figure, points, about, lambda point: point.majority_f1, lambda point: point.minority_f1)
     low = min(min(point.majority_f1, point.minority_f1) for point in points)
     line = {"color": "#999999", "dash": "dot"}
     figure.add_scatter(

@@ -3,49 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from affinity_search.search.training.results import best_epoch
+from affinity_search.search.view.figures.affinity import loss_diagnostics
 from affinity_search.search.view.figures.canvas import (
     BEST,
     MAJORITY,
     MINORITY,
     PLAIN,
     SECOND,
-    count_axis,
     png,
     styled,
     subplots,
 )
+from affinity_search.search.view.figures.classes import Class, slant, tint
 from affinity_search.search.view.figures.ticks import log_ticks
+from affinity_search.studies.heads import DEFAULT as DEFAULT_HEAD
+from affinity_search.studies.heads import HEADS, HeadDefinition
 from affinity_search.studies.metrics import DEFAULT, METRICS, Metric
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.text import Text
 
-    from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
     from affinity_search.search.training.results import EpochScore
 
-# The softmax head has no loss diagnostics.
+# The last for heads that tell what their loss does.
 FILES = ("learning-curve.png", "confusion-matrix.png", "f1-by-class-size.png", "loss-diagnostics.png")
 ROOM = 2.5  # beside the smallest and the largest class, as a factor, for names
 GAP = 0.05  # of F1, between the names of two classes, which are that high
-
-
-@dataclass(frozen=True)
-class Class:
-    """How a class is called, and whether it is a small one."""
-
-    name: str
-    small: bool
-
-    @property
-    def colour(self) -> str:
-        return MINORITY if self.small else MAJORITY
 
 
 def draw(
@@ -56,11 +44,12 @@ def draw(
     class_names: Sequence[str] = (),
     minority: Sequence[bool] = (),
     metric: Metric = METRICS[DEFAULT],
+    head: HeadDefinition = HEADS[DEFAULT_HEAD],
 ) -> dict[str, bytes]:
     """PNG files by name: `epochs` in order, at least one; `class_sizes` are training images of each class.
 
-    Classes without names are shown by their numbers, all as large ones without `minority`. The softmax head has no loss
-    diagnostics. The best epoch is the best by `metric`.
+    Classes without names are shown by their numbers, all as large ones without `minority`. The best epoch is the best
+    by `metric`. `head` has told what its loss does, or there is no picture of that.
     """
     classes = [
         Class(class_names[number] if class_names else str(number), bool(minority) and minority[number])
@@ -70,14 +59,16 @@ def draw(
     told = [epoch.diagnostics for epoch in epochs if epoch.diagnostics]
     curve, confusion, by_class_size, diagnostics = FILES
     pictures = {
-        curve: _learning_curve(title, protocol, epochs, best, metric),
+        curve: _learning_curve(title, protocol, epochs, best, metric, head),
         confusion: _confusion(title, protocol, best, classes),
         by_class_size: _by_class_size(title, protocol, best, class_sizes, classes),
     }
-    return pictures | ({diagnostics: _loss_diagnostics(title, told, classes)} if told else {})
+    return pictures | ({diagnostics: loss_diagnostics(title, told, classes)} if told else {})
 
 
-def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], best: EpochScore, metric: Metric) -> bytes:
+def _learning_curve(
+    title: str, protocol: str, epochs: Sequence[EpochScore], best: EpochScore, metric: Metric, head: HeadDefinition
+) -> bytes:
     figure, (scores, loss) = subplots(2, 9, 3.4, title)
     x = [epoch.epoch + 1 for epoch in epochs]
     marker = "o" if len(x) < 30 else None
@@ -95,9 +86,7 @@ def _learning_curve(title: str, protocol: str, epochs: Sequence[EpochScore], bes
         label = f"best: {top:.4f}, epoch {best.epoch + 1}"
         scores.plot(best.epoch + 1, top, "*", color=BEST, ms=12, label=label)
         scores.set_ylim(-0.02, 1.02)
-    # Only the affinity head has diagnostics.
-    what = "training loss, eq. (7)" if epochs[0].diagnostics else "training loss, cross-entropy"
-    with styled(loss, what, "epoch", "loss"):
+    with styled(loss, f"training loss, {head.loss}", "epoch", "loss"):
         loss.plot(x, [epoch.loss for epoch in epochs], color=PLAIN, marker=marker, ms=3)
     return png(figure)
 
@@ -112,25 +101,15 @@ def _confusion(title: str, protocol: str, best: EpochScore, classes: Sequence[Cl
         ax.set_title(name, fontsize=9)
         ax.set_xlabel("predicted class")
         ax.set_ylabel("true class")
-        ax.set_xticks(range(len(names)), names, **_slant(names))
+        ax.set_xticks(range(len(names)), names, **slant(names))
         ax.set_yticks(range(len(names)), names)
-        _tint(ax.get_xticklabels(), classes)
-        _tint(ax.get_yticklabels(), classes)
+        tint(ax.get_xticklabels(), classes)
+        tint(ax.get_yticklabels(), classes)
         for (row, column), value in np.ndenumerate(values):
             if value:
                 colour = "white" if shares[row, column] > 0.6 else "black"
                 ax.text(column, row, form.format(value), ha="center", va="center", fontsize=6.5, color=colour)
     return png(figure)
-
-
-def _slant(names: Sequence[str]) -> dict[str, Any]:
-    """How the names of classes stand below an axis: words would run into each other."""
-    return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 2 else {}
-
-
-def _tint(labels: Sequence[Text], classes: Sequence[Class]) -> None:
-    for label, one in zip(labels, classes, strict=True):
-        label.set_color(one.colour)
 
 
 def _by_class_size(
@@ -192,32 +171,3 @@ def spread(values: Sequence[float], gap: float) -> list[float]:
         heights[index] = min(heights[index], top)
         top = heights[index] - gap
     return heights
-
-
-def _loss_diagnostics(title: str, told: Sequence[Diagnostics], classes: Sequence[Class]) -> bytes:
-    last, names = told[-1], [one.name for one in classes]
-    figure, (terms, shares, dead, distances) = subplots(4, 14, 3.6, title)
-    x = range(1, len(told) + 1)
-    marker = "o" if len(x) < 30 else None
-
-    def lines(ax: Any, *named: tuple[str, str, str]) -> None:
-        for name, label, colour in named:
-            ax.plot(x, [getattr(one, name) for one in told], color=colour, label=label, marker=marker, ms=3)
-
-    with styled(terms, "terms of the loss", "epoch", "", loc="upper right") as ax:
-        lines(ax, ("hinge", "hinge, eq. (4)", MAJORITY), ("diversity", "diversity, eq. (6)", SECOND))
-        ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
-    with styled(shares, "inside the margin, dead centres", "epoch", "share") as ax:
-        lines(ax, ("inside", "images inside the margin", MAJORITY), ("dead_share", "dead centres", MINORITY))
-        ax.set_ylim(-0.02, 1.02)
-    with styled(dead, f"dead centres of {last.n_centers} a class, last epoch", "class", "dead centres") as ax:
-        ax.bar(range(len(last.dead)), last.dead, color=[one.colour for one in classes])
-        ax.set_xticks(range(len(names)), names, **_slant(names))
-        _tint(ax.get_xticklabels(), classes)
-        ax.set_ylim(0, last.n_centers)
-        count_axis(ax.yaxis)
-    with styled(distances, "distances between centres", "epoch", "distance") as ax:
-        within = [("within", "of one class, mean", MINORITY)] if last.within is not None else []
-        lines(ax, ("between", "of different classes, mean", MAJORITY), ("closest", "the closest two", SECOND), *within)
-        ax.set_ylim(0, 1.3 * ax.get_ylim()[1])  # room for the legend
-    return png(figure)

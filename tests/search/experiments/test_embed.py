@@ -15,7 +15,7 @@ from affinity_search.studies.data import SOURCES
 devices.configure("cpu", 2)
 
 from affinity_search.search.training.data.splits import search_splits
-from affinity_search.search.training.fit import AffinityParams, Trainer, TrainingConfig
+from affinity_search.search.training.fit import Trainer, TrainingConfig
 from affinity_search.search.training.networks.features import Features
 from affinity_search.search.training.networks.plain import NetworkConfig
 from affinity_search.search.view.figures.features import animate, draw, in_two_dimensions  # the device comes first
@@ -41,7 +41,7 @@ def test_centres_lie_where_the_head_sees_them() -> None:
     train, evaluation = search_splits(SOURCES["digits"], 20, 0.2, "holdout", 0, None)
     network = NetworkConfig((8,), 1, 0.5, "affinity", embedding=2)
     trainer = Trainer(train, evaluation, SOURCES["digits"], network, TrainingConfig(3, 64, 5e-3), max_centers=2)
-    trainer.run(AffinityParams(0.5, 5.0, 2), seed=1)
+    trainer.run({"lambda": 0.5, "sigma": 5.0, "n_centers": 2}, seed=1)
     found = trainer.features()
     traced = trainer._features
     trainer.features()

@@ -174,7 +174,7 @@ def test_diversity_pushes_an_absent_class_centre_but_the_hinge_only_by_affinity(
 def head_with(room, m, seed=3, n_classes=10, width=16):
     head = AffinityHead(n_classes, room)
     head.build((None, width))
-    head.begin(0.5, 20.0, m, seed)
+    head.begin({"lambda": 0.5, "sigma": 20.0, "n_centers": m}, seed)
     return head
 
 
@@ -223,7 +223,15 @@ def test_the_head_stays_float32_under_a_bfloat16_policy():
 @pytest.mark.parametrize("bad", [(0.5, 10.0, 0), (0.5, 10.0, 5), (0.5, 0.0, 1), (0.5, float("nan"), 1), (0.0, 10.0, 1)])
 def test_impossible_parameters_are_refused(bad):
     with pytest.raises(ValueError, match="is"):
-        head_with(4, 1).begin(*bad, seed=0)
+        head_with(4, 1).begin(dict(zip(("lambda", "sigma", "n_centers"), bad, strict=True)), seed=0)
+
+
+@pytest.mark.parametrize(
+    "bad", [{}, {"lambda": 0.5, "sigma": 1.0}, {"lambda": 0.5, "sigma": 1.0, "n_centers": 1, "p": 1}]
+)
+def test_other_parameters_are_refused(bad):
+    with pytest.raises(ValueError, match="the head takes lambda, sigma, n_centers, and was given "):
+        head_with(4, 1).begin(bad, seed=0)
 
 
 class TestInAnyModel:

@@ -19,8 +19,8 @@ N_CLASSES, M, ROOM, WIDTH = 4, 3, 5, 6
 def head():
     made = AffinityHead(N_CLASSES, ROOM)
     made.build((None, WIDTH))
-    made.begin(0.5, 20.0, M, seed=1)
-    made.watch.reset()
+    made.begin({"lambda": 0.5, "sigma": 20.0, "n_centers": M}, seed=1)
+    made.begin_epoch()
     return made
 
 
@@ -59,7 +59,7 @@ def test_evaluation_and_a_head_without_labels_count_nothing(head):
 def test_a_new_epoch_starts_from_nothing(head):
     head(*batch(1), training=True)
     first = head.diagnostics()
-    head.watch.reset()
+    head.begin_epoch()
     head(*batch(1), training=True)
     assert head.diagnostics() == first
 

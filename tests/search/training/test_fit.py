@@ -15,7 +15,7 @@ from affinity_search.search.training import checkpoints, schedule
 from affinity_search.search.training.data import splits as datasets
 from affinity_search.search.training.data.splits import Split, search_splits
 from affinity_search.search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
-from affinity_search.search.training.fit import AffinityParams, EpochScore, Trainer, TrainingConfig, TrainingResult
+from affinity_search.search.training.fit import EpochScore, Trainer, TrainingConfig, TrainingResult
 from affinity_search.search.training.metrics import score
 from affinity_search.search.training.networks import plain as networks
 from affinity_search.search.training.networks.plain import NetworkConfig, trainable_state
@@ -28,7 +28,14 @@ from affinity_search.studies.files import load
 DIGITS = SOURCES["digits"]
 NETWORK = NetworkConfig((16, 32), 1, 0.9, "affinity")
 TRAINING = TrainingConfig(epochs=4, batch=64, learning_rate=5e-3, drops=(0.75,))
-PARAMS = AffinityParams(0.75, 10.0, 1)
+
+
+def affinity(lambda_, sigma, n_centers):
+    """A trial's parameters."""
+    return {"lambda": lambda_, "sigma": sigma, "n_centers": n_centers}
+
+
+PARAMS = affinity(0.75, 10.0, 1)
 SHORT = replace(TRAINING, epochs=2)
 
 
@@ -91,7 +98,7 @@ def bundled_digits():
     return Trainer(train, evaluation, DIGITS, network, training, spec.space.max_centers)
 
 
-@pytest.mark.parametrize("params", [AffinityParams(0.43, 50.0, 3), AffinityParams(0.3, 200.0, 5)], ids=str)
+@pytest.mark.parametrize("params", [affinity(0.43, 50.0, 3), affinity(0.3, 200.0, 5)], ids=str)
 def test_the_first_epoch_of_the_bundled_digits_scores_well_above_chance(params, bundled_digits):
     """A pruner acts on early scores: a batch norm whose averages lag behind would make them noise (0.03 here)."""
     assert bundled_digits.run(params, seed=1).best.scores.macro_f1 > 0.4, "chance is 0.1"
@@ -100,18 +107,18 @@ def test_the_first_epoch_of_the_bundled_digits_scores_well_above_chance(params, 
 def test_the_softmax_head_learns_digits(splits):
     train, evaluation, _ = splits
     network = replace(NETWORK, head="softmax")
-    result = Trainer(train, evaluation, DIGITS, network, TRAINING).run(None, seed=1)
+    result = Trainer(train, evaluation, DIGITS, network, TRAINING).run({}, seed=1)
     assert result.best.scores.macro_f1 > 0.6
 
 
 def test_a_run_depends_on_parameters_and_seed_alone(shared):
     augmented = shared(training=replace(SHORT, augment=True), max_centers=3)
     first = outcome(augmented.run(PARAMS, seed=1))
-    other = outcome(augmented.run(AffinityParams(0.3, 40.0, 3), seed=2))
+    other = outcome(augmented.run(affinity(0.3, 40.0, 3), seed=2))
     assert outcome(augmented.run(PARAMS, seed=1)) == first, "bit for bit"
     assert other != first
     assert outcome(augmented.run(PARAMS, seed=2)) != first, "the seed matters"
-    assert outcome(augmented.run(replace(PARAMS, sigma=40.0), seed=1)) != first, "the parameters matter"
+    assert outcome(augmented.run(PARAMS | {"sigma": 40.0}, seed=1)) != first, "the parameters matter"
 
 
 def test_another_trainer_gives_the_same(splits, shared):
@@ -141,7 +148,7 @@ def test_the_second_run_traces_nothing(splits, monkeypatch):
     after_first = len(calls)
     assert after_first > 0
     for m in (1, 2, 3):
-        subject.run(AffinityParams(0.1 * m, 10.0 * m, m), seed=m)
+        subject.run(affinity(0.1 * m, 10.0 * m, m), seed=m)
     assert len(calls) == after_first
 
 
@@ -154,11 +161,11 @@ def test_jax_compiles_nothing_for_a_second_run(splits):
         lambda event, seconds, **about: compiled.append(event) if "backend_compile" in event else None
     )
     subject = small(splits, training=replace(SHORT, augment=True), max_centers=4)
-    subject.run(AffinityParams(0.5, 20.0, 1), seed=1)
+    subject.run(affinity(0.5, 20.0, 1), seed=1)
     after_first = len(compiled)
     assert after_first > 0
     for m in (2, 3, 4):
-        subject.run(AffinityParams(0.1 * m, 10.0 * m, m), seed=m)
+        subject.run(affinity(0.1 * m, 10.0 * m, m), seed=m)
     assert len(compiled) == after_first
 
 
@@ -257,7 +264,7 @@ def test_a_diverging_run_ends_at_once(splits):
     )
     epochs = []
     with pytest.raises(DivergedError, match="lower the learning rate") as caught:
-        epochs.extend(subject.epochs(None, seed=1))
+        epochs.extend(subject.epochs({}, seed=1))
     assert not math.isfinite(caught.value.loss)
     assert caught.value.epoch == len(epochs), "not reported, and nothing after it"
     assert all(math.isfinite(epoch.loss) for epoch in epochs)
@@ -273,7 +280,7 @@ def test_mixed_precision_trains_and_repeats(splits, precision):
     subject = small(splits, training=replace(SHORT, precision=precision, augment=True, epochs=6, batch=8))
     result = subject.run(PARAMS, seed=1)
     assert result.epochs[-1].loss < result.epochs[0].loss
-    subject.run(replace(PARAMS, sigma=50.0), seed=2)
+    subject.run(PARAMS | {"sigma": 50.0}, seed=2)
     assert outcome(subject.run(PARAMS, seed=1)) == outcome(result), "the scale of the loss is set back as well"
 
 
@@ -308,11 +315,11 @@ def test_a_call_covers_a_second_and_grows_by_steps():
 
 def test_parameters_must_fit_the_head(shared):
     with pytest.raises(ValueError, match="head"):
-        shared().run(None, seed=1)
+        shared().run({}, seed=1)
     with pytest.raises(ValueError, match="head"):
         shared(head="softmax").run(PARAMS, seed=1)
     with pytest.raises(ValueError, match="n_centers"):
-        shared().run(replace(PARAMS, n_centers=2), seed=1)
+        shared().run(PARAMS | {"n_centers": 2}, seed=1)
 
 
 @pytest.mark.parametrize(("n", "batch", "total"), [(10, 4, 12), (8, 4, 8), (3, 8, 8)])
@@ -377,7 +384,7 @@ def two_alike(splits):
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(two_alike, epochs, tmp_path):
     subject, other = two_alike
-    params = AffinityParams(0.3, 40.0, 2)
+    params = affinity(0.3, 40.0, 2)
     kept = [subject.state() for _ in subject.epochs(params, seed=1)]
     whole = TrainingResult(kept[-1].epochs)
     weights = [np.array(variable) for variable in trainable_state(subject._model)]

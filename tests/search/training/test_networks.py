@@ -22,7 +22,7 @@ IMAGES[7] = 0  # one unlike the others
 
 
 def build(head="affinity", widths=(4, 6), depth=1, images=IMAGES, **options):
-    return build_network(NetworkConfig(widths, depth, 0.9, head), images, 10, **options)
+    return build_network(NetworkConfig(widths, depth, 0.9, head), images, (3,) * 10, **options)
 
 
 def kinds(model):
@@ -42,7 +42,7 @@ def test_layers_of_the_mnist_network():
 def test_depth_repeats_the_convolutions_and_softmax_has_no_last_norm():
     model = build("softmax", widths=(4, 6, 8), depth=3, images=np.zeros((2, 32, 32, 3), np.uint8))
     assert kinds(model).count("Conv2D") == 9
-    assert kinds(model)[-2:] == ["GlobalAveragePooling2D", "Dense"]
+    assert kinds(model)[-2:] == ["GlobalAveragePooling2D", "SoftmaxHead"]
 
 
 @pytest.mark.parametrize("head", ["affinity", "softmax"])
@@ -110,20 +110,20 @@ def values(model):
 
 def test_reset_brings_back_every_variable_but_the_trials_own():
     model = build("softmax", augmentation=(1, False))
-    reset_network(model, seed=4)
+    reset_network(model, {}, seed=4)
     first = values(model)
     for variable in trainable_state(model):
         variable.assign(np.full(variable.shape, 7, str(variable.dtype)))
-    reset_network(model, seed=4)
+    reset_network(model, {}, seed=4)
     assert all((a == b).all() for a, b in zip(first, values(model), strict=True))
-    reset_network(model, seed=5)
+    reset_network(model, {}, seed=5)
     assert any((a != b).any() for a, b in zip(first, values(model), strict=True))
 
 
 def test_reset_draws_what_keras_draws():
     """Glorot uniform has the limit √(6 / (fan in + fan out))."""
     model = build("softmax", widths=(32, 64))
-    reset_network(model, seed=0)
+    reset_network(model, {}, seed=0)
     kernel = ops.convert_to_numpy(model.layers[-1].kernel)
     limit = np.sqrt(6 / (64 + 10))
     assert 0.95 * limit < np.abs(kernel).max() <= limit
@@ -135,7 +135,7 @@ def test_reset_gives_batch_norm_what_a_fresh_one_has():
     fresh, used = build("softmax"), build("softmax")
     for variable in trainable_state(used):
         variable.assign(np.full(variable.shape, 7, str(variable.dtype)))
-    reset_network(used, seed=0)
+    reset_network(used, {}, seed=0)
     pairs = [(f, u) for f, u in zip(fresh.layers, used.layers, strict=True) if "norm" in f.name]
     assert len(pairs) == 2
     for before, after in pairs:
@@ -161,7 +161,7 @@ def with_layer(layer):
 def test_a_layer_that_would_keep_the_last_trial_s_values_is_refused(layer):
     model = with_layer(layer)
     with pytest.raises(TypeError, match=rf"layer '{layer.name}' .*of the last trial; give it .*_initializer"):
-        reset_network(model, seed=0)
+        reset_network(model, {}, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -175,13 +175,13 @@ def test_a_layer_that_would_keep_the_last_trial_s_values_is_refused(layer):
 )
 def test_a_layer_is_redrawn_by_its_own_initializers(layer):
     model = with_layer(layer)
-    reset_network(model, seed=4)
+    reset_network(model, {}, seed=4)
     first = [value.copy() for value in layer.get_weights()]
     for variable in layer.variables:
         variable.assign(np.full(variable.shape, 7, "float32"))
-    reset_network(model, seed=4)
+    reset_network(model, {}, seed=4)
     assert all((before == after).all() for before, after in zip(first, layer.get_weights(), strict=True))
-    reset_network(model, seed=5)
+    reset_network(model, {}, seed=5)
     assert any((before != after).any() for before, after in zip(first, layer.get_weights(), strict=True))
     assert not any((value == 7).any() for value in layer.get_weights())
     if getattr(layer, "use_bias", False) and isinstance(layer.bias_initializer, keras.initializers.Ones):
@@ -191,7 +191,7 @@ def test_a_layer_is_redrawn_by_its_own_initializers(layer):
 def test_what_a_seed_draws_stays_the_same_from_version_to_version():
     """A stored study goes on with the values that it began with."""
     model = build("softmax")
-    reset_network(model, seed=4)
+    reset_network(model, {}, seed=4)
     for layer, layer_seed in zip(model.layers, layer_seeds(model, 4), strict=True):
         if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
             drawn = keras.initializers.GlorotUniform(seed=layer_seed)(layer.kernel.shape, dtype="float32")

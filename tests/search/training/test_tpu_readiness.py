@@ -22,7 +22,7 @@ from affinity_search.search import devices
 
 def train(**changes):
     from affinity_search.search.training.data.splits import Split, search_splits
-    from affinity_search.search.training.fit import AffinityParams, Trainer, TrainingConfig
+    from affinity_search.search.training.fit import Trainer, TrainingConfig
     from affinity_search.search.training.networks.plain import NetworkConfig
     train, evaluation = search_splits(SOURCES["digits"], 20, 0.2, "holdout", 0, None)
     half = train.take(np.arange(96))
@@ -34,7 +34,7 @@ def train(**changes):
     network = NetworkConfig((4, 8), 1, 0.9, "affinity")
     training = TrainingConfig(3, 64, 5e-3, **changes)
     trainer = Trainer(doubled, evaluation, SOURCES["digits"], network, training, max_centers=3)
-    result = trainer.run(AffinityParams(0.4, 40.0, 2), seed=1)
+    result = trainer.run({"lambda": 0.4, "sigma": 40.0, "n_centers": 2}, seed=1)
     told = [epoch.diagnostics for epoch in result.epochs]
     rows = zip(result.epochs, told, strict=True)
     print(json.dumps([[one.loss, one.scores.macro_f1, d.hinge, d.inside, sum(d.dead)] for one, d in rows]))

@@ -20,17 +20,19 @@ from PIL import Image
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 from affinity_search.search.training.results import EpochScore, best_epoch
 from affinity_search.search.view.figures import trial as drawing
-from affinity_search.search.view.figures.study import COMPLETE, MOST_POINTS, PRUNED, Point, figures, points_of
+from affinity_search.search.view.figures.study import COMPLETE, MOST_POINTS, PRUNED, About, Point, figures, points_of
 from affinity_search.search.view.pictures import Album, History, PictureStore, history_of
 from affinity_search.search.view.publishing import Reporter
 from affinity_search.search.worker.attempt import Attempt
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Places
+from affinity_search.studies.heads import AFFINITY, SOFTMAX
 from affinity_search.studies.metrics import METRICS
 
 NAMES = tuple("abcdefghij")
 SMALL = (True, True, False, False, False) * 2
+ABOUT = About("holdout", AFFINITY)
 
 
 class TestDrawing:
@@ -54,7 +56,8 @@ class TestDrawing:
         monkeypatch.setattr(
             drawing, "styled", lambda ax, title, *rest, **more: titles.append(title) or styled(ax, title, *rest, **more)
         )
-        drawing.draw("trial 1", "holdout", epochs(told=told), [10, 1000] * 5)
+        head = AFFINITY if told else SOFTMAX
+        drawing.draw("trial 1", "holdout", epochs(told=told), [10, 1000] * 5, head=head)
         assert [title for title in titles if title.startswith("training loss")] == [f"training loss, {named}"]
 
     def test_a_single_epoch(self) -> None:
@@ -102,10 +105,10 @@ class TestPictures:
         monkeypatch.setattr(drawing, "draw", lambda *what: (shown.extend(what), {"a.png": b"picture"})[1])
         with PictureStore(root).open_reader(self.ids(sqlite, attempt)[0]) as reader:
             assert reader.read() == b"picture"
-        title, protocol, scores, sizes, names, minority, metric = shown
+        title, protocol, scores, sizes, names, minority, metric, head = shown
         assert str(title).startswith("trial 0: λ ")
         assert (protocol, sizes, names, minority) == ("holdout", (10, 1000) * 5, NAMES, SMALL)
-        assert metric == METRICS["macro_f1"]
+        assert (metric, head) == (METRICS["macro_f1"], AFFINITY)
         assert [(one.loss, one.scores.per_class_f1) for one in scores] == [  # type: ignore[attr-defined]
             (one.loss, one.scores.per_class_f1) for one in epochs()
         ]
@@ -137,8 +140,12 @@ class TestPictures:
         found = history_of(StudyFiles(root, attempt.study.token), attempt.study.optuna.trials[0])
         assert found is not None
         plain = found.to_dict()
-        del plain["minority"]
+        del plain["minority"], plain["head"]
         assert History.from_dict(plain).minority == (True, False) * 5
+        assert History.from_dict(plain).head == "affinity"
+        for epoch in plain["epochs"]:
+            epoch["diagnostics"] = None
+        assert History.from_dict(plain).head == "softmax"
 
     def test_half_a_history_is_none(self, sqlite: Backend, root: Path) -> None:
         attempt = self.attempt(sqlite, root)
@@ -213,7 +220,7 @@ class TestStudyFigures:
         return [Point(i, states[i], *scores[i], params[i], 1.0 * i) for i in range(n)]
 
     def test_all_five_and_what_they_show(self) -> None:
-        made = figures(self.points(30), "holdout")
+        made = figures(self.points(30), ABOUT)
         assert set(made) == {"best-value", "lambda-sigma", "f1-by-n-centers", "minority-majority", "time-by-worker"}
         staircase = made["best-value"].data[0]
         assert list(staircase.y) == sorted(staircase.y), "the best only rises"
@@ -233,7 +240,7 @@ class TestStudyFigures:
         points[4321] = Point(
             4321, COMPLETE, 0.99, 0.9, 0.9, 1.0, "w0", {"lambda": 0.5, "sigma": 5.0, "n_centers": 2}, 1.0
         )
-        made = figures(points, "holdout")
+        made = figures(points, ABOUT)
         traces = made["lambda-sigma"].data
         assert sum(len(trace.x) for trace in traces) <= MOST_POINTS + 3
         assert 0.99 in traces[-2].marker.color
@@ -251,15 +258,15 @@ class TestStudyFigures:
         assert [point.spent_s for point in points] == [2.0, 4.0, 6.0]
 
     def test_log_axes_have_round_ticks(self) -> None:
-        made = figures(self.points(30), "holdout", log=["sigma"])
+        made = figures(self.points(30), replace(ABOUT, log=["sigma"]))
         axis = made["lambda-sigma"].layout.yaxis
         assert (axis.type, axis.ticktext) == ("log", ("10", "20", "50", "100", "200", "500"))
         assert made["lambda-sigma"].layout.xaxis.type is None
 
     def test_softmax_and_an_empty_study(self) -> None:
         softmax = [Point(1, COMPLETE, 0.5, 0.4, 0.6, 1.0, "w", {}, 1.0)]
-        assert set(figures(softmax, "holdout")) == {"best-value", "minority-majority", "time-by-worker"}
-        assert figures([], "holdout") == {}
+        assert set(figures(softmax, About("holdout", SOFTMAX))) == {"best-value", "minority-majority", "time-by-worker"}
+        assert figures([], ABOUT) == {}
         assert json.dumps(fake_scores(0.5).to_dict())
 
 

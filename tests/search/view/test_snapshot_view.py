@@ -29,6 +29,7 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import USED, PlaceState
 from affinity_search.storage.study import StoredStudy
 from affinity_search.studies.files import load
+from affinity_search.studies.heads import AFFINITY, SOFTMAX
 
 
 def shown(snapshot: Snapshot) -> str:
@@ -112,8 +113,8 @@ def test_a_line_for_a_log(half_done: StoredStudy) -> None:
 
 
 def test_parameters() -> None:
-    assert params_text({"lambda": 0.43512, "sigma": 90.7, "n_centers": 10}) == "λ 0.4351, σ 90.7, m 10"
-    assert params_text({}) == "softmax"
+    assert params_text({"lambda": 0.43512, "sigma": 90.7, "n_centers": 10}, AFFINITY) == "λ 0.4351, σ 90.7, m 10"
+    assert params_text({}, SOFTMAX) == "softmax"
 
 
 class TestEstimates:

@@ -1,0 +1,81 @@
+"""What every head has, beside being a Keras layer from features (N, h) to class scores (N, C)."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
+
+Tensor = Any  # of whichever backend Keras runs on
+Params = Mapping[str, float | int]  # of a trial, by the names of the head's parameters
+
+
+class Head:
+    """Named before the Keras layer among a head's bases: `class MyHead(Head, keras.layers.Layer)`.
+
+    What a trial sets is kept in variables, so that the next trial compiles nothing. The predicted class is the argmax
+    of the scores.
+    """
+
+    normalised = False  # whether the network puts a batch norm before it
+    takes_labels = (
+        False  # whether `call` is given the labels (N,) after the features, to count what it does in training
+    )
+
+    @classmethod
+    def make(cls, class_sizes: Sequence[int], room: int) -> Self:
+        """For a network of the search: float32 in any precision, and of the name "head".
+
+        `class_sizes` are the training images of each class, `room` is the largest that a parameter which sizes arrays
+        will be.
+        """
+        raise NotImplementedError
+
+    def loss(self, labels: Tensor, scores: Tensor) -> Tensor:
+        """Per sample, (N,), of labels (N,) or (N, 1) and scores (N, C)."""
+        raise NotImplementedError
+
+    def begin(self, params: Params, seed: int) -> None:
+        """Start a trial: set its parameters, and draw fresh weights from `seed` alone.
+
+        Raises ValueError if the parameters are not those of the head, or not possible.
+        """
+        raise NotImplementedError
+
+    def begin_epoch(self) -> None:
+        """Called before the first step of each epoch."""
+
+    def diagnostics(self) -> Diagnostics | None:
+        """What the loss did in the epoch that is over; None for a head that does not tell."""
+        return None
+
+    def points(self) -> NDArray[np.float32] | None:
+        """Points (C, m, h) among the features that pictures show, such as class centres; None where there are none."""
+        return None
+
+
+def require(params: Params, *keys: str) -> None:
+    """Raises ValueError unless the parameters are just these."""
+    if set(params) != set(keys):
+        wanted, given = (", ".join(each) or "no parameters" for each in (keys, params))
+        raise ValueError(f"the head takes {wanted}, and was given {given}")
+
+
+def redraw(layer: Any, seed: int) -> None:
+    """Draw every variable of a Keras layer anew, from its own initializer, which is named after the variable.
+
+    Raises TypeError for a variable without one, which would keep the last trial's values.
+    """
+    for position, variable in enumerate(layer.variables):
+        initializer: Any = getattr(layer, f"{variable.name}_initializer", None)
+        if initializer is None or id(getattr(layer, variable.name, None)) != id(variable):
+            raise TypeError(
+                f"layer {layer.name!r} ({type(layer).__name__}) would keep {variable.path!r} of the last trial; "
+                f"give it an attribute {variable.name}_initializer, or a branch of its own in reset_network"
+            )
+        config = initializer.get_config()
+        if "seed" in config:
+            config["seed"] = seed + position  # two variables of one layer are not drawn alike
+        variable.assign(type(initializer).from_config(config)(variable.shape, dtype=variable.dtype))

@@ -28,8 +28,8 @@ def _mistake(model: type[Section], error: Any) -> Mistake:
         return location, error["ctx"]["text"]
     if error["type"] == "extra_forbidden":
         return location, unknown(location, list(_table(model, location[:-1])), _all_keys(model))
-    if error["type"] == UNKNOWN:
-        return location, unknown(location, error["ctx"]["known"], _all_keys(model))
+    if error["type"] == UNKNOWN:  # in a space: what another head has there does not help
+        return location, unknown(location, error["ctx"]["known"], list(_full_keys(model)))
     allowed = _allowed(model, location)
     if error["type"] == "missing":
         return location, missing(allowed)

@@ -26,6 +26,7 @@ from affinity_search.search.training import metrics as computed
 from affinity_search.search.training.data import profiles
 from affinity_search.search.training.data.profiles import Imbalance
 from affinity_search.search.training.heads.base import Head, Params, Tensor, redraw, require
+from affinity_search.search.view.figures.study import About, figures, points_of
 from affinity_search.search.view.notes import trial_note
 from affinity_search.search.view.pictures import history_of
 from affinity_search.search.view.publishing import Reporter, note_of
@@ -308,7 +309,10 @@ def test_a_head(sqlite: Backend, sqlite_url: str, tmp_path: Path, cli: Cli) -> N
     assert exported["value"] == min(trial.value for trial in ended.complete)
     assert len(pictures(ended)) == 3, "it tells nothing of its loss"
     assert "- temperature: 0.5 to 4 (log)" in notes(ended)
-    assert any("f1-by-temperature" in key for key in ended.study.optuna.system_attrs)
+    assert set(figures(points_of(ended.complete), About("holdout", ended.study.spec.head))) == {
+        *("best-value", "minority-majority", "time-by-worker"),
+        "f1-by-temperature",
+    }
     best = take(ended.study).best
     assert best is not None
     assert best_text(best, "holdout").endswith(f": T {best.params['temperature']:.4g}")

@@ -20,9 +20,7 @@ class Head:
     """
 
     normalised = False  # whether the network puts a batch norm before it
-    takes_labels = (
-        False  # whether `call` is given the labels (N,) after the features, to count what it does in training
-    )
+    takes_labels = False  # whether `call` is given labels (N,) after the features, to count what training does
 
     @classmethod
     def make(cls, class_sizes: Sequence[int], room: int) -> Self:

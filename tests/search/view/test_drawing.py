@@ -8,6 +8,7 @@ from drawn import epochs
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation
 
+from affinity_search.search.view.figures import affinity
 from affinity_search.search.view.figures import trial as drawing
 from affinity_search.search.view.figures.canvas import MINORITY
 from affinity_search.studies.data import SOURCES
@@ -20,7 +21,8 @@ TITLE = "trial 1234: λ 0.4352, σ 478.3, m 10 " * 3
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Draws and returns the figures themselves, by the names of their files."""
-    monkeypatch.setattr(drawing, "png", lambda figure: figure)
+    for module in (drawing, affinity):
+        monkeypatch.setattr(module, "png", lambda figure: figure)
 
     def draw(n: int = 5, sizes: tuple[int, ...] = (10, 1000) * 5) -> dict[str, Any]:
         figures: dict[str, Any] = drawing.draw(TITLE, "holdout", epochs(n=n), sizes, NAMES, SMALL)  # type: ignore[assignment]

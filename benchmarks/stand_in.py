@@ -65,7 +65,7 @@ def state_copier() -> Callable[[], Mapping[str, NDArray[Any]]]:
     spec = load("cifar10")
     from affinity_search.search.training.data.splits import Split
     from affinity_search.search.training.fit import Trainer, TrainingConfig
-    from affinity_search.search.training.networks.plain import NetworkConfig
+    from affinity_search.search.training.networks.building import NetworkConfig
 
     few = Split(np.zeros((10, 32, 32, 3), np.uint8), np.arange(10, dtype=np.int32))
     network, training = spec.network, spec.training

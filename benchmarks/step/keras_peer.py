@@ -30,7 +30,7 @@ def main() -> None:
         devices.fused_batch_norm = lambda: None
     from affinity_search.search.training.data.splits import Split
     from affinity_search.search.training.fit import Trainer, TrainingConfig
-    from affinity_search.search.training.networks.plain import NetworkConfig
+    from affinity_search.search.training.networks.building import NetworkConfig
 
     images = np.random.default_rng(0).integers(0, 256, (batch * steps, 32, 32, 3), dtype=np.uint8)
     split = Split(images, (np.arange(batch * steps) % 10).astype("int32"))

@@ -16,14 +16,14 @@ from affinity_search.search.training.data.splits import DatasetFacts, Split
 from affinity_search.search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
 from affinity_search.search.training.heads.base import Params
 from affinity_search.search.training.metrics import Scores, score
-from affinity_search.search.training.networks.features import Features, centers_among_features, features_of
-from affinity_search.search.training.networks.plain import (
+from affinity_search.search.training.networks.building import (
     NetworkConfig,
     build_network,
     classes_of,
     reset_network,
     trainable_state,
 )
+from affinity_search.search.training.networks.features import Features, centers_among_features, features_of
 from affinity_search.search.training.results import (
     EpochScore,
     TrainingConfig,

@@ -148,7 +148,7 @@ def _definition(study: StoredStudy) -> list[str]:
     network, training = spec.network, spec.training
     space = spec.space.items() if spec.space else []
     return [
-        f"- network: widths {list(network.widths)}, depth {network.depth}, {network.head} head",
+        f"- network: {network.kind}, widths {list(network.widths)}, depth {network.depth}, {network.head} head",
         f"- training: {training.epochs} epochs, batch {training.batch}, rate {training.learning_rate:g}, "
         f"{'with' if training.augment else 'without'} augmentation, {study.precision or training.precision}",
         f"- sampler {spec.sampler.kind}, pruner {spec.pruner.kind}, fingerprint `{study.fingerprint[:12]}`",

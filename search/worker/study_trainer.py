@@ -141,7 +141,7 @@ class StudyTrainer:
 
     def _build(self, max_centers: int) -> Trainer:
         from affinity_search.search.training.fit import Trainer, TrainingConfig
-        from affinity_search.search.training.networks.plain import NetworkConfig
+        from affinity_search.search.training.networks.building import NetworkConfig
 
         network, training = self._spec.network, self._spec.training
         return Trainer(
@@ -149,7 +149,12 @@ class StudyTrainer:
             self._evaluation,
             self._spec.data.source,
             NetworkConfig(
-                tuple(network.widths), network.depth, network.batch_norm_momentum, network.head, self._embedding
+                tuple(network.widths),
+                network.depth,
+                network.batch_norm_momentum,
+                network.head,
+                self._embedding,
+                network.kind,
             ),
             TrainingConfig(
                 training.epochs,

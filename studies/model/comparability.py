@@ -38,8 +38,8 @@ def fingerprint_differences(old: StudySpec, new: StudySpec) -> list[str]:
     A precision of `auto` on either side differs from nothing: the first worker settles it.
     """
     stored, fresh = dict(_flat(_guarded(old))), dict(_flat(_guarded(new)))
-    stored |= {"metric": old.metric}
-    fresh |= {"metric": new.metric}
+    stored |= {"metric": old.metric, "network.kind": old.network.kind}
+    fresh |= {"metric": new.metric, "network.kind": new.network.kind}
     if "auto" in (old.training.precision, new.training.precision):
         del stored["training.precision"], fresh["training.precision"]
     return [

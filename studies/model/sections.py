@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from affinity_search.studies import networks
 from affinity_search.studies.data import SOURCES, SourceDefinition, either, most_minorities, names
 from affinity_search.studies.heads import DEFAULT, HEADS
 from affinity_search.studies.model.mistakes import CUSTOM, Mistake, given, raised
@@ -69,8 +70,9 @@ class DataSpec(Section):
 
 
 class NetworkSpec(Section):
-    """The convolutional network: `depth` convolutions of each width, pooling between the widths."""
+    """The network: its kind, its size, and its head."""
 
+    kind: str = Field(default=networks.DEFAULT, description=either(list(networks.NETWORKS)))
     # How many widths an image has room for is a rule of its own.
     widths: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
         min_length=1,
@@ -82,10 +84,10 @@ class NetworkSpec(Section):
     batch_norm_momentum: float = Field(default=0.9, ge=0, lt=1, description="a number from 0 and below 1")
     head: str = Field(default=DEFAULT, description=either(list(HEADS)))
 
-    @field_validator("head")
+    @field_validator("kind", "head")
     @classmethod
-    def _declared(cls, name: str) -> str:
-        if name not in HEADS:
+    def _declared(cls, name: str, info: ValidationInfo) -> str:
+        if name not in (networks.NETWORKS if info.field_name == "kind" else HEADS):
             raise ValueError("unknown")
         return name
 

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from affinity_search.studies import networks
 from affinity_search.studies.data import either
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.heads import HEADS, HeadDefinition
@@ -136,10 +137,16 @@ class StudySpec(Section):
         return METRICS[self.metric]
 
     def to_dict(self) -> dict[str, Any]:
-        """The study in the file's own keys and shape, with every default but the metric written out; ready for JSON."""
+        """The study in the file's own keys and shape; ready for JSON.
+
+        Every default is written out but the metric's and the network's kind: so were studies stored, and hashed, when
+        there was no choice.
+        """
         plain = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         if self.metric == DEFAULT:
-            del plain["metric"]  # as it was stored, and hashed, when there was no choice
+            del plain["metric"]
+        if self.network.kind == networks.DEFAULT:
+            del plain["network"]["kind"]
         return plain
 
     def to_toml(self) -> str:

@@ -1,4 +1,4 @@
-"""One new thing, one new entry: a data set, a profile, a metric and a head that only this file knows go all the way."""
+"""One new thing, one new entry: what only this file knows of each kind goes all the way."""
 
 import io
 import json
@@ -21,7 +21,7 @@ devices.configure("cpu", 2)
 import keras  # the device comes first
 
 from affinity_search.search.training import data as training_data
-from affinity_search.search.training import heads
+from affinity_search.search.training import heads, networks
 from affinity_search.search.training import metrics as computed
 from affinity_search.search.training.data import profiles
 from affinity_search.search.training.data.profiles import Imbalance
@@ -45,12 +45,14 @@ from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies import data as declared
 from affinity_search.studies import heads as declared_heads
 from affinity_search.studies import metrics as declared_metrics
+from affinity_search.studies import networks as declared_networks
 from affinity_search.studies.data import SOURCES, ProfileDefinition, SourceDefinition
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.files import load
 from affinity_search.studies.heads import HeadDefinition, HeadParameter
 from affinity_search.studies.metrics import METRICS, Metric
 from affinity_search.studies.model.spec import SpaceSpec, StudySpec, fingerprint, fingerprint_differences
+from affinity_search.studies.networks import NetworkDefinition
 
 STUDY = """
 trials = 2
@@ -64,6 +66,7 @@ validation = 0.3
 [network]
 widths = [4]
 head = "{head}"
+{network}
 
 [training]
 epochs = 3
@@ -82,6 +85,7 @@ lambda = 0.5
 sigma = { low = 1, high = 100 }
 n_centers = 2
 """
+PLAIN = {"set": "digits", "top": "", "head": "affinity", "network": "", "space": SPACE}
 
 
 def test_what_is_declared_is_made() -> None:
@@ -89,8 +93,11 @@ def test_what_is_declared_is_made() -> None:
     assert declared.PROFILES.keys() == profiles.PROFILES.keys()
     assert declared_metrics.METRICS.keys() == computed.METRICS.keys()
     assert declared_heads.HEADS.keys() == heads.HEADS.keys()
+    assert declared_networks.NETWORKS.keys() == networks.NETWORKS.keys()
+    assert declared_networks.DEFAULT == networks.FIRST
     assert {source.profile for source in SOURCES.values()} <= declared.PROFILES.keys()
-    for registry in (declared.SOURCES, declared.PROFILES, declared_metrics.METRICS, declared_heads.HEADS):
+    own = (declared_metrics.METRICS, declared_heads.HEADS, declared_networks.NETWORKS)
+    for registry in (declared.SOURCES, declared.PROFILES, *own):
         for key, entry in registry.items():
             assert key == getattr(entry, "key", getattr(entry, "name", None))
 
@@ -160,7 +167,7 @@ def stop_after_an_epoch(study: StoredStudy) -> None:
 def searched(backend: Backend, folder: Path, **values: str) -> Ended:
     """From a study file to its end, with a worker that is stopped and a checkpoint that another goes on from."""
     path = folder / "own.toml"
-    path.write_text(STUDY.format(**({"set": "digits", "top": "", "head": "affinity", "space": SPACE} | values)))
+    path.write_text(STUDY.format(**(PLAIN | values)))
     study, _ = open_study(backend, str(path))
     study = study.settle_precision("float32")
     stop_after_an_epoch(study)
@@ -323,7 +330,7 @@ def test_a_head(sqlite: Backend, sqlite_url: str, tmp_path: Path, cli: Cli) -> N
 
 def test_the_mistakes_are_those_of_the_head(tmp_path: Path, cool: HeadDefinition) -> None:
     path = tmp_path / "own.toml"
-    path.write_text(STUDY.format(set="digits", top="", head="cool", space="temperature = 0\nsigma = 3"))
+    path.write_text(STUDY.format(set="digits", top="", head="cool", network="", space="temperature = 0\nsigma = 3"))
     with pytest.raises(StudyFileError) as refused:
         load(str(path))
     assert refused.value.mistakes == [
@@ -336,6 +343,26 @@ def test_the_mistakes_are_those_of_the_head(tmp_path: Path, cool: HeadDefinition
         "space: missing; the cool head needs a table [space] with temperature, for example temperature = "
         "{ low = 0.1, high = 10, log = true }"
     ]
+
+
+def flat(x: Any, config: Any, precision: str) -> Any:
+    """One convolution by a single pixel."""
+    return keras.layers.Conv2D(config.widths[-1], 1, dtype=precision, name="flat")(x)
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_network(sqlite: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(declared_networks.NETWORKS, "flat", NetworkDefinition("flat", "one convolution"))
+    monkeypatch.setitem(networks.NETWORKS, "flat", f"{__name__}:flat")
+    ended = searched(sqlite, tmp_path, set="toy", network='kind = "flat"')
+    spec = ended.study.spec
+    assert StudySpec.from_dict(spec.to_dict()) == spec
+    assert "- network: flat, widths [4]" in notes(ended)
+    plain = load(str(ended.path), ["network.kind=plain"])
+    assert "kind" not in plain.to_dict()["network"], "studies that were stored before there was a choice have none"
+    assert fingerprint_differences(plain, spec) == ["network.kind: stored plain, given flat"]
+    assert fingerprint(plain, "float32") != fingerprint(spec, "float32")
+    assert len(pictures(ended)) == 4
 
 
 def test_the_metric_is_part_of_what_a_score_means(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,8 +379,10 @@ def test_the_metric_is_part_of_what_a_score_means(monkeypatch: pytest.MonkeyPatc
 
 def test_an_unknown_entry_names_the_known_ones() -> None:
     with pytest.raises(StudyFileError) as refused:
-        load("digits", ["metric=f2", "data.set=imagenet"])
+        load("digits", ["metric=f2", "data.set=imagenet", "network.head=cosine", "network.kind=deep"])
     assert refused.value.mistakes == [
         "metric: 'f2' given; allowed: macro_f1",
         "data.set: 'imagenet' given; allowed: digits, mnist or cifar10",
+        "network.kind: 'deep' given; allowed: plain",
+        "network.head: 'cosine' given; allowed: affinity or softmax",
     ]

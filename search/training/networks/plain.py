@@ -1,88 +1,21 @@
 """The networks of the article and its follow-up, from one parametrised builder.
 
-    index → image table → augmentation → pixels / 255
-      → for each width: depth × (Conv 3×3 same → batch norm → ReLU), average pooling by 2 between widths
-      → global average pooling → batch norm, if the head wants one → head
+    for each width: depth × (Conv 3×3 same → batch norm → ReLU), average pooling by 2 between widths
 
 MNIST is widths (32, 64, 128), depth 1; CIFAR-10 is widths (64, 128, 256), depth 3.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 from affinity_search.search.devices.precision import Precision
-from affinity_search.search.training.heads import head_class
-from affinity_search.search.training.heads.base import Head, Params, redraw
-from affinity_search.search.training.networks.layers import Augmentation, Scale, Table
+from affinity_search.search.training.networks.building import NetworkConfig
 from affinity_search.search.training.networks.normalization import BatchNorm
 
-MOST_CLASSES = 256
 
-
-@dataclass(frozen=True)
-class NetworkConfig:
-    """The architecture; `head` is the name of one of the heads.
-
-    `batch_norm_momentum`: Keras' default 0.99 keeps evaluation meaningless for the first several hundred steps, as
-    moving variances start at 1 while real ones are about 0.01; 0.9 makes early scores fit for a pruner.
-    """
-
-    widths: tuple[int, ...]
-    depth: int
-    batch_norm_momentum: float
-    head: str
-    embedding: int | None = None  # width h of a Dense layer before the last batch norm, as for the article's pictures
-
-    def __post_init__(self) -> None:
-        if not self.widths or min(self.widths) < 1 or self.depth < 1 or not 0 <= self.batch_norm_momentum < 1:
-            raise ValueError(f"widths and depth must be positive and batch_norm_momentum in [0, 1): {self}")
-        head_class(self.head)
-
-
-def build_network(
-    config: NetworkConfig,
-    images: NDArray[np.uint8],
-    class_sizes: Sequence[int],
-    max_centers: int = 1,
-    augmentation: tuple[int, bool] | None = None,
-    precision: Precision = "float32",
-    labels: NDArray[np.int32] | None = None,
-) -> Any:
-    """A Keras model from int32 indices (N,) into `images` (T, H, W, channels) to class scores (N, C).
-
-    `class_sizes` are the training images of each class, `augmentation` is (shift in pixels, flip). The layer "head" is
-    the head, "features" gives what it is trained on before the last batch norm. Pooled features and the head are
-    float32 in any precision. With `labels` (T,) a head can count what its diagnostics tell.
-    Raises ValueError if the images are too small to be pooled between all widths, or for more than 256 classes.
-    """
-    if len(class_sizes) > MOST_CLASSES:
-        raise ValueError(f"{len(class_sizes)} classes; labels are kept in a byte, which holds {MOST_CLASSES}")
-    if min(images.shape[1:3]) < 2 ** (len(config.widths) - 1):
-        raise ValueError(f"images of {images.shape[1:3]} pixels are too small for {len(config.widths)} widths")
-    indices = keras.Input(shape=(), dtype="int32", name="index")
-    x = Table(images, name="images")(indices)
-    if augmentation is not None:
-        x = Augmentation(*augmentation, name="augmentation")(x)
-    x = _convolutions(Scale(dtype=precision, name="scale")(x), config, precision)
-    pooled = "features" if config.embedding is None else "pooled"
-    x = keras.layers.GlobalAveragePooling2D(dtype="float32", name=pooled)(x)
-    if config.embedding is not None:
-        x = keras.layers.Dense(config.embedding, dtype="float32", name="features")(x)
-    head: Any = head_class(config.head).make(class_sizes, max_centers)
-    if head.normalised:
-        x = BatchNorm(momentum=config.batch_norm_momentum, dtype="float32", name="head_norm")(x)
-    known: tuple[Any, ...] = ()
-    if labels is not None and head.takes_labels:
-        known = (Table(labels.astype("uint8"), name="labels")(indices),)
-    return keras.Model(indices, head(x, *known))
-
-
-def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
+def stages(x: Any, config: NetworkConfig, precision: Precision) -> Any:
+    """Scaled images (N, H, W, channels) to feature maps (N, H', W', h), h the last of the widths."""
     for block, width in enumerate(config.widths):
         if block > 0:
             x = keras.layers.AveragePooling2D(2, dtype=precision)(x)
@@ -94,41 +27,3 @@ def _convolutions(x: Any, config: NetworkConfig, precision: Precision) -> Any:
             x = BatchNorm(momentum=config.batch_norm_momentum, dtype=precision, name=f"norm_{block}_{number}")(x)
             x = keras.layers.ReLU(dtype=precision)(x)
     return x
-
-
-def classes_of(model: Any) -> Any:
-    """The same network with predicted classes (N,) int32 for outputs: less to bring back from the device."""
-    return keras.Model(model.input, keras.ops.argmax(model.output, axis=1))
-
-
-def reset_network(model: Any, params: Params, seed: int) -> None:
-    """Give every layer the weights a fresh Keras model would draw from `seed`; the image table stays.
-
-    The head begins a trial with `params`.
-    Raises TypeError for a variable that it cannot redraw, which would keep the last trial's values, and ValueError if
-    the parameters do not fit the head.
-    """
-    for layer, layer_seed in zip(model.layers, layer_seeds(model, seed), strict=True):
-        if isinstance(layer, Augmentation):
-            layer.begin(layer_seed)
-        elif isinstance(layer, Head):
-            layer.begin(params, layer_seed)
-        elif not isinstance(layer, Table):
-            redraw(layer, layer_seed)
-
-
-def layer_seeds(model: Any, seed: int) -> list[int]:
-    """One independent seed of 31 bits for each layer of `model`."""
-    drawn = np.random.SeedSequence(seed).generate_state(len(model.layers))
-    return [int(value) >> 1 for value in drawn]
-
-
-def trainable_state(model: Any) -> list[Any]:
-    """The variables that make up the state of training, optimiser and random state included, the table excluded.
-
-    What a checkpoint holds; the images and their labels are not part of it.
-    """
-    tables = {id(layer.table) for layer in model.layers if isinstance(layer, Table)}
-    weights = [variable for variable in model.variables if id(variable) not in tables]
-    optimizer = getattr(model, "optimizer", None)
-    return weights + (list(optimizer.variables) if optimizer is not None else [])

@@ -16,8 +16,8 @@ devices.configure("cpu", 2)
 
 from affinity_search.search.training.data.splits import search_splits
 from affinity_search.search.training.fit import Trainer, TrainingConfig
+from affinity_search.search.training.networks.building import NetworkConfig
 from affinity_search.search.training.networks.features import Features
-from affinity_search.search.training.networks.plain import NetworkConfig
 from affinity_search.search.view.figures.features import animate, draw, in_two_dimensions  # the device comes first
 from affinity_search.storage.database.backend import Backend
 

@@ -17,8 +17,8 @@ from affinity_search.search.training.data.splits import Split, search_splits
 from affinity_search.search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
 from affinity_search.search.training.fit import EpochScore, Trainer, TrainingConfig, TrainingResult
 from affinity_search.search.training.metrics import score
-from affinity_search.search.training.networks import plain as networks
-from affinity_search.search.training.networks.plain import NetworkConfig, trainable_state
+from affinity_search.search.training.networks import building as networks
+from affinity_search.search.training.networks.building import NetworkConfig, trainable_state
 from affinity_search.search.training.schedule import (
     Pace,
     reset_optimizer,

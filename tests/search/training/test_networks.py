@@ -8,14 +8,14 @@ devices.configure("cpu", 2)
 import keras  # the device comes first
 from keras import ops
 
-from affinity_search.search.training.networks.layers import Augmentation, Table
-from affinity_search.search.training.networks.plain import (
+from affinity_search.search.training.networks.building import (
     NetworkConfig,
     build_network,
     layer_seeds,
     reset_network,
     trainable_state,
 )
+from affinity_search.search.training.networks.layers import Augmentation, Table
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (30, 8, 8, 1), np.uint8)
 IMAGES[7] = 0  # one unlike the others

@@ -23,7 +23,7 @@ from affinity_search.search import devices
 def train(**changes):
     from affinity_search.search.training.data.splits import Split, search_splits
     from affinity_search.search.training.fit import Trainer, TrainingConfig
-    from affinity_search.search.training.networks.plain import NetworkConfig
+    from affinity_search.search.training.networks.building import NetworkConfig
     from affinity_search.studies.data import SOURCES
     train, evaluation = search_splits(SOURCES["digits"], 20, 0.2, "holdout", 0, None)
     half = train.take(np.arange(96))

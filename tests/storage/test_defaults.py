@@ -15,7 +15,7 @@ from affinity_search.storage.database.patience import Patience
 from affinity_search.storage.places.claims import Places
 
 
-@pytest.mark.parametrize("taker", [launch, worker, Launcher, WorkerOptions, Places])
+@pytest.mark.parametrize("taker", [launch, worker, Launcher, WorkerOptions, Places.of])
 def test_the_lease(taker: Callable[..., Any]) -> None:
     assert inspect.signature(taker).parameters["lease_s"].default is storage.DEFAULT_LEASE_S
 

@@ -48,8 +48,8 @@ demo: $(VENV)/.installed-run  ## A real search on the embedded digits with two w
 # Three for two cores: some tests wait for time limits of the product.
 PYTEST := $(BIN)/python -m pytest -q --numprocesses $(or $(PROCESSES),3) --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.installed-test  ## The test suite (in three processes; PROCESSES=N for another number, COVERAGE=1 measures what it covers)
-	$(PYTEST) $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
+test: $(VENV)/.installed-test  ## The tests (in three processes; PROCESSES=N for another number, LONG=1 with the long ones, COVERAGE=1 measures)
+	$(PYTEST) $(if $(LONG),,-m "not long") $(if $(COVERAGE),--cov --cov-report=term-missing:skip-covered)
 
 lint: $(VENV)/.installed-test  ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .

@@ -28,13 +28,13 @@ HERE = Path(__file__).parent
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The files that take the longest are begun first, or at the end one process waits for another's.
-LONG = "tpu_readiness", "ray", "fit", "worker", "launcher", "failures", "embed", "gpu_bench", "browser", "doctor_study"
+FIRST = "tpu_readiness", "ray", "fit", "worker", "launcher", "failures", "embed", "gpu_bench", "browser", "doctor_study"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `--no-loadscope-reorder`, the order in which processes take up files."""
-    ranks = {f"test_{name}.py": rank for rank, name in enumerate(LONG)}
-    items.sort(key=lambda item: ranks.get(item.path.name, len(LONG)))
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(FIRST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(FIRST)))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ from affinity_search.search.devices.nvidia import VISIBLE, Gpu
 from affinity_search.search.devices.slots import plan
 from benchmarks import gpu
 
+pytestmark = pytest.mark.long
+
 ARTICLE = [64, 128, 256]
 
 

@@ -351,6 +351,7 @@ class TestReports:
             waiting.add(self.score(2), lambda: True)
 
 
+@pytest.mark.long
 def test_a_worker_whose_storage_stays_away_keeps_a_checkpoint_and_says_so_in_one_line(
     sqlite: Backend, start: Start, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

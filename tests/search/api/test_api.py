@@ -73,6 +73,7 @@ class TestOpen:
             study.best()
 
 
+@pytest.mark.long
 def test_a_search_and_its_evaluation(sqlite_url: str) -> None:
     """With real workers and real Keras."""
     quick = {"training.epochs": 2, "network.widths": [8, 16]}

@@ -43,6 +43,7 @@ def configured(monkeypatch):
 tensorflow_only = pytest.mark.skipif(devices.backend() != "tensorflow", reason="the backend is not TensorFlow")
 
 
+@pytest.mark.long
 @tensorflow_only
 def test_cpu_settings_reach_tensorflow_quietly():
     code = """
@@ -301,6 +302,7 @@ print(repr(score.loss), score.scores.macro_f1)
 """
 
 
+@pytest.mark.long
 def test_a_keras_json_changes_no_score(tmp_path):
     code = TRAIN.format(study=TINY)
     theirs = {"backend": "torch", "floatx": "float16", "epsilon": 0.25, "image_data_format": "channels_first"}

@@ -235,6 +235,7 @@ class TestPackages:
 
 
 class TestProbe:
+    @pytest.mark.long
     def test_the_device_computes(self, cli: Cli, sqlite_url: str) -> None:
         assert "computed on cpu" in line(cli("doctor", "--probe", "--storage", sqlite_url), "probe")
 

@@ -87,6 +87,7 @@ def test_softmax_has_no_centres() -> None:
     assert len(draw([Features(one.values, one.labels, None) for one in some(4)], "digits", [0.1] * 3, NAMES)) == 3
 
 
+@pytest.mark.long
 def test_the_command(sqlite: Backend, sqlite_url: str, start: Start, tmp_path: Path) -> None:
     small = ["training.epochs=2", "network.widths=[2]", "space.n_centers=1"]
     trained(sqlite, trials=1, overrides=small)

@@ -27,6 +27,8 @@ from ray.cluster_utils import Cluster  # after the check that it is there
 
 from affinity_search.search.launch import on_ray
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def head() -> Iterator[Cluster]:

@@ -13,7 +13,13 @@ import pytest
 
 from affinity_search.search import devices
 
-pytestmark = pytest.mark.skipif(devices.backend() != "tensorflow", reason="TPUStrategy is TensorFlow's")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(devices.backend() != "tensorflow", reason="TPUStrategy is TensorFlow's"),
+]
+    pytest.mark.long,
+    pytest.mark.skipif(devices.backend() != "tensorflow", reason="TPUStrategy is TensorFlow's"),
+]
 
 TRAINING = """
 import json, sys

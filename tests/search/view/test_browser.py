@@ -22,6 +22,8 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.files import default_root
 from affinity_search.storage.study import StoredStudy, study_names
 
+pytestmark = pytest.mark.long
+
 SCREENSHOTS = ROOT / "screenshots"
 PASSWORD = "correct-horse-battery"
 # The first two for root and for a container, the others because nobody is there to answer or to be told of updates.

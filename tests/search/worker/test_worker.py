@@ -229,6 +229,7 @@ class TestWithKeras:
         (opening,) = openings(load_study(sqlite, "tiny"))
         assert not opening["finished"]
 
+    @pytest.mark.long
     def test_launch_evaluate_and_export_the_digits(
         self, sqlite_url: str, start: Start, cli: Cli, sqlite: Backend
     ) -> None:

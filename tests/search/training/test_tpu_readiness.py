@@ -17,9 +17,6 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(devices.backend() != "tensorflow", reason="TPUStrategy is TensorFlow's"),
 ]
-    pytest.mark.long,
-    pytest.mark.skipif(devices.backend() != "tensorflow", reason="TPUStrategy is TensorFlow's"),
-]
 
 TRAINING = """
 import json, sys

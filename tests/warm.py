@@ -122,8 +122,9 @@ def _begin(connection: socket.socket) -> dict[str, Any]:
         for file in files:
             os.close(file)
         print(pid, file=told, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=told, flush=True)
-    os._exit(0)
+        with contextlib.suppress(BrokenPipeError):  # who wanted to know may have been killed
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), file=told, flush=True)
+        os._exit(0)
 
 
 def _become(request: dict[str, Any], files: Sequence[int]) -> None:

@@ -12,7 +12,6 @@ for a person. Importing this imports neither Keras nor a database: each function
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
     from affinity_search.search.experiments.evaluate import Plan
     from affinity_search.search.worker.exits import Exit
-    from affinity_search.storage.database.backend import Backend
     from affinity_search.storage.study import StoredStudy
     from affinity_search.studies.model.parameters import Params
 
@@ -159,12 +157,14 @@ class Study:
         *,
         top: int = 1,
         seeds: int = 5,
+        planned: Plan | None = None,
         device: str = "auto",
         threads: int | None = None,
         data_dir: Path | None = None,
     ) -> list[Evaluated]:
         """Train the `top` best trials again with `seeds` fresh seeds in this process, and score the test images.
 
+        With `planned`, of `plan_evaluation`, it is just that plan: another trial may have become the best meanwhile.
         Scores that are stored are not trained again. The study records when and by whom the test set was opened.
 
         Raises:
@@ -176,10 +176,8 @@ class Study:
         from affinity_search.search.worker.setup import WorkerOptions
 
         options = WorkerOptions(own_device(device), threads, data_dir)
-        return [
-            Evaluated(**result)
-            for result in evaluate_best(self._now(), options, self.plan_evaluation(top=top, seeds=seeds))
-        ]
+        planned = planned or self.plan_evaluation(top=top, seeds=seeds)
+        return [Evaluated(**result) for result in evaluate_best(self._now(), options, planned)]
 
     def export(self, top: int | None = None) -> dict[str, Any]:
         """The best trial as plain values, ready for JSON; with `top`, also a list of the best. See `schema_text`.
@@ -187,10 +185,9 @@ class Study:
         Raises:
             NothingToExportError: no trial has a value yet.
         """
-        from affinity_search.storage.results.export import export, to_json
+        from affinity_search.storage.results.export import export, to_plain
 
-        plain: dict[str, Any] = json.loads(to_json(export(self._now(), top)))
-        return plain
+        return to_plain(export(self._now(), top))
 
     def _now(self) -> StoredStudy:
         """Workers settle what was open, and others may have widened the space, since the study was opened."""
@@ -216,20 +213,15 @@ def open(name: str, storage: str = DEFAULT_STORAGE, *, read_only: bool = False) 
         StorageError: the database is not there or cannot be opened.
         StudyNotFoundError: it has no such study; the message names those that it has.
     """
+    from affinity_search.storage.database.backend import open_backend
     from affinity_search.storage.study import load_study
 
-    backend = _opened(storage, read_only)
+    backend = open_backend(storage, create=False, read_only=read_only)
     try:
         return Study(load_study(backend, name))
     except BaseException:
         backend.close()
         raise
-
-
-def _opened(storage: str, read_only: bool) -> Backend:
-    from affinity_search.storage.database.backend import open_backend
-
-    return open_backend(storage, create=False, read_only=read_only)
 
 
 def create(

@@ -51,7 +51,7 @@ def evaluate(
     _announce(opened.stored, planned, top)
     if planned.trainings > ASKS_ABOVE and not yes:
         _ask(planned.trainings)
-    results = opened.evaluate(top=top, seeds=seeds, device=device, threads=threads, data_dir=data_dir)
+    results = opened.evaluate(planned=planned, device=device, threads=threads, data_dir=data_dir)
     if as_json:
         typer.echo(json.dumps([asdict(result) for result in results], indent=2))
     else:

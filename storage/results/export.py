@@ -180,15 +180,15 @@ def export(study: StoredStudy, top: int | None = None) -> Export:
     return Export.model_validate(trials[0] | ({"top": trials} if top else {}))
 
 
-def to_json(exported: Export) -> str:
-    """Indented JSON whose floats read back exactly; `top` only where it was asked for."""
+def to_plain(exported: Export) -> dict[str, Any]:
+    """Plain values, ready for JSON; `top` only where it was asked for."""
     plain = exported.model_dump(mode="json", by_alias=True)
     if plain["top"] is None:
         del plain["top"]
     for trial in (plain, *plain.get("top", ())):
         if trial["metric"] is None:
             del trial["metric"]
-    return json.dumps(plain, indent=2)
+    return plain
 
 
 def _exported(study: StoredStudy, one: Scored, counts: dict[str, int], bounds: list[str]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.results.export import export, to_json
+from affinity_search.storage.results.export import export, to_plain
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies import data as declared
@@ -251,7 +251,7 @@ def test_a_metric(sqlite: Backend, tmp_path: Path, toy: SourceDefinition, monkey
         assert trial.value == 1 - told["worst_recall"]
         assert trial.value == min(trial.intermediate_values.values())
     assert ended.study.optuna.metric_names == ["1 - worst recall (holdout)"]
-    exported = json.loads(to_json(export(ended.study, 2)))
+    exported = json.loads(json.dumps(to_plain(export(ended.study, 2))))
     assert {trial["metric"] for trial in (exported, *exported["top"])} == {"worst_recall"}
     assert exported["value"] == min(trial.value for trial in ended.complete)
     best = take(ended.study).best
@@ -311,7 +311,7 @@ def test_a_head(sqlite: Backend, sqlite_url: str, tmp_path: Path, cli: Cli) -> N
     ended = searched(sqlite, tmp_path, set="toy", head="cool", space=space)
     first, second = (trial.params["temperature"] for trial in ended.complete)
     assert 0.5 <= first != second <= 4
-    exported = json.loads(to_json(export(ended.study)))
+    exported = json.loads(json.dumps(to_plain(export(ended.study))))
     assert exported["params"] in ({"temperature": first}, {"temperature": second})
     assert exported["value"] == min(trial.value for trial in ended.complete)
     assert len(pictures(ended)) == 3, "it tells nothing of its loss"

@@ -18,7 +18,8 @@ from affinity_search.search.view.snapshot import take
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.results.export import export, make_schema, schema_text, to_json
+from affinity_search.storage.results.export import export, make_schema, schema_text, to_plain
+from affinity_search.storage.stored.renaming import rename
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.studies.seeds import trial_seed
 
@@ -27,7 +28,7 @@ SCHEMA = json.loads(schema_text())
 
 def exported(study: StoredStudy, top: int | None = None) -> dict[str, Any]:
     """Checked against the schema."""
-    found = json.loads(to_json(export(study, top)))
+    found = json.loads(json.dumps(to_plain(export(study, top))))
     jsonschema.Draft202012Validator(SCHEMA).validate(found)
     return dict(found)
 
@@ -144,6 +145,13 @@ class TestTheCommand:
     def storage(self, sqlite: Backend, sqlite_url: str) -> tuple[str, str]:
         trained(sqlite)
         return "--storage", sqlite_url
+
+    def test_it_is_ascii_whatever_the_study_s_name(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
+        """A stream that lacks our letters would replace them."""
+        rename(sqlite, trained(sqlite).name, "研究")
+        text = cli("export", "研究", "--storage", sqlite_url).out
+        assert text.isascii()
+        assert json.loads(text)["study"] == "研究"
 
     def test_data_goes_to_stdout_alone(self, storage: tuple[str, str], cli: Cli) -> None:
         ran = cli("export", "tiny", "--top", "2", *storage)

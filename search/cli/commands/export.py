@@ -46,7 +46,7 @@ def _exported(storage: str, study: str, top: int | None) -> str:
     from affinity_search.search import api
 
     with api.open(study, storage, read_only=True) as opened:
-        return json.dumps(opened.export(top), indent=2, ensure_ascii=False) + "\n"
+        return json.dumps(opened.export(top), indent=2) + "\n"
 
 
 def write_atomically(path: Path, text: str) -> None:

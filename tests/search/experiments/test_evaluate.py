@@ -19,7 +19,7 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.results import evaluations
 from affinity_search.storage.results.evaluations import latest_test, openings
-from affinity_search.storage.results.export import export, schema_text, to_json
+from affinity_search.storage.results.export import export, schema_text, to_plain
 from affinity_search.storage.study import StoredStudy
 from affinity_search.studies.seeds import trial_seed
 
@@ -69,7 +69,7 @@ def test_the_k_best_are_evaluated_in_order(sqlite: Backend) -> None:
 def test_the_test_scores_are_exported_and_no_other_trial_s(backend: Backend) -> None:
     study = trained(backend)
     (found,) = evaluate(study)
-    text = json.loads(to_json(export(study, 2)))
+    text = json.loads(json.dumps(to_plain(export(study, 2))))
     jsonschema.validate(text, json.loads(schema_text()))
     assert text["test"] == found["test"]
     assert [one["test"] for one in text["top"]] == [found["test"], None]

@@ -6,7 +6,8 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Number = int | float
+from affinity_search.studies.heads import Number
+
 Params = dict[str, Number]  # a trial's, by their names in the study file
 
 

@@ -127,8 +127,17 @@ def kill_one(compose: Compose, started: float) -> None:
             return None
         return container, place
 
-    container, place = until(victim, f"a worker in a trial, {USED_BEFORE_THE_KILL} places used", LIMIT_S)
-    subprocess.run(["docker", "kill", container], stdout=subprocess.DEVNULL, check=True)
+    def killed() -> tuple[str, int] | None:
+        """Docker thaws a paused container to kill it: its worker may end the trial in that moment. Then once more."""
+        container, place = until(victim, f"a worker in a trial, {USED_BEFORE_THE_KILL} places used", LIMIT_S)
+        subprocess.run(["docker", "kill", container], stdout=subprocess.DEVNULL, check=True)
+        if any(container.startswith(one["host"]) and one["place"] == place for one in compose.status()["running"]):
+            return container, place
+        say(started, f"container {container[:12]} ended place {place} before it died")
+        subprocess.run(["docker", "start", container], stdout=subprocess.DEVNULL, check=True)
+        return None
+
+    container, place = until(killed, "a worker killed in a trial", LIMIT_S)
     say(started, f"killed container {container[:12]}, which held place {place}")
 
 

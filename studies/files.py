@@ -14,6 +14,8 @@ from affinity_search.studies import bundled
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.model.limits import excesses, name_mistake
 from affinity_search.studies.model.mistakes import lines, show, show_text
+from affinity_search.studies.model.sections import head_of
+from affinity_search.studies.model.space import SpaceSpec
 from affinity_search.studies.model.spec import StudySpec
 
 LIMIT_BYTES = 1024 * 1024
@@ -32,6 +34,16 @@ def load(source: str, overrides: Sequence[str] = ()) -> StudySpec:
     return _laid_over(raw, overrides, source)
 
 
+def _recommend_space(raw: dict[str, Any]) -> None:
+    """Give a study without a space the one that is recommended for its head; a learning rate that is given stays."""
+    head, training = head_of(raw), raw.get("training")
+    if head is None or raw.get("space") is not None:
+        return
+    fixed = isinstance(training, dict) and training.get("learning_rate") is not None
+    if space := SpaceSpec.recommended(head, without=["learning_rate"] if fixed else []):
+        raw["space"] = space
+
+
 def overridden(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
     """A study that is there already with `key.path=value` overrides laid over it, checked as a file's are.
 
@@ -44,6 +56,8 @@ def _laid_over(raw: dict[str, Any], overrides: Sequence[str], source: str, forme
     """`former` is a name that the study has already: it is kept, whatever the rule for new ones says."""
     known = lines(list(excesses(raw))) if former else []  # what a stored study has already is kept
     mistakes = lay_over(raw, overrides)
+    if former is None:
+        _recommend_space(raw)
     name = raw.get("name")
     wrong = name_mistake(name) if isinstance(name, str) and name != former else None
     mistakes += [f"name: {wrong}"] if wrong else []
@@ -144,7 +158,7 @@ def _absent(source: str) -> str:
 
 
 # What a study can do without: `--set KEY=none` takes it out of the file.
-OPTIONAL = (("space",), ("data", "validation"))
+OPTIONAL = (("space",), ("data", "validation"), ("training", "learning_rate"), ("training", "reweight_from"))
 KINDS = ("sampler.kind", "pruner.kind")
 FORM = "--set key.path=value, as in --set training.epochs=20"
 

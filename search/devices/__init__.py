@@ -41,9 +41,17 @@ _configured = Wanted()
 class Steps(Protocol):
     """Training steps of one compiled model."""
 
-    def run(self, indices: NDArray[np.int32], labels: NDArray[np.int32], start: int, count: int) -> float:
+    def run(
+        self,
+        indices: NDArray[np.int32],
+        labels: NDArray[np.int32],
+        weights: NDArray[np.float32],
+        start: int,
+        count: int,
+    ) -> float:
         """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B) in one call.
 
+        `weights` multiply the loss of each image.
         Returns the mean loss of the epoch so far: the epoch begins with the model's `reset_metrics`.
         """
 

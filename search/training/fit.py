@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from affinity_search.search.training.checkpoints import TrainingState
 from affinity_search.search.training.data.splits import DatasetFacts, Split
 from affinity_search.search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
 from affinity_search.search.training.heads.base import Params
-from affinity_search.search.training.metrics import Scores, score
+from affinity_search.search.training.heads.class_sizes import log_shares
+from affinity_search.search.training.metrics import Scores, score, softmax
 from affinity_search.search.training.networks.building import (
     NetworkConfig,
     build_network,
-    classes_of,
     reset_network,
     trainable_state,
 )
@@ -31,16 +31,21 @@ from affinity_search.search.training.results import (
 )
 from affinity_search.search.training.schedule import (
     Pace,
+    class_weights,
     epoch_order,
     learning_rate,
     make_optimizer,
     reset_optimizer,
+    set_weight_decay,
     whole_batches,
 )
 
 __all__ = ["EpochScore", "Trainer", "TrainingConfig", "TrainingResult", "TrainingState"]
 
 ShouldStop = Callable[[], bool]
+
+# τ of the post-hoc adjustment; 0 leaves the logits as they are.
+ADJUSTMENTS = tuple(step / 10 for step in range(21))
 
 # Images scored in one step: large enough for speed, small enough for the memory of any device.
 EVALUATION_BATCH = 1000
@@ -68,6 +73,7 @@ class Trainer:
         """
         parts = [train, evaluation] if test is None else [train, evaluation, test]
         self._n_classes, self._minority = facts.n_classes, evaluation.minority
+        self._class_sizes = train.counts(facts.n_classes)
         self._training = training
         self._train, self._evaluation, *self._test = _place(parts)
         # Every replica of a TPU takes an equal part of it.
@@ -76,27 +82,27 @@ class Trainer:
             self._model = build_network(
                 network,
                 np.concatenate([part.images for part in parts]),
-                train.counts(facts.n_classes),
+                self._class_sizes,
                 max_centers,
                 (facts.shift_px, facts.flip) if training.augment else None,
                 training.precision,
                 np.concatenate([part.labels for part in parts]),
             )
-            self._head = self._model.get_layer("head")
-            classes = classes_of(self._model)
+            self._head: Any = self._model.get_layer("head")
+            if training.adjust and not self._head.logits:
+                raise ValueError(f"the {network.head} head gives no logits that could be adjusted")
             self._compile()
         self._steps = devices.training_steps(self._model, training.batch)
-        self._classes = devices.predictor(classes)
+        self._outputs = devices.predictor(self._model)
         self._pace = Pace()
         self._features: devices.Predictor | None = None
         self._done: list[EpochScore] = []  # of the present run
         self.epoch_share = 0.0  # of the present epoch, from 0 to 1
 
     def _compile(self) -> None:
-        optimizer = make_optimizer(self._training.precision)
+        optimizer = make_optimizer(self._training, self._model.trainable_variables)
         # `devices` compiles the steps.
         self._model.compile(optimizer=optimizer, loss=self._head.loss, jit_compile=False)
-        optimizer.build(self._model.trainable_variables)
 
     def epochs(
         self,
@@ -108,7 +114,8 @@ class Trainer:
     ) -> Iterator[EpochScore]:
         """Train from scratch, or from `resume` on, and yield each epoch's score; those of `resume` come first.
 
-        Whoever leaves the loop early ends the training. `params` are those of the network's head, by their names.
+        Whoever leaves the loop early ends the training. `params` are those of the network's head, by their names, and
+        perhaps `learning_rate` and `weight_decay`.
         `should_stop` is asked after every call of the compiled steps, about once a second.
         Raises TrainingInterrupted if `should_stop` says so, DivergedError at a NaN or infinite epoch loss,
         OutOfMemoryError, CheckpointError (before the first epoch) if `resume` is of another network, and ValueError if
@@ -165,49 +172,95 @@ class Trainer:
         values = self._predict(padded, None, self._features)[: len(labels)]
         return Features(values, labels, centers_among_features(self._model))
 
-    def score_test(self) -> Scores:
-        """Score the test split with the present weights. Raises ValueError if the trainer was given none."""
+    def score_test(self, shares: Sequence[float] | None = None) -> Scores:
+        """Score the test split with the present weights and the last epoch's adjustment; `shares` as in `score`.
+
+        Raises ValueError if the trainer was given no test split.
+        """
         if not self._test:
             raise ValueError("this trainer was built without a test split")
-        return self._score(*self._test[0])
+        indices, labels = self._test[0]
+        adjustment = self._done[-1].adjustment if self._done else None
+        return self._score(labels, self._outputs_for(indices), adjustment, shares)
 
     def _begin(self, params: Params, seed: int) -> None:
         """Everything a run starts from: weights, parameters, optimiser, random state."""
-        reset_network(self._model, params, seed)
+        shared = dict(params)
+        self._rate = shared.pop("learning_rate", self._training.learning_rate)
+        decay = shared.pop("weight_decay", 0.0)
+        if decay and not self._training.decays:
+            raise ValueError(
+                f"weight_decay is {decay}; this trainer was built for runs without: TrainingConfig(decays=True)"
+            )
+        reset_network(self._model, shared, seed)
         reset_optimizer(self._model.optimizer)
+        set_weight_decay(self._model.optimizer, decay)
 
     def _epoch(self, epoch: int, seed: int, should_stop: ShouldStop | None) -> EpochScore:
         started = time.perf_counter()
-        self._model.optimizer.learning_rate = learning_rate(self._training, epoch)
-        loss = self._fit(epoch_order(*self._train, self._training.batch, seed, epoch), should_stop)
+        self._model.optimizer.learning_rate = learning_rate(self._training, epoch, self._rate)
+        weights = class_weights(self._class_sizes, self._training, epoch)
+        loss = self._fit(epoch_order(*self._train, self._training, seed, epoch), weights, should_stop)
         if not math.isfinite(loss):
             raise DivergedError(epoch, loss)
-        scores = self._score(*self._evaluation, should_stop)
-        return EpochScore(epoch, loss, scores, time.perf_counter() - started, self._head.diagnostics())
+        scores, adjustment = self._evaluate(should_stop)
+        return EpochScore(epoch, loss, scores, time.perf_counter() - started, self._head.diagnostics(), adjustment)
 
-    def _fit(self, order: tuple[NDArray[np.int32], NDArray[np.int32]], should_stop: ShouldStop | None) -> float:
+    def _fit(
+        self,
+        order: tuple[NDArray[np.int32], NDArray[np.int32]],
+        class_weights: NDArray[np.float32],
+        should_stop: ShouldStop | None,
+    ) -> float:
         """One pass in the given order, many steps a call; the mean loss."""
         indices, labels = (part.reshape(-1, self._training.batch) for part in order)
+        weights = class_weights[labels]
         self._model.reset_metrics()
         self._head.begin_epoch()
         loss, start, self.epoch_share = 0.0, 0, 0.0
         while start < len(indices):
             count = self._pace.steps(len(indices) - start)
             began = time.perf_counter()
-            loss = self._steps.run(indices, labels, start, count)
+            loss = self._steps.run(indices, labels, weights, start, count)
             self._pace.learn(count, time.perf_counter() - began)
             start += count
             self.epoch_share = start / len(indices)
             _raise_if_asked(should_stop)
         return loss
 
+    def _evaluate(self, should_stop: ShouldStop | None) -> tuple[Scores, float | None]:
+        """Scores of the evaluation images, and the τ of the adjustment that scores best, the smallest of equals."""
+        outputs = self._outputs_for(self._evaluation[0], should_stop)
+        labels = self._evaluation[1]
+        if not self._training.adjust:
+            return self._score(labels, outputs, None), None
+        tried = [(self._score(labels, outputs, tau), tau) for tau in ADJUSTMENTS]
+        return max(tried, key=lambda one: (one[0][self._training.metric], -one[1]))
+
     def _score(
-        self, indices: NDArray[np.int32], labels: NDArray[np.int32], should_stop: ShouldStop | None = None
+        self,
+        labels: NDArray[np.int32],
+        outputs: NDArray[Any],
+        adjustment: float | None,
+        shares: Sequence[float] | None = None,
     ) -> Scores:
+        """Score the head's outputs (N, C), adjusted by τ log π if there is a τ. Menon et al. 2021, eq. (9)."""
+        if adjustment is not None:
+            outputs = outputs - adjustment * log_shares(self._class_sizes)
+        return score(
+            labels,
+            outputs.argmax(axis=1),
+            self._n_classes,
+            self._minority,
+            class_sizes=self._class_sizes,
+            probabilities=softmax(outputs) if self._head.logits else None,
+            shares=shares,
+        )
+
+    def _outputs_for(self, indices: NDArray[np.int32], should_stop: ShouldStop | None = None) -> NDArray[Any]:
         """Padded to whole batches, so that every step has one shape, and trimmed again."""
         padded = np.resize(indices, whole_batches(len(indices), self._evaluation_batch))
-        predictions = self._predict(padded, should_stop, self._classes)[: len(labels)]
-        return score(labels, predictions, self._n_classes, self._minority)
+        return self._predict(padded, should_stop, self._outputs)[: len(indices)]
 
     def _predict(
         self, indices: NDArray[np.int32], should_stop: ShouldStop | None, predictor: devices.Predictor

@@ -8,33 +8,54 @@ from affinity_search.search.devices.precision import PRECISIONS, Precision
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 from affinity_search.search.training.metrics import DEFAULT, Scores, value_of
 
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("drops", "cosine")
+SAMPLING = ("natural", "square_root", "balanced")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train. `drops` are shares of the epochs, each in [0, 1], from which the rate is divided by 5.
+    """How to train. A run's parameters may have a `learning_rate` and a `weight_decay` of their own.
 
-    The article's schedule is 100 epochs with drops (0.5, 0.8). `augment` turns on the data set's shifts and flips.
+    The rate rises over the first `warmup` of the epochs, a share in [0, 1). With the schedule "drops" it is divided by
+    `drop_by` from each of `drops` on, shares of the epochs too; with "cosine" it falls to 0 along half a cosine. The
+    article's schedule is 100 epochs with drops (0.5, 0.8). `augment` turns on the data set's shifts and flips.
+    `sampling` draws each epoch's images as they fall, by the square root of their class's size, or every class alike.
+    From the share `reweight_from` of the epochs on, class-balanced weights multiply the loss (deferred re-weighting).
+    `adjust` subtracts τ log π from the logits for a prediction; τ is chosen by `metric` on the evaluation images.
     """
 
     epochs: int
     batch: int
-    learning_rate: float
+    learning_rate: float = 1e-3
     drops: tuple[float, ...] = ()
     augment: bool = False
     precision: Precision = "float32"
+    optimizer: str = "adam"
+    schedule: str = "drops"
+    drop_by: float = 5.0
+    warmup: float = 0.0
+    sampling: str = "natural"
+    reweight_from: float | None = None
+    adjust: bool = False
+    metric: str = DEFAULT
+    decays: bool = False  # whether any run has a weight decay
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch < 1 or not self.learning_rate > 0:
             raise ValueError(f"epochs, batch and learning_rate must be positive: {self}")
-        if self.precision not in PRECISIONS:
-            raise ValueError(f"precision is {self.precision!r}; use {', '.join(PRECISIONS)}")
+        known = (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("sampling", SAMPLING))
+        for key, allowed in known:
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"{key} is {getattr(self, key)!r}; use {', '.join(allowed)}")
 
 
 @dataclass(frozen=True)
 class EpochScore:
     """One epoch, counted from 0: mean training loss, evaluation scores, seconds for training and evaluation.
 
-    `diagnostics` is None for a head that tells nothing of its loss.
+    `diagnostics` is None for a head that tells nothing of its loss. `adjustment` is the τ that the predictions were
+    adjusted by, None where they are not.
     """
 
     epoch: int
@@ -42,6 +63,7 @@ class EpochScore:
     scores: Scores
     duration_s: float
     diagnostics: Diagnostics | None = None
+    adjustment: float | None = None
 
     @property
     def number(self) -> int:
@@ -56,6 +78,7 @@ class EpochScore:
             "scores": self.scores.to_dict(),
             "duration_s": self.duration_s,
             "diagnostics": self.diagnostics and self.diagnostics.to_dict(),
+            "adjustment": self.adjustment,
         }
 
     @classmethod
@@ -64,7 +87,8 @@ class EpochScore:
         told = plain["diagnostics"]
         diagnostics = None if told is None else Diagnostics.from_dict(told)
         scores = Scores.from_dict(plain["scores"])
-        return cls(plain["epoch"], plain["loss"], scores, plain["duration_s"], diagnostics)
+        adjustment = plain.get("adjustment")  # earlier versions did not adjust
+        return cls(plain["epoch"], plain["loss"], scores, plain["duration_s"], diagnostics, adjustment)
 
 
 def best_epoch(epochs: Sequence[EpochScore], metric: str = DEFAULT) -> EpochScore:

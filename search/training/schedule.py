@@ -1,16 +1,19 @@
-"""What each epoch sees: its images in their order, and its learning rate. Both follow from seed and epoch alone."""
+"""What each epoch sees: its images in their order, their weights, its learning rate. All follow from seed and epoch."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from affinity_search.search.devices.precision import Precision
+from affinity_search.search.training.heads.class_sizes import effective_weights
 from affinity_search.search.training.results import TrainingConfig
 
-DROP = 5  # the learning rate is divided by it at each drop
+MOMENTUM = 0.9  # of SGD
+# Of deferred re-weighting: β of the class-balanced weights in Cao et al. 2019, arXiv 1906.07413, section 4.
+DEFERRED_ONE_MINUS_BETA = 1e-4
 
 
 def whole_batches(n: int, batch: int) -> int:
@@ -19,21 +22,46 @@ def whole_batches(n: int, batch: int) -> int:
 
 
 def epoch_order(
-    indices: NDArray[np.int32], labels: NDArray[np.int32], batch: int, seed: int, epoch: int
+    indices: NDArray[np.int32], labels: NDArray[np.int32], training: TrainingConfig, seed: int, epoch: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """The epoch's (indices, labels) in random order, the last batch filled up from the order's start.
 
     Depends on seed and epoch alone, so that a continued run sees what an uninterrupted one sees.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(len(indices))
-    filled = np.resize(order, whole_batches(len(order), batch))
+    random = np.random.default_rng((seed, epoch))
+    if training.sampling == "natural":
+        order = random.permutation(len(indices))
+    else:
+        order = random.choice(len(indices), len(indices), p=_chances(labels, training.sampling))
+    filled = np.resize(order, whole_batches(len(order), training.batch))
     return indices[filled], labels[filled]
 
 
-def learning_rate(training: TrainingConfig, epoch: int) -> float:
-    """The rate of `epoch`, counted from 0: divided by 5 from each drop's share of the epochs on."""
-    passed = sum(epoch >= round(drop * training.epochs, 9) for drop in training.drops)  # 0.55 · 100 is a little over 55
-    return training.learning_rate / float(DROP**passed)
+def _chances(labels: NDArray[np.int32], sampling: str) -> NDArray[np.float64]:
+    """Of each image to be the next one drawn: alike for all classes, or as the square roots of their sizes."""
+    sizes = np.bincount(labels).astype(float)[labels]
+    chances = 1.0 / sizes if sampling == "balanced" else 1.0 / np.sqrt(sizes)
+    normed: NDArray[np.float64] = chances / chances.sum()
+    return normed
+
+
+def class_weights(class_sizes: Sequence[int], training: TrainingConfig, epoch: int) -> NDArray[np.float32]:
+    """What the loss of each class's images is multiplied by, (C,): 1, or deferred re-weighting's from its epoch on."""
+    begins = training.reweight_from
+    if begins is None or epoch < round(begins * training.epochs, 9):
+        return np.ones(len(class_sizes), np.float32)
+    return effective_weights(class_sizes, DEFERRED_ONE_MINUS_BETA).astype(np.float32)
+
+
+def learning_rate(training: TrainingConfig, epoch: int, rate: float) -> float:
+    """What `rate` has become in `epoch`, counted from 0. 0.55 · 100 is a little over 55: shares are rounded."""
+    warm = math.ceil(round(training.warmup * training.epochs, 9))
+    if epoch < warm:
+        return rate * (epoch + 1) / warm
+    if training.schedule == "cosine":
+        return rate * 0.5 * (1.0 + math.cos(math.pi * (epoch - warm) / (training.epochs - warm)))
+    passed = sum(epoch >= round(drop * training.epochs, 9) for drop in training.drops)
+    return rate / float(training.drop_by**passed)
 
 
 CALL_S = 1.0
@@ -56,10 +84,34 @@ class Pace:
         self._steps = max(1, min(in_time, GROWTH * steps))
 
 
-def make_optimizer(precision: Precision) -> Any:
-    """Its variables' paths are part of a checkpoint, hence the names."""
-    adam = keras.optimizers.Adam(name="adam")
-    return keras.optimizers.LossScaleOptimizer(adam, name="scaled") if precision == "mixed_float16" else adam
+def make_optimizer(training: TrainingConfig, variables: Sequence[Any]) -> Any:
+    """Built for the variables. Its own variables' paths are part of a checkpoint, hence the names.
+
+    Where runs decay their weights, the amount is a variable: the next run's compiles nothing.
+    """
+    if training.optimizer == "sgd":
+        optimizer = keras.optimizers.SGD(momentum=MOMENTUM, name="sgd")
+    else:
+        optimizer = keras.optimizers.Adam(name="adam")
+    if training.decays:
+        optimizer.exclude_from_weight_decay([variable for variable in variables if variable.name != "kernel"])
+    whole = optimizer
+    if training.precision == "mixed_float16":
+        whole = keras.optimizers.LossScaleOptimizer(optimizer, name="scaled")
+    whole.build(variables)
+    if training.decays:
+        optimizer.weight_decay = optimizer.add_variable((), name="weight_decay", dtype="float32")
+    return whole
+
+
+def set_weight_decay(optimizer: Any, decay: float) -> None:
+    """Decoupled, as in AdamW: a step first shrinks the kernels by learning rate · decay. Loshchilov and Hutter 2019.
+
+    Centres, biases and batch norm do not decay. Does nothing for an optimiser that was made for runs without decay.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if inner.weight_decay is not None:
+        inner.weight_decay.assign(decay)
 
 
 def reset_optimizer(optimizer: Any) -> None:

@@ -147,9 +147,10 @@ def _definition(study: StoredStudy) -> list[str]:
     spec = study.spec
     network, training = spec.network, spec.training
     space = spec.space.items() if spec.space else []
+    rate = "rate searched" if training.learning_rate is None else f"rate {training.learning_rate:g}"
     return [
         f"- network: {network.kind}, widths {list(network.widths)}, depth {network.depth}, {network.head} head",
-        f"- training: {training.epochs} epochs, batch {training.batch}, rate {training.learning_rate:g}, "
+        f"- training: {training.epochs} epochs, batch {training.batch}, {rate}, "
         f"{'with' if training.augment else 'without'} augmentation, {study.precision or training.precision}",
         f"- sampler {spec.sampler.kind}, pruner {spec.pruner.kind}, fingerprint `{study.fingerprint[:12]}`",
         *(f"- {name}: {parameter.describe()}" for name, parameter in space),

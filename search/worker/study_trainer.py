@@ -10,6 +10,8 @@ from affinity_search.search.worker.images import read_splits
 from affinity_search.studies.model.parameters import Params
 from affinity_search.studies.model.spec import StudySpec
 
+UNSEARCHED_RATE = 1e-3  # never used: where a study has no rate, each trial has its own
+
 if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everything that names an objective
     from affinity_search.search.devices.precision import Precision
     from affinity_search.search.training.checkpoints import TrainingState
@@ -70,7 +72,9 @@ class StudyTrainer:
         """
         from affinity_search.search.training.errors import OutOfMemoryError
 
-        sizes = [int(params[each.key]) for each in self._spec.head.parameters if each.sizes_arrays]
+        sizes = [
+            int(params[each.key]) for each in self._spec.head.parameters if each.sizes_arrays and each.key in params
+        ]
         trainer = self._fitting_trainer(max(max_centers or 1, *sizes, 1))
         try:
             yield from trainer.epochs(params, seed, should_stop=should_stop, resume=resume)
@@ -159,10 +163,19 @@ class StudyTrainer:
             TrainingConfig(
                 training.epochs,
                 self._batch,
-                training.learning_rate,
+                training.learning_rate or UNSEARCHED_RATE,
                 tuple(training.drops),
                 training.augment,
                 cast("Precision", self._precision),  # the study file's check admits no other
+                optimizer=training.optimizer,
+                schedule=training.schedule,
+                drop_by=training.drop_by,
+                warmup=training.warmup,
+                sampling=training.sampling,
+                reweight_from=training.reweight_from,
+                adjust=training.adjust,
+                metric=self._spec.metric,
+                decays="weight_decay" in self._spec.searched,
             ),
             max_centers=max_centers,
             test=self._test,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from affinity_search.studies.model.mistakes import show
 from affinity_search.studies.model.parameters import Choice, Constant, IntegerRange, Parameter, RealRange
+from affinity_search.studies.model.sections import LATER
 
 if TYPE_CHECKING:
     from affinity_search.studies.model.space import SpaceSpec
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 GUARDED = ("data", "protocol", "metric", "network", "training", "seed")
 WIDER = "a stored study's space can only become wider"
+SAME_KEYS = "a stored study's space keeps its parameters"
 SAME_LOG = "a stored study's log setting cannot change"
 SAME_CHOICES = "a stored study's list of choices cannot change"
 SAME_KIND = "a stored study's parameter cannot change between a list and a range"
@@ -38,8 +40,8 @@ def fingerprint_differences(old: StudySpec, new: StudySpec) -> list[str]:
     A precision of `auto` on either side differs from nothing: the first worker settles it.
     """
     stored, fresh = dict(_flat(_guarded(old))), dict(_flat(_guarded(new)))
-    stored |= {"metric": old.metric, "network.kind": old.network.kind}
-    fresh |= {"metric": new.metric, "network.kind": new.network.kind}
+    usual = {".".join(location): default for location, default in LATER.items()}
+    stored, fresh = usual | stored, usual | fresh
     if "auto" in (old.training.precision, new.training.precision):
         del stored["training.precision"], fresh["training.precision"]
     return [
@@ -73,7 +75,17 @@ def widening_differences(old: SpaceSpec | None, new: SpaceSpec | None) -> list[s
         return [] if old is new else [f"space: stored {_presence(old)}, given {_presence(new)}"]
     if old.head != new.head:
         return []  # the head itself is guarded
-    return [line for name, before in old.items() for line in _refused(name, before, new[name])]
+    one_sided = [
+        f"space.{name}: stored {_shown(old, name)}, given {_shown(new, name)}; {SAME_KEYS}"
+        for name in {**dict(old.items()), **dict(new.items())}
+        if (name in old) != (name in new)
+    ]
+    both = [name for name, _ in old.items() if name in new]
+    return one_sided + [line for name in both for line in _refused(name, old[name], new[name])]
+
+
+def _shown(space: SpaceSpec, name: str) -> str:
+    return space[name].describe() if name in space else "nothing"
 
 
 def _presence(space: SpaceSpec | None) -> str:

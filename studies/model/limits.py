@@ -18,7 +18,7 @@ def excesses(raw: Mapping[str, Any]) -> Iterator[Mistake]:
     for location, most in LARGEST.items():
         yield from _above(location, _at(raw, location), most, EACH[location])
     head = head_of(raw)
-    for parameter in HEADS[head].parameters if head else ():
+    for parameter in HEADS[head].searchable if head else ():
         if parameter.most_stored is not None:  # the model itself refuses what is above the bounds of the others
             location = ("space", parameter.key)
             yield from _above(location, _at(raw, location), parameter.most, parameter.numbers)

@@ -13,8 +13,9 @@ from pydantic_core import PydanticCustomError
 from affinity_search.studies import networks
 from affinity_search.studies.data import SOURCES, SourceDefinition, either, most_minorities, names
 from affinity_search.studies.heads import DEFAULT, HEADS
+from affinity_search.studies.metrics import METRICS
 from affinity_search.studies.model.mistakes import CUSTOM, Mistake, given, raised
-from affinity_search.studies.model.space import presence_mistakes
+from affinity_search.studies.model.space import SpaceSpec, presence_mistakes
 
 # Optuna options are stored as JSON and in databases, which end at 64 bits.
 MOST_INTEGER = 2**63 - 1
@@ -37,6 +38,18 @@ EACH = {
     else f"a whole number from 1 to {most:.0f}"
     for key, most in LARGEST.items()
 } | {("training", "drops"): "a number above 0 and below 1"}
+# What came after studies were stored without it: left out of a study's tables where it is as it always was, so that
+# their fingerprints stay.
+LATER: dict[tuple[str, ...], Any] = {
+    ("metric",): "macro_f1",
+    ("network", "kind"): networks.DEFAULT,
+    ("training", "optimizer"): "adam",
+    ("training", "schedule"): "drops",
+    ("training", "drop_by"): 5.0,
+    ("training", "warmup"): 0.0,
+    ("training", "sampling"): "natural",
+    ("training", "adjust"): False,
+}
 OPTION_MOST = 1_000_000  # of Optuna's options
 MOST_WEIGHTS = 500_000_000
 
@@ -97,7 +110,8 @@ class TrainingSpec(Section):
 
     epochs: int = Field(ge=1, le=1_000_000, description=EACH["training", "epochs"])
     batch: int = Field(ge=1, le=1_000_000, description=EACH["training", "batch"])
-    learning_rate: float = Field(gt=0, description=EACH["training", "learning_rate"])
+    # None where the space has it.
+    learning_rate: float | None = Field(default=None, gt=0, description=EACH["training", "learning_rate"])
     drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.5, 0.8),
         max_length=100,
@@ -108,6 +122,17 @@ class TrainingSpec(Section):
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "auto"] = Field(
         default="auto", description="float32, mixed_bfloat16, mixed_float16 or auto"
     )
+    optimizer: Literal["adam", "sgd"] = Field(default="adam", description="adam or sgd (with momentum 0.9)")
+    schedule: Literal["drops", "cosine"] = Field(default="drops", description="drops or cosine")
+    drop_by: float = Field(default=5.0, gt=1, le=1e6, description="a number above 1 and up to 1000000")
+    warmup: float = Field(default=0.0, ge=0, le=0.5, description="a share of the epochs from 0 to 0.5")
+    sampling: Literal["natural", "square_root", "balanced"] = Field(
+        default="natural", description="natural, square_root or balanced"
+    )
+    reweight_from: float | None = Field(
+        default=None, ge=0, lt=1, description="a share of the epochs from 0 and below 1"
+    )
+    adjust: bool = Field(default=False, description="true or false")
 
     @field_validator("drops")
     @classmethod
@@ -172,7 +197,10 @@ def broken_rules(raw: Raw) -> Iterator[Mistake]:
     yield from _validation(raw, _table(raw, "data"))
     yield from _widths(_table(raw, "data"), _table(raw, "network"))
     head = head_of(raw)
-    yield from presence_mistakes(raw.get("space"), head) if head else ()
+    if head:
+        yield from presence_mistakes(raw.get("space"), head)
+        yield from _probabilities(raw, _table(raw, "training"), head)
+    yield from _learning_rate(raw.get("space"), raw.get("training"))
     yield from _options(_table(raw, "sampler"), _table(raw, "pruner"))
 
 
@@ -215,6 +243,30 @@ def _widths(data: Raw, network: Raw) -> Iterator[Mistake]:
     if side.bit_length() < len(widths) <= 6:
         reason = f"at most {side.bit_length()} widths for {source.name}, whose {side} pixels are halved between them"
         yield ("network", "widths"), given(widths, reason)
+
+
+def _probabilities(raw: Raw, training: Raw, head: str) -> Iterator[Mistake]:
+    if HEADS[head].logits:
+        return
+    able = either([name for name, declared in HEADS.items() if declared.logits])
+    metric = raw.get("metric")
+    if isinstance(metric, str) and metric in METRICS and METRICS[metric].probabilities:
+        yield ("metric",), f"{metric} needs probabilities, and the {head} head gives none; allowed with {able}"
+    if training.get("adjust") is True:
+        yield ("training", "adjust"), f"the {head} head gives no logits to adjust; allowed with {able}"
+
+
+def _learning_rate(space: Any, training: Any) -> Iterator[Mistake]:
+    """It stands in one of the two tables."""
+    if isinstance(space, SpaceSpec):
+        space = dict(space.items())
+    searched = isinstance(space, Mapping) and "learning_rate" in space
+    fixed = isinstance(training, Mapping) and training.get("learning_rate") is not None
+    key = ("training", "learning_rate")
+    if searched and fixed:
+        yield key, "stands in [space] too; keep one of them (--set training.learning_rate=none takes this one out)"
+    if isinstance(training, Mapping) and not searched and not fixed:
+        yield key, f"missing; allowed: {EACH[key]}, here or as a range in [space]"
 
 
 def _options(sampler: Raw, pruner: Raw) -> Iterator[Mistake]:

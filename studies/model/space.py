@@ -1,12 +1,13 @@
-"""The search space: the parameters of the study's head, and how each is read from a study file."""
+"""The search space: the parameters of the study's head and optimiser, and how each is read from a study file."""
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from affinity_search.studies.heads import HEADS, HeadParameter, Number
+from affinity_search.studies.heads import HEADS, HeadParameter, Number, enumeration
 from affinity_search.studies.model.mistakes import Mistake, given, missing, raised, unknown, unknown_key
 from affinity_search.studies.model.parameters import (
     Choice,
@@ -25,7 +26,7 @@ MOST_CHOICES = 1000
 
 @dataclass(frozen=True)
 class SpaceSpec:
-    """What is searched: each parameter of the head, in the order of its declaration."""
+    """What is searched: parameters of the head, then of the optimiser, in the order of their declaration."""
 
     head: str
     parameters: tuple[tuple[str, Parameter], ...]
@@ -39,27 +40,37 @@ class SpaceSpec:
         raw = raw.to_plain() if isinstance(raw, SpaceSpec) else raw
         if not isinstance(raw, Mapping):
             raise raised("space", [((), given(raw, "a table [space]"))])
-        declared = HEADS[head].parameters
-        if not declared:  # that there is a table at all is the mistake, and a rule of its own
-            return cls(head, ())
-        mistakes = [mistake for parameter in declared for mistake in _key_mistakes(raw, parameter)]
+        declared = HEADS[head].searchable
+        present = [each for each in declared if each.key in raw or each.default is None]
+        mistakes = [mistake for parameter in present for mistake in _key_mistakes(raw, parameter)]
         known = [parameter.key for parameter in declared]
         strange = [key for key in raw if key not in known]
+        mistakes += [((key,), text) for key in strange if (text := _of_another_head(key, head, known))]
         if mistakes or strange:
-            raise raised("space", mistakes, {(key,): unknown_key(known) for key in strange})
-        return cls(head, tuple((each.key, _parsed(raw[each.key], each)) for each in declared))
+            unheard = [key for key in strange if not _owners(key)]
+            raise raised("space", mistakes, {(key,): unknown_key(known) for key in unheard})
+        return cls(head, tuple((each.key, _parsed(raw[each.key], each)) for each in present))
+
+    @classmethod
+    def recommended(cls, head: str, without: Sequence[str] = ()) -> dict[str, Any]:
+        """The table [space] of a study that names the head and no space, without some of the parameters."""
+        chosen = {key: text for key, text in HEADS[head].recommended.items() if key not in without}
+        return tomllib.loads("\n".join(f"{key} = {text}" for key, text in chosen.items()))
 
     def items(self) -> list[tuple[str, Parameter]]:
         """The parameters with the names that they have in study files and in storage."""
         return list(self.parameters)
 
     def __getitem__(self, key: str) -> Parameter:
-        """Raises KeyError for a parameter that the head has not."""
+        """Raises KeyError for a parameter that the space has not."""
         return dict(self.parameters)[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in dict(self.parameters)
 
     def limits(self, key: str) -> HeadParameter:
         """What the numbers of the parameter may be."""
-        return next(each for each in HEADS[self.head].parameters if each.key == key)
+        return next(each for each in HEADS[self.head].searchable if each.key == key)
 
     @property
     def max_centers(self) -> int:
@@ -77,16 +88,31 @@ class SpaceSpec:
 
 
 def presence_mistakes(raw: Any, head: str) -> Iterator[Mistake]:
-    """Whether there is a table [space] for a head that has parameters, and none for one that has none."""
+    """Whether there is a table [space] for a head that needs one."""
     declared = HEADS[head]
-    if declared.parameters and raw is None:
-        such = ", ".join(f"{each.key} = {each.recommended}" for each in declared.parameters)
+    if declared.required and raw is None:
+        such = ", ".join(f"{each.key} = {each.recommended}" for each in declared.required)
+        needed = [each.key for each in declared.required]
         yield (
             ("space",),
-            f"missing; the {head} head needs a table [space] with {declared.keys}, for example {such}",
+            f"missing; the {head} head needs a table [space] with {enumeration(needed)}, for example {such}",
         )
-    if not declared.parameters and raw is not None:
-        yield ("space",), f"given, but the {head} head searches nothing; remove it (or pass --set space=none)"
+
+
+def _owners(key: str) -> list[str]:
+    """The heads that have the parameter."""
+    return [name for name, head in HEADS.items() if key in [each.key for each in head.parameters]]
+
+
+def _of_another_head(key: str, head: str, known: Sequence[str]) -> str | None:
+    """What is wrong with another head's key; None for a key that no head has."""
+    others = _owners(key)
+    if not others:
+        return None
+    return (
+        f"a setting of {enumeration(others)}, which the {head} head has not; it takes {enumeration(known)} "
+        "(--set space=none takes the recommended space)"
+    )
 
 
 def _key_mistakes(raw: Mapping[str, Any], limits: HeadParameter) -> Iterator[Mistake]:

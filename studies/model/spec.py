@@ -15,7 +15,6 @@ from pydantic import (
     model_validator,
 )
 
-from affinity_search.studies import networks
 from affinity_search.studies.data import either
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.heads import HEADS, HeadDefinition
@@ -26,6 +25,7 @@ from affinity_search.studies.model.mistakes import MOST, given, lines, raised, s
 from affinity_search.studies.model.parameters import Choice, Constant, IntegerRange, Parameter, RealRange
 from affinity_search.studies.model.sections import (
     EACH,
+    LATER,
     DataSpec,
     NetworkSpec,
     PrunerSpec,
@@ -132,6 +132,11 @@ class StudySpec(Section):
         return HEADS[self.network.head]
 
     @property
+    def searched(self) -> list[str]:
+        """The names of the parameters that a trial has."""
+        return [key for key, _ in self.space.items()] if self.space else []
+
+    @property
     def score(self) -> Metric:
         """What a trial's score is: the declaration of the study's metric."""
         return METRICS[self.metric]
@@ -139,14 +144,13 @@ class StudySpec(Section):
     def to_dict(self) -> dict[str, Any]:
         """The study in the file's own keys and shape; ready for JSON.
 
-        Every default is written out but the metric's and the network's kind: so were studies stored, and hashed, when
-        there was no choice.
+        Every default is written out but those of `LATER`: so were studies stored, and hashed, when there was no choice.
         """
         plain = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        if self.metric == DEFAULT:
-            del plain["metric"]
-        if self.network.kind == networks.DEFAULT:
-            del plain["network"]["kind"]
+        for (*tables, key), usual in LATER.items():
+            table = plain[tables[0]] if tables else plain
+            if table[key] == usual:
+                del table[key]
         return plain
 
     def to_toml(self) -> str:

@@ -57,7 +57,7 @@ def _table(model: type[Section], location: Location) -> Fields:
 
 def _all_keys(model: type[Section]) -> list[str]:
     """With those of every head's space, which is no table of fixed keys."""
-    return [*_full_keys(model), *(f"space.{each.key}" for head in HEADS.values() for each in head.parameters)]
+    return [*_full_keys(model), *(f"space.{each.key}" for head in HEADS.values() for each in head.searchable)]
 
 
 def _full_keys(model: type[Section], table: str = "") -> Iterator[str]:

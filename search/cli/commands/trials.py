@@ -41,12 +41,12 @@ def trials(
     if csv_file and as_json:
         raise typer.BadParameter("--csv and --json contradict each other")
     with api.open(study, storage, read_only=True) as opened:
-        rows, head = [asdict(trial) for trial in opened.trials()], opened.stored.spec.head
-    names = [parameter.key for parameter in head.parameters]
+        rows, spec = [asdict(trial) for trial in opened.trials()], opened.stored.spec
+    names = spec.searched
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     elif csv_file is None:
-        console(data=True).print(_table(rows, head))
+        console(data=True).print(_table(rows, names, spec.head))
     elif str(csv_file) == "-":
         typer.echo(_csv(rows, names), nl=False)
     else:
@@ -65,12 +65,11 @@ def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:
     return text.getvalue()
 
 
-def _table(rows: list[dict[str, Any]], head: HeadDefinition) -> Fitted:
+def _table(rows: list[dict[str, Any]], names: list[str], head: HeadDefinition) -> Fitted:
     from affinity_search.search.view.tables import Column, Fitted
     from affinity_search.search.view.terminal import duration_text
 
-    names = [parameter.key for parameter in head.parameters]
-    right = [Column(parameter.symbol, right=True, rank=1) for parameter in head.parameters]
+    right = [Column(head.symbol(name), right=True, rank=1) for name in names]
     columns = [Column("trial", right=True), Column("state"), Column("macro F1", right=True), *right]
     columns += [
         Column("best epoch", right=True, rank=4),

@@ -15,9 +15,9 @@ class JaxSteps:
     def __init__(self, model: Any) -> None:
         import jax
 
-        def several(state: tuple[Values, ...], indices: Any, labels: Any, start: Any, count: Any) -> Any:
+        def several(state: tuple[Values, ...], indices: Any, labels: Any, weights: Any, start: Any, count: Any) -> Any:
             def body(step: Any, carried: Any) -> Any:
-                logs, state = model.train_step(carried[0], (indices[step], labels[step]))
+                logs, state = model.train_step(carried[0], (indices[step], labels[step], weights[step]))
                 return tuple(state), logs["loss"]
 
             return jax.lax.fori_loop(start, start + count, body, (state, jax.numpy.zeros(())))
@@ -26,7 +26,14 @@ class JaxSteps:
         self._several = jax.jit(several, donate_argnums=0)
         self._model = model
 
-    def run(self, indices: NDArray[np.int32], labels: NDArray[np.int32], start: int, count: int) -> float:
+    def run(
+        self,
+        indices: NDArray[np.int32],
+        labels: NDArray[np.int32],
+        weights: NDArray[np.float32],
+        start: int,
+        count: int,
+    ) -> float:
         """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B); the mean loss of the epoch so far."""
         model = self._model
         groups = (
@@ -36,7 +43,7 @@ class JaxSteps:
             model.metrics_variables,
         )
         state = tuple([variable.value for variable in group] for group in groups)
-        state, loss = self._several(state, indices, labels, np.int32(start), np.int32(count))
+        state, loss = self._several(state, indices, labels, weights, np.int32(start), np.int32(count))
         for group, values in zip(groups, state, strict=True):
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)

@@ -35,19 +35,26 @@ class TensorFlowSteps:
                 f"a batch of {batch} cannot be divided evenly over {replicas} replicas; make training.batch a multiple"
             )
         self.step = _compiled(tf, self._one, jit)
-        table = tf.TensorSpec((None, batch), tf.int32)
+        table, reals = (tf.TensorSpec((None, batch), kind) for kind in (tf.int32, tf.float32))
         number = tf.TensorSpec((), tf.int32)
-        self._several = tf.function(self._loop, input_signature=(table, table, number, number), autograph=False)
+        self._several = tf.function(self._loop, input_signature=(table, table, reals, number, number), autograph=False)
 
-    def run(self, indices: NDArray[np.int32], labels: NDArray[np.int32], start: int, count: int) -> float:
+    def run(
+        self,
+        indices: NDArray[np.int32],
+        labels: NDArray[np.int32],
+        weights: NDArray[np.float32],
+        start: int,
+        count: int,
+    ) -> float:
         """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B); the mean loss of the epoch so far."""
-        return float(self._several(indices, labels, start, count))
+        return float(self._several(indices, labels, weights, start, count))
 
-    def _loop(self, indices: Tensor, labels: Tensor, start: Tensor, count: Tensor) -> Tensor:
+    def _loop(self, indices: Tensor, labels: Tensor, weights: Tensor, start: Tensor, count: Tensor) -> Tensor:
         tf = self._tf
 
         def body(step: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
-            losses = self._strategy.run(self._part, args=(indices[step], labels[step]))
+            losses = self._strategy.run(self._part, args=(indices[step], labels[step], weights[step]))
             return step + 1, self._strategy.reduce("MEAN", losses, axis=None)
 
         end = start + count
@@ -55,11 +62,11 @@ class TensorFlowSteps:
         loop = tf.while_loop(lambda step, loss: step < end, body, (start, tf.constant(0.0)), parallel_iterations=1)
         return loop[1]
 
-    def _part(self, indices: Tensor, labels: Tensor) -> Tensor:
-        return self.step(*_own_parts(self._tf, self._strategy, indices, labels))
+    def _part(self, *batch: Tensor) -> Tensor:
+        return self.step(*_own_parts(self._tf, self._strategy, *batch))
 
-    def _one(self, indices: Tensor, labels: Tensor) -> Tensor:
-        return self._model.train_step((indices, labels))["loss"]
+    def _one(self, indices: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        return self._model.train_step((indices, labels, weights))["loss"]
 
 
 class TensorFlowPrediction:

@@ -7,7 +7,13 @@ from affinity_search.search.training.heads.base import Head
 # As text: these modules import Keras, and who only asks for a name, or reads diagnostics, must not wait for it.
 HEADS = {
     "affinity": "affinity_search.search.training.heads.affinity:AffinityHead",
+    "joint": "affinity_search.search.training.heads.joint:JointHead",
     "softmax": "affinity_search.search.training.heads.softmax:SoftmaxHead",
+    "weighted": "affinity_search.search.training.heads.weighted:WeightedHead",
+    "class_balanced": "affinity_search.search.training.heads.class_balanced:ClassBalancedHead",
+    "focal": "affinity_search.search.training.heads.focal:FocalHead",
+    "logit_adjusted": "affinity_search.search.training.heads.logit_adjusted:LogitAdjustedHead",
+    "ldam": "affinity_search.search.training.heads.ldam:LdamHead",
 }
 
 

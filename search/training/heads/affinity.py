@@ -10,11 +10,12 @@ Notation. Equation numbers are those of koshian2's article on Hayat et al. 2019 
     used      (M,)      1 for t < m, 0 for padding
     σ         scalar    width of the Gaussian affinity, > 0
     λ         scalar    margin between classes, in affinity units, (0, 1]
+    λ_c       (C,)      λ (n_min / n_c)^q: the margin by class, ours; q = 0 is the article's one margin
     d         (N, C)    affinity of each sample to each class, in [0, 1]
     y         (N,)      class of each sample
     P         scalar    pairs of centres, mC(mC − 1)/2
 
-λ, σ and `used` are variables, not constants, so that a new trial compiles nothing. Distances use the matrix form
+λ_c, σ and `used` are variables, not constants, so that a new trial compiles nothing. Distances use the matrix form
 ‖a‖² − 2 a·b + ‖b‖²: the (N, C, m, h) array of differences would not fit for many centres.
 """
 
@@ -29,7 +30,8 @@ from numpy.typing import NDArray
 
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 from affinity_search.search.training.heads.affinity_watch import Watch
-from affinity_search.search.training.heads.base import Head, Params, Tensor, require
+from affinity_search.search.training.heads.base import Head, Params, Tensor, require, setting
+from affinity_search.search.training.heads.class_sizes import relative_margins
 
 # Stands for the distance to a centre that does not exist: no real one is farther, and it is finite in float32.
 FAR = 3e38
@@ -67,9 +69,13 @@ def affinity(features: Tensor, centers: Tensor, used: Tensor, sigma: Tensor) -> 
 
 
 def hinge_per_sample(labels: Tensor, affinity: Tensor, margin: Tensor) -> Tensor:
-    """L_mm[i] = Σ over j ≠ y_i of max(0, λ + d[i, j] − d[i, y_i]), shape (N,). Eq. (4)."""
+    """L_mm[i] = Σ over j ≠ y_i of max(0, λ + d[i, j] − d[i, y_i]), shape (N,). Eq. (4).
+
+    `margin` is λ, or (C,): then an image has the margin of its own class.
+    """
     right = ops.one_hot(ops.cast(labels, "int32"), affinity.shape[1], dtype="float32")
     own = ops.sum(affinity * right, axis=1, keepdims=True)
+    margin = ops.sum(margin * right, axis=1, keepdims=True)
     return ops.sum((1.0 - right) * ops.maximum(margin + affinity - own, 0.0), axis=1)
 
 
@@ -154,23 +160,26 @@ class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
         n_centers: int = 1,
         sigma: float = ARTICLE_SIGMA,
         margin: float = ARTICLE_MARGIN,
+        class_sizes: Sequence[int] | None = None,
         **options: Any,
     ) -> None:
         """C classes with m = `n_centers` centres each, width σ; `margin` λ is for `loss`. Defaults are the article's.
 
-        `begin` may change σ, λ and m later, m to at most `n_centers`: that is the head's room M.
+        `begin` may change σ, λ and m later, m to at most `n_centers`: that is the head's room M. It may also give each
+        class a margin by its number of training images, n_c of `class_sizes`.
         Raises ValueError unless n_centers is 1 or more and σ and λ are above 0 and finite.
         """
         super().__init__(dtype="float32", **options)
         _check(n_centers, n_centers, sigma, margin)
         self.n_classes = n_classes
         self.max_centers = n_centers
-        self._given = {"sigma": sigma, "margin": margin}
+        self.class_sizes = tuple(class_sizes or (1,) * n_classes)
+        self._given = {"sigma": sigma, "margin": margin, "class_sizes": self.class_sizes}
 
     @classmethod
     def make(cls, class_sizes: Sequence[int], room: int) -> Self:
         """As `Head.make`."""
-        return cls(len(class_sizes), room, name="head")
+        return cls(len(class_sizes), room, class_sizes=class_sizes, name="head")
 
     def get_config(self) -> dict[str, Any]:
         """For Keras, which makes the layer anew from it; σ, λ and m of a later `begin` are among the saved weights."""
@@ -183,13 +192,9 @@ class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
             shape=(self.n_classes, self.max_centers, features_shape[-1]), initializer="he_normal", name="centers"
         )
 
-        def setting(name: str, value: float, shape: tuple[int, ...] = ()) -> Any:
-            start = keras.initializers.Constant(value)
-            return self.add_weight(shape=shape, initializer=start, trainable=False, name=name)
-
-        self.sigma = setting("sigma", self._given["sigma"])
-        self.margin = setting("lambda", self._given["margin"])
-        self.used = setting("used", 1.0, (self.max_centers,))
+        self.sigma = setting(self, "sigma", self._given["sigma"])
+        self.margin = setting(self, "lambda", np.full(self.n_classes, self._given["margin"]))
+        self.used = setting(self, "used", np.ones(self.max_centers))
         self.watch = Watch(self, self.n_classes, self.max_centers)
 
     def call(self, features: Tensor, labels: Tensor = None, training: bool = False) -> Tensor:
@@ -209,16 +214,17 @@ class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
     def begin(self, params: Params, seed: int) -> None:
         """Start a trial: its `lambda`, `sigma` and `n_centers`, and fresh centres from `seed`.
 
-        Nothing is traced or compiled again. Raises ValueError unless these three are given, 1 ≤ n_centers ≤ max_centers
-        and λ and σ are above 0.
+        `margin_power` is q of the margins by class, 0 where it is left out. Nothing is traced or compiled again. Raises
+        ValueError unless the three are given, 1 ≤ n_centers ≤ max_centers and λ and σ are above 0.
         """
-        require(params, "lambda", "sigma", "n_centers")
+        require(params, "lambda", "sigma", "n_centers", optional=("margin_power",))
         lambda_, sigma, n_centers = params["lambda"], params["sigma"], int(params["n_centers"])
         _check(n_centers, self.max_centers, sigma, lambda_)
         width = self.centers.shape[-1]
         self.centers.assign(initial_centers(self.n_classes, n_centers, self.max_centers, width, seed))
         self.sigma.assign(sigma)
-        self.margin.assign(lambda_)
+        margins = lambda_ * relative_margins(self.class_sizes, params.get("margin_power", 0.0))
+        self.margin.assign(margins.astype("float32"))
         self.used.assign((np.arange(self.max_centers) < n_centers).astype("float32"))
 
     def begin_epoch(self) -> None:

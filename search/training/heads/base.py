@@ -1,8 +1,9 @@
 """What every head has, beside being a Keras layer from features (N, h) to class scores (N, C)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,6 +21,7 @@ class Head:
     """
 
     normalised = False  # whether the network puts a batch norm before it
+    logits = False  # whether the scores are logits, of which a softmax makes probabilities
     takes_labels = False  # whether `call` is given labels (N,) after the features, to count what training does
 
     @classmethod
@@ -54,19 +56,32 @@ class Head:
         return None
 
 
-def require(params: Params, *keys: str) -> None:
-    """Raises ValueError unless the parameters are just these."""
-    if set(params) != set(keys):
+def require(params: Params, *keys: str, optional: Sequence[str] = ()) -> None:
+    """Raises ValueError unless the parameters are just these, the optional ones or not."""
+    if not set(keys) <= set(params) <= {*keys, *optional}:
         wanted, given = (", ".join(each) or "no parameters" for each in (keys, params))
         raise ValueError(f"the head takes {wanted}, and was given {given}")
 
 
-def redraw(layer: Any, seed: int) -> None:
-    """Draw every variable of a Keras layer anew, from its own initializer, which is named after the variable.
+def setting(layer: Any, name: str, value: Any) -> Any:
+    """A float32 variable of the layer that is not trained: what a trial sets, of the shape of its first value.
+
+    Settings are variables and not constants, so that a new trial compiles nothing.
+    """
+    value = np.asarray(value, "float32")
+    start = keras.initializers.Constant(value)
+    return layer.add_weight(shape=value.shape, initializer=start, trainable=False, name=name)
+
+
+def redraw(layer: Any, seed: int, keep: Iterable[Any] = ()) -> None:
+    """Draw every variable of a Keras layer anew but those of `keep`, from its initializer, named after the variable.
 
     Raises TypeError for a variable without one, which would keep the last trial's values.
     """
+    kept = {id(variable) for variable in keep}
     for position, variable in enumerate(layer.variables):
+        if id(variable) in kept:
+            continue
         initializer: Any = getattr(layer, f"{variable.name}_initializer", None)
         if initializer is None or id(getattr(layer, variable.name, None)) != id(variable):
             raise TypeError(

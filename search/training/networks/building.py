@@ -83,11 +83,6 @@ def build_network(
     return keras.Model(indices, head(x, *known))
 
 
-def classes_of(model: Any) -> Any:
-    """The same network with predicted classes (N,) int32 for outputs: less to bring back from the device."""
-    return keras.Model(model.input, keras.ops.argmax(model.output, axis=1))
-
-
 def reset_network(model: Any, params: Params, seed: int) -> None:
     """Give every layer the weights a fresh Keras model would draw from `seed`; the image table stays.
 

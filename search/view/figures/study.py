@@ -88,16 +88,18 @@ def figures(points: Sequence[Point], about: About) -> dict[str, Figure]:
     if not points:
         return {}
     shown, head = _thinned(points), about.head
+    known = set(points[0].params)
     made = {
         "best-value": _best(points, about),
         "minority-majority": _minority_majority(shown, about),
         "time-by-worker": _time_by_worker(shown),
     }
-    for x, y in head.together:
+    pairs = [pair for pair in head.together if known.issuperset(pair)]
+    for x, y in pairs:
         made[f"{x}-{y}"] = _plane(shown, about, x, y)
-    paired = {key for pair in head.together for key in pair}
-    for parameter in head.parameters:
-        if parameter.key not in paired:
+    paired = {key for pair in pairs for key in pair}
+    for parameter in head.searchable:
+        if parameter.key in known - paired:
             made[f"f1-by-{parameter.key.replace('_', '-')}"] = _by_parameter(shown, about, parameter)
     return made
 

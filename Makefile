@@ -133,6 +133,16 @@ gpu-bench:  ## What an NVIDIA GPU makes of the article's network: seconds, F1, T
 	@$(MAKE) --no-print-directory VENV=$(GPU_VENV) $(GPU_VENV)/.installed-gpu
 	$(GPU_VENV)/bin/python -m benchmarks.gpu $(DATA_OPTION)
 
+$(VENV)/.installed-gpu-check: pyproject.toml | $(VENV)/bin/python
+	@echo "installing with the extras $(GPU_EXTRA) and test (minutes: gigabytes of CUDA libraries)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(GPU_EXTRA),test]'
+	@touch $@ $(VENV)/.installed-gpu
+
+gpu-check:  ## Prove the program on an NVIDIA GPU: tests, search, kill, no memory, repeatability, speed (7 minutes; KERAS_BACKEND=jax: on JAX)
+	@command -v nvidia-smi >/dev/null || { echo "error: no NVIDIA driver here (no nvidia-smi); run it on a machine with a GPU"; exit 1; }
+	@$(MAKE) --no-print-directory VENV=$(GPU_VENV) $(GPU_VENV)/.installed-gpu-check
+	$(GPU_VENV)/bin/python -m benchmarks.gpu_check --out benchmarks/out $(DATA_OPTION)
+
 step-bench: $(VENV)/.installed-test  ## A training step's speed against PyTorch's (installs torch; 4 minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python benchmarks/step

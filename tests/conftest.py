@@ -19,6 +19,7 @@ import pytest
 from postgres_server import Server, Unavailable, postgres_server
 from warm import ADDRESS, Warm, subprocess_but_warm, warm_process
 
+from affinity_search.search import devices
 from affinity_search.storage.database.backend import Backend, open_backend
 
 HERE = Path(__file__).parent
@@ -26,6 +27,16 @@ HERE = Path(__file__).parent
 # A shell that starts this suite in the background has SIGINT ignored, which every process below would inherit: the
 # tests of Ctrl-C would then test nothing.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# TEST_DEVICE=gpu:0: what trains in the tests' own processes does it there. `benchmarks/gpu_check` asks for it.
+if other := os.environ.get("TEST_DEVICE"):
+    _configure = devices.configure
+
+    def _configure_other(device: str, threads: int | None = None, memory_mib: int | None = None) -> None:
+        """The tests' usual device is another one; what they ask for to try it is what they ask for."""
+        _configure(*((other,) if (device, threads) == ("cpu", 2) and other != "cpu" else (device, threads, memory_mib)))
+
+    devices.configure = _configure_other
 
 # The files that take the longest are begun first, or at the end one process waits for another's.
 FIRST = "tpu_readiness", "ray", "fit", "worker", "launcher", "failures", "embed", "gpu_bench", "browser", "doctor_study"

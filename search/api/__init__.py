@@ -112,7 +112,7 @@ class Study:
     ) -> Exit:
         """Run worker processes until every place is used; from the main thread, where Ctrl-C and SIGTERM are heard.
 
-        `devices` is auto, cpu, gpu, gpu:0,2 or tpu; `workers` counts those on the CPU, `per_device` those that share a
+        `devices` is as for `launch --devices`; `workers` counts those on the CPU, `per_device` those that share a
         GPU; `tpus` are names of TPUs elsewhere; `on` is the address of a Ray cluster. `lease_s` and `outage_s` are
         seconds: after which a silent worker loses its place, and for which workers wait for a database that is away.
 

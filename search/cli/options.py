@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from affinity_search.search.devices.kinds import ONE_DEVICE
 from affinity_search.studies.data import file_names
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ IntoExisting = Annotated[
     bool,
     typer.Option("--into-existing", help="Create the study in a database that holds another program's tables."),
 ]
+Device = Annotated[str, typer.Option("--device", help=f"{ONE_DEVICE}.")]
 MOST_THREADS = 1024
 Threads = Annotated[int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help="CPU threads; default all.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from affinity_search.search import devices
 from affinity_search.search.devices import nvidia
 from affinity_search.search.devices import slots as accelerators
+from affinity_search.search.devices.kinds import ACCELERATORS, CPU, GPU, KINDS, Kind
 from affinity_search.search.doctor.check import Check
 from affinity_search.search.launch.children import SAFE, surroundings
 from affinity_search.search.view.terminal import plural
@@ -35,10 +36,10 @@ PROBE_LIMIT_S = 300.0
 PROBE = """
 import sys
 from affinity_search.search import devices
-devices.configure(sys.argv[1], int(sys.argv[2]) or None)
+device = devices.configure(sys.argv[1], int(sys.argv[2]) or None)
 from keras import ops
 assert float(ops.sum(ops.matmul(ops.ones((8, 8)), ops.ones((8, 8))))) == 512.0
-print(devices.describe())
+print(device.describe())
 """
 
 
@@ -93,9 +94,9 @@ def _install_command(backend: str, version: str, missing: list[str]) -> str | No
 def _fitting_extra() -> str:
     """The extra with the TensorFlow build for what this machine has."""
     with contextlib.suppress(nvidia.NoSuchDeviceError):
-        if nvidia.gpus():
-            return "gpu"
-    return "tpu" if accelerators.has_tpu() else "cpu"
+        if nvidia.gpus():  # hidden ones too
+            return GPU.extra
+    return next((kind.extra for kind in ACCELERATORS if kind is not GPU and kind.is_here()), CPU.extra)
 
 
 def _version(package: str) -> str:
@@ -108,19 +109,20 @@ def _version(package: str) -> str:
 def check_devices() -> Check:
     """What `launch --devices auto` would use, and whether the installed TensorFlow can."""
     try:
-        gpus, tpu = nvidia.gpus(), accelerators.has_tpu()
+        gpus = nvidia.gpus()
     except nvidia.NoSuchDeviceError as error:
         return Check("devices", "failed", str(error), MEND_DRIVER)
     try:
         seen = nvidia.visible(gpus)
     except nvidia.NoSuchDeviceError as error:
         return Check("devices", "failed", str(error))
-    cores = plural(accelerators.cpu_cores(), "CPU core")
-    found = f"{_gpus_text(gpus, seen)}, {'a TPU' if tpu else 'no TPU'}, {cores}"
+    others = {kind: kind.is_here() for kind in ACCELERATORS if kind is not GPU}
+    parts = [_gpus_text(gpus, seen), *(f"{'a' if here else 'no'} {kind.shown}" for kind, here in others.items())]
+    found = ", ".join([*parts, plural(accelerators.cpu_cores(), "CPU core")])
     if any(gpu.lost for gpu in gpus):
         useless = seen and all(gpu.lost for gpu in seen)
         return Check("devices", "failed" if useless else "warning", found, MEND_DRIVER)
-    return _check_build(found, bool(seen), tpu)
+    return _check_build(found, [GPU] * bool(seen) + [kind for kind, here in others.items() if here])
 
 
 def _gpus_text(gpus: list[nvidia.Gpu], seen: list[nvidia.Gpu]) -> str:
@@ -133,18 +135,15 @@ def _gpus_text(gpus: list[nvidia.Gpu], seen: list[nvidia.Gpu]) -> str:
     return ", ".join(parts) or "no GPU"
 
 
-def _check_build(found: str, gpus: bool, tpu: bool) -> Check:
-    """Whether the installed TensorFlow is made for what was found."""
-    installed = {name for name in ("tensorflow", "tensorflow-cpu", "tensorflow-tpu") if _version(name)[0].isdigit()}
-    if devices.backend() != "tensorflow" or not installed:
+def _check_build(found: str, here: list[Kind]) -> Check:
+    """Whether the installed TensorFlow computes on the best of the accelerators that are here."""
+    known = {package for kind in KINDS for package in kind.builds}
+    installed = {package for package in known if _version(package)[0].isdigit()}
+    if devices.backend() != "tensorflow" or not installed or not here or installed & here[0].builds:
         return Check("devices", "ok", found)
-    if gpus and installed == {"tensorflow-cpu"}:
-        found += "; the installed tensorflow-cpu computes on the CPU only"
-        return Check("devices", "warning", found, _replace("tensorflow-cpu", "gpu"))
-    if tpu and not gpus and "tensorflow-tpu" not in installed:
-        found += f"; the installed {min(installed)} knows no TPU of this machine"
-        return Check("devices", "warning", found, _replace(min(installed), "tpu"))
-    return Check("devices", "ok", found)
+    package, kind = min(installed), here[0]
+    found += f"; the installed {package} does not compute on a {kind.shown}"
+    return Check("devices", "warning", found, _replace(package, kind.extra))
 
 
 def _replace(package: str, extra: str) -> str:

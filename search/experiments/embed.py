@@ -51,9 +51,9 @@ def embed(
     params, seed = _described(study, number)
     from affinity_search.search import devices
 
-    devices.configure(options.device, options.threads)
+    device = devices.configure(options.device, options.threads)
     images = StudyImages(study, options.data_dir, say, settles=False)
-    trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, embedding=width, seen=images)
+    trainer = StudyTrainer(device, study.spec, study.settled_precision, images.folder, embedding=width, seen=images)
     kept: list[Features] = []
     scores: list[float] = []
     for score in trainer.epochs(params, seed, max_centers=study.spec.max_centers):

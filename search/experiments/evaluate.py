@@ -83,10 +83,10 @@ def evaluate_best(study: StoredStudy, options: WorkerOptions, planned: Plan) -> 
 def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) -> None:
     from affinity_search.search import devices
 
-    devices.configure(options.device, options.threads)
+    device = devices.configure(options.device, options.threads)
     # Without the training images nothing can be evaluated, and then nothing is opened.
     images = StudyImages(study, options.data_dir, say)
-    trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, seen=images)
+    trainer = StudyTrainer(device, study.spec, study.settled_precision, images.folder, seen=images)
     count = itertools.count(1)
     for one in planned.chosen:
         number, params = one.trial.number, one.place.params

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from affinity_search.search.devices.kinds import ACCELERATORS, ANY_KIND, CPU, GPU, KINDS
 from affinity_search.search.devices.nvidia import NoSuchDeviceError
 from affinity_search.search.devices.slots import Slot
 from affinity_search.search.launch.children import surroundings
@@ -193,31 +194,32 @@ def _knock(address: str) -> None:
 
 
 def plan(devices: str, workers: int | None) -> list[RaySlot]:
-    """One slot for each worker that the cluster has room for: `devices` is auto, cpu, gpu or tpu.
+    """One slot for each worker that the cluster has room for: `devices` is auto or the key of a kind of device.
 
     Raises:
         NoSuchDeviceError: another word, no such device in the cluster, or more workers than there are.
     """
-    counts = {
-        kind: [int(node["Resources"].get(kind.upper(), 0)) for node in _nodes()] for kind in ("cpu", "gpu", "tpu")
-    }
+    nodes = _nodes()
+    counts = {kind: [int(node["Resources"].get(kind.shown, 0)) for node in nodes] for kind in KINDS}
     if devices == "auto":
-        devices = next((kind for kind in ("tpu", "gpu") if any(counts[kind])), "cpu")
-    if devices not in counts:
-        raise NoSuchDeviceError(f"devices {devices!r} given; allowed with --on ray: auto, cpu, gpu or tpu")
-    there = [count for count in counts[devices] if count]
-    most = sum(there) if devices != "tpu" else len(there)
+        devices = next((kind for kind in reversed(ACCELERATORS) if any(counts[kind])), CPU).key
+    kind = next((kind for kind in KINDS if kind.key == devices), None)
+    if kind is None:
+        raise NoSuchDeviceError(f"devices {devices!r} given; allowed with --on ray: {ANY_KIND}")
+    there = [count for count in counts[kind] if count]
+    most = sum(there) if kind in (CPU, GPU) else len(there)
     if not there or (workers or 1) > most:
         raise NoSuchDeviceError(
             f"{workers or 'some'} workers on {devices} asked for; the Ray cluster has room for {most}"
         )
-    if devices == "gpu":
+    if kind is CPU:
+        return _cpu_slots(there, workers or len(there))
+    if kind is GPU:
         gpu = RaySlot("ray-gpu", "gpu:0", None, {}, resources={"num_gpus": 1})
         return [gpu] * (workers or most)
-    if devices == "tpu":  # all chips of a host
-        tpu = RaySlot("ray-tpu", "tpu", None, {}, resources={"resources": {"TPU": max(there)}})
-        return [tpu] * (workers or most)
-    return _cpu_slots(there, workers or len(there))
+    # All chips of a host.
+    host = RaySlot(f"ray-{kind.key}", kind.key, None, {}, resources={"resources": {kind.shown: max(there)}})
+    return [host] * (workers or most)
 
 
 def _cpu_slots(cores: Sequence[int], workers: int) -> list[RaySlot]:

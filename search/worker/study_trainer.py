@@ -11,6 +11,7 @@ from affinity_search.studies.model.parameters import Params
 from affinity_search.studies.model.spec import StudySpec
 
 if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everything that names an objective
+    from affinity_search.search.devices import Device
     from affinity_search.search.devices.precision import Precision
     from affinity_search.search.training.checkpoints import TrainingState
     from affinity_search.search.training.data.splits import Seen, Split
@@ -23,6 +24,7 @@ class StudyTrainer:
 
     def __init__(
         self,
+        device: Device,
         spec: StudySpec,
         precision: str,
         data_dir: Path | None,
@@ -37,11 +39,10 @@ class StudyTrainer:
         Raises:
             DataError: the data set is not there, cannot be read, or has too few images.
         """
-        from affinity_search.search import devices
-
         # What trains is imported here too: what is wrong with it is then known before a place is claimed.
         from affinity_search.search.training import fit  # noqa: F401
 
+        self._device = device
         self._spec = spec
         self._embedding = embedding
         self._precision = precision
@@ -52,7 +53,7 @@ class StudyTrainer:
         self._trainer: Trainer | None = None
         self._max_centers = 0
         # A batch that the images do not fill would be filled up with copies of them. A TPU's cores take equal parts.
-        most, cores = len(self._train), devices.replicas()
+        most, cores = len(self._train), device.replicas()
         self._batch = min(spec.training.batch, max(cores, most - most % cores))
 
     def epochs(
@@ -145,6 +146,7 @@ class StudyTrainer:
 
         network, training = self._spec.network, self._spec.training
         return Trainer(
+            self._device,
             self._train,
             self._evaluation,
             self._spec.data.source,

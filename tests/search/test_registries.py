@@ -16,7 +16,7 @@ from PIL import Image
 
 from affinity_search.search import devices
 
-devices.configure("cpu", 2)
+DEVICE = devices.configure("cpu", 2)
 
 import keras  # the device comes first
 
@@ -155,7 +155,7 @@ class Ended:
 
 def stop_after_an_epoch(study: StoredStudy) -> None:
     """A worker that is asked to stop: it saves its checkpoint and gives its place back."""
-    trainer = StudyTrainer(study.spec, study.settled_precision, None)
+    trainer = StudyTrainer(DEVICE, study.spec, study.settled_precision, None)
     files = StudyFiles(default_root(study.backend.url), study.token)
     worker = Worker(study, holder(), trainer, Places.of(study), {"python": "3"}, files)
     claim = worker.places.claim(worker.holder)

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import DataDir, Storage, StudyName, Threads, home_path, say, stored_study
+from affinity_search.search.cli.options import (
+    DataDir,
+    Device,
+    Storage,
+    StudyName,
+    Threads,
+    home_path,
+    say,
+    stored_study,
+)
 from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
@@ -40,7 +49,7 @@ def embed(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", parser=home_path, help="Folder for the pictures.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import AsJson, DataDir, Storage, StudyName, Threads, console, say
+from affinity_search.search.cli.options import AsJson, DataDir, Device, Storage, StudyName, Threads, console, say
 from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def evaluate(
         int, typer.Option("--seeds", metavar="S", min=1, max=MOST_SEEDS, help="Retrain each with S fresh seeds.")
     ] = 5,
     yes: Annotated[bool, typer.Option("--yes", help=f"Do not ask before more than {ASKS_ABOVE} trainings.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,

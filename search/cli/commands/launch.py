@@ -23,6 +23,7 @@ from affinity_search.search.cli.options import (
     asked_study,
     say,
 )
+from affinity_search.search.devices.kinds import SOME_DEVICES
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_STORAGE
 
@@ -47,7 +48,7 @@ UnlessStopped = Annotated[
 def launch(
     study: StudySource,
     workers: Annotated[int | None, typer.Option("--workers", metavar="W", min=1, max=1024, help="CPU workers.")] = None,
-    devices: Annotated[str, typer.Option("--devices", help="auto, cpu, gpu, gpu:0,2 or tpu.")] = "auto",
+    devices: Annotated[str, typer.Option("--devices", help=f"{SOME_DEVICES}.")] = "auto",
     per_device: Annotated[
         int, typer.Option("--workers-per-device", metavar="K", min=1, max=64, help="Workers that share each GPU.")
     ] = 1,

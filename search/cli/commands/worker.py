@@ -10,6 +10,7 @@ import typer
 
 from affinity_search.search.cli.options import (
     DataDir,
+    Device,
     Files,
     IntoExisting,
     LeaseS,
@@ -41,7 +42,7 @@ FAILED_BEFORE = "AFFINITY_SEARCH_MEMORY_FAILURES"
 
 def worker(
     study: StudySource,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     trials: Trials = None,
     data_dir: DataDir = None,

@@ -1,41 +1,62 @@
-"""Setting JAX up for one device: it reads its settings from the environment when it first computes."""
+"""JAX's device: JAX reads its settings from the environment when it first computes."""
 
 import os
 from typing import Any
 
+from affinity_search.search.devices.device import Device, Predictor, Steps
 from affinity_search.search.devices.errors import DeviceError
-from affinity_search.search.devices.packages import Wanted
+from affinity_search.search.devices.kinds import CPU, GPU, TPU, Kind
 
 _LOCAL = ("", "local")
+# JAX's own name for each kind, and the package that knows it.
+_PLATFORMS = {CPU.key: "cpu", GPU.key: "cuda", TPU.key: "tpu"}
+_PACKAGES = {GPU.key: "affinity-search[jax-gpu]", TPU.key: "jax[tpu]"}
 
-_claimed: Wanted | None = None
 
+class JaxDevice(Device):
+    """A CPU, a GPU, or the TPU of this machine. JAX compiles everything."""
 
-def configure(wanted: Wanted) -> None:
-    """Write the settings; a launcher's share of the memory, which is there already, stays.
+    kinds = (CPU, GPU, TPU)
+    extras = ("jax", "jax-gpu")
 
-    Raises DeviceError if JAX does not find the GPU or TPU.
-    """
-    global _claimed
-    if wanted == _claimed:  # the GPUs are counted as they were before the first time
-        return
-    os.environ["JAX_PLATFORMS"] = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}[wanted.kind]
-    flags = [os.environ.get("XLA_FLAGS", "")]
-    if wanted.kind == "gpu":
-        os.environ["CUDA_VISIBLE_DEVICES"] = _one_of(os.environ.get("CUDA_VISIBLE_DEVICES"), wanted.index)
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-        flags.append("--xla_gpu_deterministic_ops=true")
-    if wanted.kind == "cpu" and wanted.threads == 1:
-        flags.append("--xla_cpu_multi_thread_eigen=false")
-    os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(" ".join(flags).split()))
-    if wanted.kind == "tpu" and os.environ.get("TPU_NAME", "") not in _LOCAL:
-        raise DeviceError(
-            f"TPU_NAME is {os.environ['TPU_NAME']}, but JAX runs on the TPU of its own machine alone; "
-            "start the worker there, or use KERAS_BACKEND=tensorflow."
-        )
-    if wanted.kind != "cpu":
-        _require(wanted)
-    _claimed = wanted
+    def claim(self) -> None:
+        """Write the settings; a launcher's share of the memory, which is there already, stays."""
+        os.environ["JAX_PLATFORMS"] = _PLATFORMS[self.kind.key]
+        flags = [os.environ.get("XLA_FLAGS", "")]
+        if self.kind is GPU:
+            os.environ["CUDA_VISIBLE_DEVICES"] = _one_of(os.environ.get("CUDA_VISIBLE_DEVICES"), self.wanted.index)
+            os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+            flags.append("--xla_gpu_deterministic_ops=true")
+        if self.kind is CPU and self.wanted.threads == 1:
+            flags.append("--xla_cpu_multi_thread_eigen=false")
+        os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys(" ".join(flags).split()))
+        if self.kind is TPU and os.environ.get("TPU_NAME", "") not in _LOCAL:
+            raise DeviceError(
+                f"TPU_NAME is {os.environ['TPU_NAME']}, but JAX runs on the TPU of its own machine alone; "
+                "start the worker there, or use KERAS_BACKEND=tensorflow."
+            )
+        if self.kind is not CPU:
+            _require(self.kind)
+
+    def gpu_details(self) -> dict[str, Any]:
+        """JAX sees this GPU alone."""
+        import jax
+
+        gpu = jax.devices()[0]
+        major, _, minor = str(getattr(gpu, "compute_capability", "0.0")).partition(".")
+        return {"device_name": gpu.device_kind, "compute_capability": (int(major), int(minor or 0))}
+
+    def training_steps(self, model: Any, batch: int) -> Steps:
+        """As `Device.training_steps` says."""
+        from affinity_search.search.devices.jax.steps import JaxSteps
+
+        return JaxSteps(model)
+
+    def predictor(self, model: Any) -> Predictor:
+        """As `Device.predictor` says."""
+        from affinity_search.search.devices.jax.steps import prediction
+
+        return prediction(model)
 
 
 def _one_of(visible: str | None, index: int) -> str:
@@ -51,23 +72,14 @@ def _one_of(visible: str | None, index: int) -> str:
     return entries[index]
 
 
-def _require(wanted: Wanted) -> None:
+def _require(kind: Kind) -> None:
     import jax
 
     try:
         jax.devices()
     except Exception as error:  # what is raised without the device, or without its plugin, differs
         reason = (str(error) or type(error).__name__).splitlines()[0][:200]
-        name, package = ("GPU", "affinity-search[jax-gpu]") if wanted.kind == "gpu" else ("TPU", "jax[tpu]")
         raise DeviceError(
-            f"JAX finds no {name} ({reason}); pip install '{package}', check the driver, or use another device."
+            f"JAX finds no {kind.shown} ({reason}); pip install '{_PACKAGES[kind.key]}', check the driver, or use "
+            "another device."
         ) from error
-
-
-def gpu_details() -> dict[str, Any]:
-    """`device_name` and `compute_capability` (major, minor)."""
-    import jax
-
-    gpu = jax.devices()[0]
-    major, _, minor = str(getattr(gpu, "compute_capability", "0.0")).partition(".")
-    return {"device_name": gpu.device_kind, "compute_capability": (int(major), int(minor or 0))}

@@ -1,39 +1,106 @@
-"""Setting TensorFlow up for one device: threads, a GPU and its memory, a TPU. This and its `tensorflow_*` neighbour
-are the only importers of TensorFlow."""
+"""TensorFlow's device: its threads, a GPU and its memory, a TPU. This and `steps.py` alone import TensorFlow."""
 
 import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from affinity_search.search.devices.device import Device, Predictor, Steps
 from affinity_search.search.devices.errors import DeviceError
-from affinity_search.search.devices.packages import Wanted
+from affinity_search.search.devices.kinds import CPU, GPU, TPU, Kind
+from affinity_search.search.devices.precision import cpu_multiplies_bfloat16
 
 _QUIET = "3"  # TensorFlow's C++ log shows fatal errors only
+_ONEDNN_BLOCK = 16  # filters
 
 
-def configure(wanted: Wanted, former: Any) -> Any:
-    """Claim the device; returns the strategy to build models in, or None. `former` is that of an earlier call."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _QUIET)
-    with _stderr_if_failed():
+class TensorFlowDevice(Device):
+    """A CPU, a GPU, or a TPU by its strategy, which divides each batch over the cores."""
+
+    kinds = (CPU, GPU, TPU)
+    extras = tuple(kind.extra for kind in kinds)
+    strategy: Any = None
+
+    def claim(self) -> None:
+        """As `Device.claim` says."""
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _QUIET)
+        with _stderr_if_failed():
+            import tensorflow as tf
+
+        wanted = self.wanted
+        try:
+            if wanted.threads is not None:
+                tf.config.threading.set_intra_op_parallelism_threads(wanted.threads)
+                tf.config.threading.set_inter_op_parallelism_threads(wanted.threads)
+            if self.kind is GPU:
+                claim_gpu(tf, wanted.index, wanted.memory_mib)
+            else:
+                tf.config.set_visible_devices([], "GPU")
+            tf.config.experimental.enable_op_determinism()
+        except RuntimeError as error:
+            raise DeviceError(
+                f"TensorFlow already runs with other settings ({error}); start a new process to change the device."
+            ) from error
+        if self.kind is TPU:
+            self.strategy = tpu_strategy(tf)
+
+    def gpu_details(self) -> dict[str, Any]:
+        """As far as TensorFlow tells."""
         import tensorflow as tf
 
-    try:
-        if wanted.threads is not None:
-            tf.config.threading.set_intra_op_parallelism_threads(wanted.threads)
-            tf.config.threading.set_inter_op_parallelism_threads(wanted.threads)
-        if wanted.kind == "gpu":
-            claim_gpu(tf, wanted.index, wanted.memory_mib)
-        else:
-            tf.config.set_visible_devices([], "GPU")
-        tf.config.experimental.enable_op_determinism()
-    except RuntimeError as error:
-        raise DeviceError(
-            f"TensorFlow already runs with other settings ({error}); start a new process to change the device."
-        ) from error
-    return (former or tpu_strategy(tf)) if wanted.kind == "tpu" else None
+        gpu = tf.config.list_physical_devices("GPU")[self.wanted.index]
+        return dict(tf.config.experimental.get_device_details(gpu))
+
+    @classmethod
+    def precision_on(cls, kind: Kind, capability: int, widths: Sequence[int]) -> str:
+        """On a CPU bfloat16 if its instructions multiply it (AVX-512 BF16 or AMX): oneDNN uses them.
+
+        That holds for convolutions of 16, 32, … filters: with 8 or 24 they are two to five times slower than float32.
+        """
+        if kind is CPU and all(width % _ONEDNN_BLOCK == 0 for width in widths) and cpu_multiplies_bfloat16():
+            return "mixed_bfloat16"
+        return super().precision_on(kind, capability, widths)
+
+    def compiles_with_xla(self) -> bool:
+        """Whether XLA compiles the functions: on a GPU alone.
+
+        On a CPU it makes a step two to five times slower, and on a TPU the strategy compiles. Keras' own `jit_compile`
+        is of no use here. It turns itself off where operations are deterministic, because XLA has no deterministic form
+        of some of them on a GPU (the gradient of max pooling, keras pull request 20315); our networks have none of
+        these.
+        """
+        return self.kind is GPU
+
+    def training_steps(self, model: Any, batch: int) -> Steps:
+        """As `Device.training_steps` says. Raises DeviceError if the replicas cannot share a batch evenly."""
+        from affinity_search.search.devices.tensorflow.steps import TensorFlowSteps
+
+        return TensorFlowSteps(model, batch, self.strategy, jit=self.compiles_with_xla())
+
+    def predictor(self, model: Any) -> Predictor:
+        """As `Device.predictor` says."""
+        from affinity_search.search.devices.tensorflow.steps import TensorFlowPrediction
+
+        return TensorFlowPrediction(model, self.strategy, jit=self.compiles_with_xla())
+
+    def fused_batch_norm(self) -> Callable[..., Any] | None:
+        """On a CPU alone: on a GPU or TPU XLA fuses Keras' own, and nothing was measured there."""
+        from affinity_search.search.devices.tensorflow.steps import fused_batch_norm
+
+        return fused_batch_norm if self.kind is CPU else None
+
+    def replicas(self) -> int:
+        """The strategy's."""
+        return 1 if self.strategy is None else int(self.strategy.num_replicas_in_sync)
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """The strategy's on a TPU."""
+        scope: contextlib.AbstractContextManager[Any] = (
+            super().scope() if self.strategy is None else self.strategy.scope()
+        )
+        return scope
 
 
 @contextlib.contextmanager
@@ -91,10 +158,3 @@ def tpu_strategy(tf: Any) -> Any:
     except Exception as error:  # what is raised without a TPU differs from version to version
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise DeviceError(f"No TPU answers ({reason}); check TPU_NAME and that the tpu extra is installed.") from error
-
-
-def gpu_details(index: int) -> dict[str, Any]:
-    """`device_name` and `compute_capability` (major, minor), as far as TensorFlow tells."""
-    import tensorflow as tf
-
-    return dict(tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[index]))

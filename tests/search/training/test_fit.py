@@ -7,7 +7,7 @@ import pytest
 from affinity_search.search import devices
 from affinity_search.studies.data import SOURCES
 
-devices.configure("cpu", 2)
+DEVICE = devices.configure("cpu", 2)
 
 from keras import ops  # the device comes first
 
@@ -47,7 +47,7 @@ def splits():
 @pytest.fixture(scope="module")
 def trainer(splits):
     train, evaluation, test = splits
-    return Trainer(train, evaluation, DIGITS, NETWORK, TRAINING, max_centers=4, test=test)
+    return Trainer(DEVICE, train, evaluation, DIGITS, NETWORK, TRAINING, max_centers=4, test=test)
 
 
 def few(split, n=40):
@@ -57,7 +57,7 @@ def few(split, n=40):
 def small(splits, head="affinity", training=SHORT, **options):
     train, evaluation, _ = splits
     network = replace(NETWORK, widths=(4,), head=head)
-    return Trainer(few(train), few(evaluation), DIGITS, network, training, **options)
+    return Trainer(DEVICE, few(train), few(evaluation), DIGITS, network, training, **options)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def bundled_digits():
     network = NetworkConfig(spec.network.widths, spec.network.depth, spec.network.batch_norm_momentum, "affinity")
     training = replace(TRAINING, epochs=1, batch=spec.training.batch, learning_rate=spec.training.learning_rate)
     train, evaluation = search_splits(DIGITS, spec.data.minority, spec.data.validation, "holdout", spec.seed, None)
-    return Trainer(train, evaluation, DIGITS, network, training, spec.space.max_centers)
+    return Trainer(DEVICE, train, evaluation, DIGITS, network, training, spec.space.max_centers)
 
 
 @pytest.mark.parametrize("params", [affinity(0.43, 50.0, 3), affinity(0.3, 200.0, 5)], ids=str)
@@ -107,7 +107,7 @@ def test_the_first_epoch_of_the_bundled_digits_scores_well_above_chance(params, 
 def test_the_softmax_head_learns_digits(splits):
     train, evaluation, _ = splits
     network = replace(NETWORK, head="softmax")
-    result = Trainer(train, evaluation, DIGITS, network, TRAINING).run({}, seed=1)
+    result = Trainer(DEVICE, train, evaluation, DIGITS, network, TRAINING).run({}, seed=1)
     assert result.best.scores.macro_f1 > 0.6
 
 
@@ -256,6 +256,7 @@ def test_padding_never_reaches_the_scores(trainer, splits, monkeypatch):
 def test_a_diverging_run_ends_at_once(splits):
     train, evaluation, _ = splits
     subject = Trainer(
+        DEVICE,
         few(train),
         few(evaluation),
         DIGITS,
@@ -371,7 +372,9 @@ def test_impossible_training_is_refused(bad):
 def test_an_image_set_of_another_shape_works():
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20, dtype=np.int32) % 10)
-    subject = Trainer(split, split, SOURCES["cifar10"], replace(NETWORK, widths=(4,)), replace(SHORT, augment=True))
+    subject = Trainer(
+        DEVICE, split, split, SOURCES["cifar10"], replace(NETWORK, widths=(4,)), replace(SHORT, augment=True)
+    )
     assert len(subject.run(PARAMS, seed=0).epochs) == 2
 
 
@@ -429,7 +432,7 @@ def test_a_device_without_room_has_an_error_of_its_own(shared, monkeypatch):
 @pytest.mark.usefixtures("single_steps")
 def test_a_stop_is_heard_during_the_evaluation(splits):
     train, evaluation, _ = splits
-    subject = Trainer(train, evaluation, DIGITS, NETWORK, SHORT)
+    subject = Trainer(DEVICE, train, evaluation, DIGITS, NETWORK, SHORT)
     steps = math.ceil(len(train) / SHORT.batch)
     asked = []
     with pytest.raises(TrainingInterrupted):

@@ -33,7 +33,8 @@ EXAMPLES = (
 def embed(
     study: StudyName,
     trial: Annotated[
-        int | None, typer.Option("--trial", metavar="N", min=0, max=2**31 - 1, help="Trial N; default the best.")
+        int | None,
+        typer.Option("--trial", metavar="N", min=0, max=2**31 - 1, help="Number of the trial. Default: the best."),
     ] = None,
     width: Annotated[
         int | None,
@@ -42,8 +43,8 @@ def embed(
             metavar="H",
             min=2,
             max=8192,
-            help="Put a Dense layer of H features before the head; 2 for the "
-            "article's pictures. Without it the network's own features are shown by PCA.",
+            help="Put a Dense layer of H features before the head; 2 as in the "
+            "article's pictures. Without it PCA projects the network's own features.",
         ),
     ] = None,
     output: Annotated[
@@ -77,7 +78,7 @@ def embed(
 
 
 def _require_writable(folder: Path) -> None:
-    """Before the training, which takes minutes."""
+    """Checked before the training, which takes minutes."""
     from affinity_search.storage.errors import StorageError
     from affinity_search.storage.files import why_not_writable
 

@@ -68,9 +68,9 @@ class Watched:
         self.steps = steps
         self._trial = trial
 
-    def run(self, indices: Any, labels: Any, start: int, count: int) -> float:
+    def run(self, indices: Any, labels: Any, weights: Any, start: int, count: int) -> float:
         began = time.perf_counter()
-        loss = float(self.steps.run(indices, labels, start, count))
+        loss = float(self.steps.run(indices, labels, weights, start, count))
         self._trial.calls.append((began, time.perf_counter(), count))
         return loss
 

@@ -51,7 +51,7 @@ import numpy as np
 from affinity_search.search import devices
 from affinity_search.search.training.errors import UnfitMachineError
 try:
-    devices.configure(sys.argv[1])
+    device = devices.configure(sys.argv[1])
 except UnfitMachineError as error:
     sys.exit(str(error))
 import keras
@@ -74,7 +74,7 @@ for _ in range(5):
         result = product(left, right)
     last(result)
     best = min(best, (time.perf_counter() - began) / 10)
-print(2 * side**3 / best / 1e12, devices.describe())
+print(2 * side**3 / best / 1e12, device.describe())
 """
 
 

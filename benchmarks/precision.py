@@ -24,7 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path)
     data_dir = parser.parse_args().data_dir
-    devices.configure("cpu")
+    device = devices.configure("cpu")
     from affinity_search.search.training.results import TrainingResult
     from affinity_search.search.worker.study_trainer import StudyTrainer
     from affinity_search.studies.files import load
@@ -32,7 +32,7 @@ def main() -> None:
     spec = load("mnist", [f"training.epochs={EPOCHS}", f"data.minority={MINORITY}"])
     found: dict[str, list[float]] = {}
     for precision in ("float32", "mixed_bfloat16"):
-        trainer = StudyTrainer(spec, precision, data_dir)
+        trainer = StudyTrainer(device, spec, precision, data_dir)
         found[precision] = [1 - TrainingResult(tuple(trainer.epochs(PARAMS, seed))).value for seed in range(SEEDS)]
         print(f"{precision}: {', '.join(f'{score:.4f}' for score in found[precision])}", flush=True)
     differences = [half - full for full, half in zip(*found.values(), strict=True)]

@@ -16,6 +16,7 @@ import numpy as np
 from fake_objective import FakeTrainer
 from numpy.typing import NDArray
 
+from affinity_search.search import devices
 from affinity_search.search.training import checkpoints
 from affinity_search.search.training.checkpoints import TrainingState
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
@@ -71,7 +72,7 @@ def state_copier() -> Callable[[], Mapping[str, NDArray[Any]]]:
     network, training = spec.network, spec.training
     layout = NetworkConfig(tuple(network.widths), network.depth, network.batch_norm_momentum, network.head)
     config = TrainingConfig(training.epochs, training.batch, training.learning_rate, augment=training.augment)
-    return Trainer(few, few, SOURCES["cifar10"], layout, config, spec.max_centers)._variables
+    return Trainer(devices.current(), few, few, SOURCES["cifar10"], layout, config, spec.max_centers)._variables
 
 
 @dataclass(frozen=True)

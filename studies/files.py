@@ -154,7 +154,7 @@ def _decoded(content: bytes, source: str) -> str:
 def _absent(source: str) -> str:
     near = get_close_matches(source[:200], bundled.names(), n=1)
     meant = f"; did you mean {near[0]}?" if near else ""
-    return f"no such file, and no bundled study{meant or '; bundled are ' + ', '.join(bundled.names())}"
+    return f"no such file, and no bundled study{meant or '; bundled studies: ' + ', '.join(bundled.names())}"
 
 
 # What a study can do without: `--set KEY=none` takes it out of the file.

@@ -124,8 +124,8 @@ def _differing(study: StoredStudy, rows: list[Place], trials: dict[int, FrozenTr
     """Places that do not have, bit for bit, the scores of a training without any disaster."""
     from affinity_search.search import devices
 
-    devices.configure("cpu", 1)
-    trainer = StudyTrainer(study.spec, study.settled_precision, None)
+    device = devices.configure("cpu", 1)
+    trainer = StudyTrainer(device, study.spec, study.settled_precision, None)
     space = study.spec.space
     wrong = []
     for row in rows:

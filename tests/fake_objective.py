@@ -26,13 +26,16 @@ from typing import Any
 
 from waiting import until
 
+from affinity_search.search.devices.device import Device, Wanted
 from affinity_search.search.devices.errors import DeviceError
+from affinity_search.search.devices.tensorflow.device import TensorFlowDevice
 from affinity_search.search.training.checkpoints import TrainingState
 from affinity_search.search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
 from affinity_search.search.training.metrics import Scores
 from affinity_search.search.training.results import EpochScore
 
 N_CLASSES = 10
+UNCLAIMED: Device = TensorFlowDevice(Wanted())  # a CPU, and no TensorFlow
 
 
 def fake_scores(macro_f1: float) -> Scores:
@@ -49,7 +52,7 @@ def fake_macro_f1(params: dict[str, float | int], seed: int, epoch: int) -> floa
 class FakeTrainer:
     """In place of affinity_search.search.worker.study_trainer.StudyTrainer."""
 
-    def __init__(self, spec: Any, precision: str, data_dir: Path | None, *, seen: Any = None) -> None:
+    def __init__(self, device: Device, spec: Any, precision: str, data_dir: Path | None, *, seen: Any = None) -> None:
         self.n_epochs = spec.training.epochs
         self.done: list[EpochScore] = []
         self.class_sizes = (1,) * N_CLASSES
@@ -124,13 +127,14 @@ class FakeTrainer:
             until(lambda: Path(gate).exists() or (should_stop is not None and should_stop()), "the gate to open")
 
 
-def fake_configure(device: str, threads: int | None = None, memory_mib: int | None = None) -> None:
+def fake_configure(device: str, threads: int | None = None, memory_mib: int | None = None) -> Device:
     """In place of affinity_search.search.devices.configure, which imports TensorFlow."""
     if os.environ.get("FAKE_LOST_CARD", "none") == os.environ.get("CUDA_VISIBLE_DEVICES"):
         raise DeviceError("the fake card is lost")
     if last_words := os.environ.get("FAKE_DEAD"):
         print(f"worker begins\n{last_words}", file=sys.stderr, flush=True)
         os._exit(3)
+    return UNCLAIMED
 
 
 class FakeReporter:

@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fake_objective import FakeTrainer, fake_scores
+from fake_objective import UNCLAIMED, FakeTrainer, fake_scores
 from sqlalchemy import update
 
 from affinity_search.search.api.opening import Asked
@@ -58,7 +58,7 @@ def attempt_at(study: StoredStudy, claim: Claim, by: Holder, album: Album | None
 
 def worker_for(study: StoredStudy, worker: str | None = None, card: str | None = None) -> Worker:
     """The real worker around the fake objective; on a GPU if it has a `card`."""
-    trainer: Any = FakeTrainer(study.spec, "float32", None)
+    trainer: Any = FakeTrainer(UNCLAIMED, study.spec, "float32", None)
     files = StudyFiles(default_root(study.backend.url), study.token)
     return Worker(study, holder(worker), trainer, Places.of(study), {"python": "3"}, files, card=card)
 

@@ -19,15 +19,15 @@ from affinity_search.studies.data import SOURCES
 
 def main() -> None:
     precision, (batch, steps, threads) = sys.argv[1], map(int, sys.argv[2:5])
-    devices.configure("cpu", threads)
+    device = devices.configure("cpu", threads)
     if "xla" in sys.argv:
-        devices.compiles_with_xla = lambda: True
+        device.compiles_with_xla = lambda: True  # type: ignore[attr-defined]
     if "given" in sys.argv:  # no look-up: every step trains on the same images
         from affinity_search.search.training.networks.layers import Table
 
         Table.call = lambda self, indices: self.table[:batch]
     if "unfused" in sys.argv:
-        devices.fused_batch_norm = lambda: None
+        device.fused_batch_norm = lambda: None  # type: ignore[method-assign]
     from affinity_search.search.training.data.splits import Split
     from affinity_search.search.training.fit import Trainer, TrainingConfig
     from affinity_search.search.training.networks.building import NetworkConfig
@@ -38,7 +38,7 @@ def main() -> None:
     widths = tuple(map(int, chosen[0].split(","))) if chosen else (64, 128, 256)
     network = NetworkConfig(widths, 3, 0.9, "affinity")
     training = TrainingConfig(1, batch, 5e-3, augment="augmented" in sys.argv, precision=precision)  # type: ignore[arg-type]
-    trainer = Trainer(split, split.take(np.arange(10)), SOURCES["cifar10"], network, training, max_centers=30)
+    trainer = Trainer(device, split, split.take(np.arange(10)), SOURCES["cifar10"], network, training, max_centers=30)
 
     def train() -> None:
         trainer.run({"lambda": 0.43, "sigma": 90.0, "n_centers": 30}, seed=0)

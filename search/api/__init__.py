@@ -6,8 +6,8 @@
     study.launch(workers=2)
     print(study.best().params, study.evaluate(seeds=3)[0].test["macro_f1_mean"])
 
-Everything that can go wrong for an outside reason is an `AffinitySearchError` or a `TrainingError` with one sentence
-for a person. Importing this imports neither Keras nor a database: each function imports what it needs.
+A failure with an outside cause is an `AffinitySearchError` or a `TrainingError`. Its message is one sentence for a
+person. Importing this module imports neither Keras nor a database: each function imports what it needs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Progress(Protocol):
     """How a launch shows itself while it runs."""
 
     def show(self, study: StoredStudy, workers: Sequence[str]) -> None:
-        """Called twice a second with the ids of the workers that live."""
+        """Called twice a second with the ids of the workers that run."""
 
     def say(self, message: str) -> None:
         """Called with each line for the person."""
@@ -110,11 +110,12 @@ class Study:
         outage_s: float = DEFAULT_LIMIT_S,
         say: Callable[[str], None] = say,
     ) -> Exit:
-        """Run worker processes until every place is used; from the main thread, where Ctrl-C and SIGTERM are heard.
+        """Run worker processes until every place is used. Call it from the main thread, which gets Ctrl-C and SIGTERM.
 
-        `devices` is auto, cpu, gpu, gpu:0,2 or tpu; `workers` counts those on the CPU, `per_device` those that share a
-        GPU; `tpus` are names of TPUs elsewhere; `on` is the address of a Ray cluster. `lease_s` and `outage_s` are
-        seconds: after which a silent worker loses its place, and for which workers wait for a database that is away.
+        `devices` is as for `launch --devices`. `workers` is the number of workers on the CPU. `per_device` is the
+        number of workers that share one GPU. `tpus` are names of TPUs elsewhere. `on` is the address of a Ray cluster.
+        A worker that is silent for `lease_s` seconds loses its place. Workers wait `outage_s` seconds for a database
+        that does not answer.
 
         Returns:
             `Exit.DONE`, `Exit.NO_SCORE` if every trial failed, `Exit.STOPPED` if it was asked to stop before the end.
@@ -164,8 +165,8 @@ class Study:
     ) -> list[Evaluated]:
         """Train the `top` best trials again with `seeds` fresh seeds in this process, and score the test images.
 
-        With `planned`, of `plan_evaluation`, it is just that plan: another trial may have become the best meanwhile.
-        Scores that are stored are not trained again. The study records when and by whom the test set was opened.
+        `planned` is a plan from `plan_evaluation`. Just that plan is trained: another trial may have become the best
+        since. Stored scores are not trained again. The study records who opened the test set, and when.
 
         Raises:
             NothingToExportError: no trial has a value yet.
@@ -190,7 +191,9 @@ class Study:
         return to_plain(export(self._now(), top))
 
     def _now(self) -> StoredStudy:
-        """Workers settle what was open, and others may have widened the space, since the study was opened."""
+        """The study as it is now: since it was opened, workers may have settled the precision, and others may have
+        widened the space.
+        """
         return self.stored.refreshed()
 
     def close(self) -> None:
@@ -207,11 +210,11 @@ class Study:
 
 
 def open(name: str, storage: str = DEFAULT_STORAGE, *, read_only: bool = False) -> Study:  # noqa: A001 - as files are
-    """The stored study of that name; with `read_only` nothing of the database can be changed through it.
+    """The stored study of that name. With `read_only` it cannot change the database.
 
     Raises:
         StorageError: the database is not there or cannot be opened.
-        StudyNotFoundError: it has no such study; the message names those that it has.
+        StudyNotFoundError: the database has no such study; the message names the studies that it has.
     """
     from affinity_search.storage.database.backend import open_backend
     from affinity_search.storage.study import load_study
@@ -240,12 +243,12 @@ def create(
 
     `source` is a study file (.toml), a bundled study's name or a stored one's. `overrides` are keys of the study file
     with their values, `{"training.epochs": 5}` or `["training.epochs=5"]`. `say` is told what was created or changed.
-    `examine` false leaves the images to the workers.
+    With `examine` false only the workers check the images.
 
     Raises:
         StudyFileError: every mistake in the file and the overrides at once.
-        DataError: the images are not there, or not what the study was trained on.
-        StudyMismatchError: the stored study of that name means something else.
+        DataError: the images are missing, or the study was trained on others.
+        StudyMismatchError: the stored study of that name has another definition.
         StorageError: the database cannot be opened or written.
     """
     from affinity_search.search.api.opening import Asked, open_storage_for, open_study

@@ -44,7 +44,7 @@ class Launching:
         """Where workers will run on this machine; none for a cluster, which plans its own.
 
         Raises:
-            DeviceError, NoSuchDeviceError: a device that is asked for is not there.
+            DeviceError, NoSuchDeviceError: this machine lacks a device that was asked for.
         """
         if self.on:
             return []
@@ -53,7 +53,7 @@ class Launching:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A launch that only has to be run."""
+    """A launch that is ready to run."""
 
     stored: StoredStudy
     slots: Sequence[Slot]
@@ -61,7 +61,7 @@ class Prepared:
     new_worker: Callable[[Slot, Path], WorkerProcess]
 
     def run(self, progress: Progress, signals: StopSignals) -> Exit:
-        """Until every place is used or somebody asks to stop. Raises as `Launcher.run`."""
+        """Run until every place is used or somebody asks to stop. Raises as `Launcher.run`."""
         asked = self.launching
         launcher = Launcher(
             self.stored,
@@ -80,7 +80,7 @@ class Prepared:
 
 
 def prepare(stored: StoredStudy, asked: Launching, say: Say, slots: Sequence[Slot] | None = None) -> Prepared:
-    """Settle what must be known before the first worker. `slots` are given where they were planned earlier."""
+    """Settle what must be known before the first worker starts. `slots` are given if they were planned earlier."""
     slots = asked.slots(say) if slots is None else slots
     stored = _gone_on(stored, say)
     tried_files(stored, asked.files, say)

@@ -20,7 +20,7 @@ from affinity_search.studies.model.spec import StudySpec
 
 @dataclass(frozen=True)
 class Asked:
-    """What a person asks for: a study by its file or name, and what is laid over it."""
+    """What a person asks for: a study by its file or name, and values that override its own."""
 
     source: str
     name: str | None = None
@@ -47,7 +47,7 @@ class Asked:
 
     @property
     def counts(self) -> bool:
-        """Whether the number of places was asked for: what only stands in a file changes no stored study's budget."""
+        """Whether the person asked for a number of places. The file's own number does not change a stored study."""
         return any(override.partition("=")[0].strip() == "trials" for override in self.overrides)
 
 
@@ -74,24 +74,24 @@ def open_storage_for(url: str, asked: Asked, *, into_existing: bool = False) -> 
 def open_study(backend: Backend, asked: Asked, *, examine: bool = True) -> tuple[StoredStudy, list[str]]:
     """Create the study that is asked for, or continue the stored one.
 
-    A stored study goes before a bundled one of the same name: who launches `digits`, or `digits --name q`, again
-    continues it as it was created, with its overrides. A path always reads the file. Overrides are laid over either
-    and checked alike. The number of places of a stored study grows only where the overrides ask for it.
+    A stored study goes before a bundled one of the same name. So a second `launch digits`, or `launch digits --name q`,
+    continues the study as it was created, with its overrides. A path always reads the file. Overrides apply to both. A
+    stored study gets more places only if the overrides ask for them.
 
-    A new study's images are looked at before it is stored, a stored one's if their folder is given; not with `examine`
-    false, for workers, which look at what they read anyway.
+    The images of a new study are checked before it is stored. The images of a stored study are checked if their folder
+    is given. Workers check what they read, so they pass `examine` false.
 
     Returns:
         The study, and one line for each thing created or changed.
 
     Raises:
-        StudyFileError: mistakes in the file or the overrides, or a data folder that the study would not read.
-        DataError: the folder has not what the study needs, or not the images that it was trained on.
+        StudyFileError: mistakes in the file or the overrides, or a data folder that the study does not read.
+        DataError: the folder lacks what the study needs, or the study was trained on other images.
         StudyNotFoundError: the source is no file, no bundled study and no stored one.
-        StudyMismatchError: a stored study of that name means something else.
+        StudyMismatchError: the stored study of that name has another definition.
     """
-    # Under the lock, from reading the stored definition to writing it: a launcher that changes something at the same
-    # moment must not be undone by an older copy.
+    # The lock lasts from reading the stored definition to writing it. Otherwise an older copy could undo what another
+    # launcher changes at the same moment.
     with backend.exclusive():
         spec = _resolve(backend, asked)
         stored = find_study(backend, spec.name)
@@ -120,11 +120,11 @@ def _resolve(backend: Backend, asked: Asked) -> StudySpec:
     if template is not None:
         return overridden(template.spec, asked.renamed)
     names = ", ".join(study_names(backend)[:20]) or "none"
-    raise StudyNotFoundError(f"{_unknown(source)}; stored in {backend}: {names}")
+    raise StudyNotFoundError(f"{_unknown(source)}; studies in {backend}: {names}")
 
 
 def _is_of(stored: StudySpec, source: str) -> bool:
-    """Whether the stored study may have come from the source: another one is not continued for its name alone."""
+    """Whether the stored study may have come from the source. The same name is not enough to continue it."""
     if stored.name == source:
         return True
     if source not in bundled.names():
@@ -140,5 +140,5 @@ def _quoted(name: str) -> str:
 
 def _unknown(source: str) -> str:
     return (
-        f"{source!r} is neither a study file (they end in .toml) nor a study: bundled are {', '.join(bundled.names())}"
+        f"{source!r} is neither a study file (.toml) nor a known study; bundled studies: {', '.join(bundled.names())}"
     )

@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     """Run the command; a person's mistake or an outside failure becomes one message, never a traceback."""
-    try:  # every import of ours is within it: Ctrl-C may come then too
+    try:  # our imports happen within it: Ctrl-C may come then too
         from affinity_search.search.launch import children
 
         children.leave_out_current_folder()
@@ -16,7 +16,7 @@ def main() -> None:
 
         streams.settle()
         app()
-    except KeyboardInterrupt:  # first: the explanations of others import more
+    except KeyboardInterrupt:  # first: explaining other errors imports more
         sys.exit(130)  # Exit.INTERRUPTED
     except Exception as error:
         code, message = _explained(error)

@@ -1,4 +1,4 @@
-"""The commands, gathered. Each imports what it needs when it runs, so that `--help` is instant."""
+"""All commands. Each imports what it needs when it runs, so `--help` is fast."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes. " + " ".join(f"{int(one)}: {one.meaning}" for one in Exit),
 )
-# In the order of `--help`. A command is the function with its module's name.
+# In the order of `--help`. A command is the function with the name of its module.
 COMMANDS = (create, launch, worker, status, trials, stop, rename, delete, evaluate, export, embed, dashboard, doctor)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from affinity_search.search.devices.kinds import ONE_DEVICE
 from affinity_search.studies.data import file_names
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def home_path(text: str) -> Path:
-    """A path as people write it: a shell leaves the ~ of `--files=~/x` alone, a .env file its quotes and line break."""
+    """A path as people write it. A shell keeps the ~ in `--files=~/x`; a .env file keeps quotes and a line break."""
     from affinity_search.storage.errors import StorageError
     from affinity_search.storage.urls import cleaned, expanded
 
@@ -33,17 +34,17 @@ def home_path(text: str) -> Path:
 
 
 def finite(value: float) -> float:
-    """Not a number is neither below nor above any bound."""
+    """Refuse NaN: it is neither below nor above a bound, so `min` and `max` let it pass."""
     if not math.isfinite(value):
         raise typer.BadParameter(f"{value} given; allowed: a finite number of seconds")
     return value
 
 
 def data_folder(text: str) -> Path:
-    """One that is there."""
+    """The path of a folder that exists."""
     path = home_path(text)
     if not path.is_dir():
-        raise typer.BadParameter(f"{text!r} is no folder; name the one that holds the data set's files")
+        raise typer.BadParameter(f"{text!r} is no folder; name the folder that holds the data set's files")
     return path
 
 
@@ -65,7 +66,7 @@ DataDir = Annotated[
     typer.Option(
         "--data-dir",
         metavar="DIR",
-        help=f"Folder with {file_names()}. [default: the study's, else Keras downloads them]",
+        help=f"Folder with {file_names()}. Default: the study's folder, else Keras downloads them.",
         parser=data_folder,
     ),
 ]
@@ -75,7 +76,7 @@ Files = Annotated[
         "--files",
         metavar="DIR",
         envvar="AFFINITY_SEARCH_FILES",
-        help="Folder for checkpoints; let machines share it. [default: beside the SQLite file, else user data]",
+        help="Folder for checkpoints, shared by all machines. Default: beside the SQLite file, else your data folder.",
         parser=home_path,
     ),
 ]
@@ -85,7 +86,14 @@ Overrides = Annotated[
 ]
 Rename = Annotated[str | None, typer.Option("--name", metavar="S", help="Store the study under this name.")]
 Trials = Annotated[
-    int | None, typer.Option("--trials", metavar="N", min=1, max=100_000, help="Total number of places.")
+    int | None,
+    typer.Option(
+        "--trials",
+        metavar="N",
+        min=1,
+        max=100_000,
+        help="Total number of places. A place is the right to train one trial.",
+    ),
 ]
 OutageS = Annotated[
     float,
@@ -95,7 +103,7 @@ OutageS = Annotated[
         min=0.0,
         max=30 * 86_400.0,
         callback=finite,
-        help="Seconds that workers wait for a storage that is away.",
+        help="Seconds that workers wait for a storage that does not answer.",
     ),
 ]
 LeaseS = Annotated[
@@ -113,23 +121,26 @@ IntoExisting = Annotated[
     bool,
     typer.Option("--into-existing", help="Create the study in a database that holds another program's tables."),
 ]
+Device = Annotated[str, typer.Option("--device", help=f"Device to train on: {ONE_DEVICE}.")]
 MOST_THREADS = 1024
-Threads = Annotated[int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help="CPU threads; default all.")]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help="Number of CPU threads. Default: all.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 WIDE = 1000
 
 
 def console(*, data: bool = False) -> Console:
-    """For messages, on stderr; for `data`, such as the table that was asked for, on stdout.
+    """A console on stderr for messages; with `data`, on stdout for the answer itself.
 
-    Elsewhere than in a terminal a table is as wide as it is, unless COLUMNS says otherwise.
+    Outside a terminal a table is as wide as it needs, unless COLUMNS says otherwise.
     """
     from rich.console import Console
 
     stream = sys.stdout if data else sys.stderr
     width = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
-    # Without emoji, or a study named `a:smile:` would be shown as another.
+    # No emoji codes: they would change the name of a study such as `a:smile:`.
     return Console(stderr=not data, highlight=False, emoji=False, soft_wrap=not stream.isatty(), width=width)
 
 
@@ -163,26 +174,26 @@ def asked_study(
 
 
 def is_at_a_terminal() -> bool:
-    """Whether somebody can be asked."""
+    """Whether a person can answer a question here."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _agrees_to_all(error: SmallerBudgetError) -> bool:
-    """Whether somebody at a terminal wants to train on all the same."""
+    """Ask whether to train the free places anyway; false without a terminal."""
     if not is_at_a_terminal():
         return False
     return typer.confirm(f"{error.has}; places are never taken away. Train the {error.free} free ones?", err=True)
 
 
 def stored_study(url: str, name: str, *, read_only: bool = False) -> StoredStudy:
-    """The stored study of that name, in a storage that must be there."""
+    """The stored study of that name; the storage must exist."""
     from affinity_search.search import api
 
     return api.open(name, url, read_only=read_only).stored
 
 
 def opened(url: str, *, read_only: bool = False) -> Backend:
-    """Open the storage of a command that creates no study: it must be there."""
+    """Open the storage for a command that creates no study; it must exist."""
     from affinity_search.storage.database.backend import open_backend
 
     return open_backend(url, create=False, read_only=read_only)

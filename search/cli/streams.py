@@ -1,7 +1,7 @@
 """The standard streams as they come: closed, full, a broken pipe, or with an encoding that lacks our letters.
 
-People's text must never decide over a search, so what cannot be written to stderr is dropped. Data must never be lost
-in silence, so a failure of stdout ends the command with one line.
+Text for people must never end a search: what cannot be written to stderr is dropped. Data must never be lost in
+silence: a failure of stdout ends the command with one line.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ENDS_STDOUT = (StdoutError, BrokenPipeError)
 
 
 class Stream:
-    """A standard stream with a reaction of its own to failures of writing; everything else is the stream's."""
+    """A standard stream that reacts in its own way when a write fails. All else is the stream's."""
 
     def __init__(self, stream: TextIO, failed: Callable[[OSError], None]) -> None:
         self._stream = stream
@@ -35,7 +35,7 @@ class Stream:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        if text or not isinstance(text, str):  # libraries look with empty texts and bytes what kind of stream it is
+        if text or not isinstance(text, str):  # libraries write b"" and "" to find out what kind of stream it is
             with self._reaction():
                 self._stream.write(text)
         return len(text)
@@ -53,7 +53,7 @@ class Stream:
 
 
 def settle() -> None:
-    """Make the standard streams ones that can be written to; before anything else is opened."""
+    """Make sure that the standard streams can be written to. Call it before anything else opens a file."""
     _fill_closed()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -70,12 +70,13 @@ def _refuse(error: OSError) -> None:
 
 
 def _fill_closed() -> None:
-    """Or the next file that is opened, the database perhaps, would be written to as if it were stderr."""
+    """Open closed streams. Otherwise the next open file, perhaps the database, would get what is written to stderr."""
     for number in (0, STDOUT, STDERR):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest number that is free, which is this one. What is written to stdout is to fail, as it is lost.
+            # The system takes the lowest free number: this one. Writing to stdout must fail, since the data would be
+            # lost.
             os.open(os.devnull, os.O_WRONLY if number == STDERR else os.O_RDONLY)
     if sys.stdout is None:
         sys.stdout = open(STDOUT, "w", closefd=False)  # noqa: SIM115
@@ -84,6 +85,6 @@ def _fill_closed() -> None:
 
 
 def abandon_stdout() -> None:
-    """What is left in its buffer goes to nowhere: Python would fail on it once more at its end."""
+    """Drop what is left in its buffer: Python would fail on it once more when it ends."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

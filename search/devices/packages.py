@@ -6,14 +6,9 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from affinity_search.search.devices.errors import UnfitMachineError
-
-TRAINING_BACKENDS = ("tensorflow", "jax")
 
 _BACKEND_PACKAGES = {
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-tpu", "tensorflow-intel"),
@@ -47,22 +42,6 @@ def import_keras() -> None:
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     keras.config.set_dtype_policy("float32")
-
-
-def require_backend() -> None:
-    """Raise UnfitMachineError, with what to install, unless Keras' backend is here and one that training runs on."""
-    chosen = backend()
-    here = [name for name in TRAINING_BACKENDS if find_spec(name)]
-    if chosen in here:
-        return
-    instead = [f"set KERAS_BACKEND={name}, which is installed" for name in here]
-    if chosen not in TRAINING_BACKENDS:
-        problem, remedies = f"is {chosen}, but training runs on {' and '.join(TRAINING_BACKENDS)}", instead
-    else:
-        install = "jax]' (or [jax-gpu])" if chosen == "jax" else "cpu]' (or [gpu], [tpu])"
-        problem = f"is {chosen}, which is not installed"
-        remedies = [f"pip install 'affinity-search[{install}", *instead]
-    raise UnfitMachineError(f"Keras' backend {problem}; {', or '.join(remedies) or 'set KERAS_BACKEND=tensorflow'}")
 
 
 @contextlib.contextmanager
@@ -109,14 +88,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-@dataclass
-class Wanted:
-    """A process has one device. `memory_mib` is its share of a GPU that several workers use; None is all of it."""
-
-    kind: str = "cpu"
-    index: int = 0
-    threads: int | None = None
-    memory_mib: int | None = None
-    strategy: Any = field(default=None, repr=False)

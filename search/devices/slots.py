@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from affinity_search.search.devices import nvidia
+from affinity_search.search.devices.kinds import ACCELERATORS, CPU, GPU, KINDS, SOME_DEVICES, TPU, Kind
 from affinity_search.search.devices.nvidia import VISIBLE, Gpu, NoSuchDeviceError, visible
 
 
@@ -51,11 +51,6 @@ def trouble(slot: Slot) -> str | None:
     return None
 
 
-def has_tpu() -> bool:
-    """Whether this is a TPU VM (its device files), or a TPU is named in the environment."""
-    return bool(os.environ.get("TPU_NAME")) or any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
-
-
 def cpu_cores() -> int:
     """Cores this process may use: containers and `taskset` allow fewer than the machine has."""
     try:
@@ -81,24 +76,31 @@ def plan(
         NoSuchDeviceError: an unknown word, a GPU or TPU that is not there, or a count that the devices do not take.
     """
     if devices == "auto":
-        devices = "tpu" if tpus else "gpu" if visible(nvidia.gpus()) else "tpu" if has_tpu() else "cpu"
-    kind, _, indices = devices.partition(":")
-    if tpus and devices != "tpu":
+        devices = (TPU if tpus else next((kind for kind in ACCELERATORS if kind.is_here()), CPU)).key
+    kind, indices = _kind_of(devices)
+    if tpus and kind is not TPU:
         raise NoSuchDeviceError(f"--tpu {tpus[0]} given for {devices}; TPUs are named with --devices tpu")
-    if per_device != 1 and kind != "gpu":
+    if per_device != 1 and kind is not GPU:
         raise NoSuchDeviceError(
             f"--workers-per-device {per_device} given for {devices}: only GPUs are shared; on a CPU use --workers"
         )
-    if devices == "cpu":
+    if kind is CPU:
         return _cpu_slots(workers or 1)
-    slots = _gpu_slots(indices, per_device, say) if kind == "gpu" else _tpu_slots(tpus) if devices == "tpu" else None
-    if slots is None:
-        raise NoSuchDeviceError(f"devices {devices!r} given; allowed: auto, cpu, gpu, gpu:0,2 (by index) or tpu")
+    slots = _gpu_slots(indices, per_device, say) if kind is GPU else _named_tpus(tpus) if tpus else [_only_one(kind)]
     if workers is not None and workers != len(slots):
         raise NoSuchDeviceError(
             f"--workers {workers} given for {devices}, where {len(slots)} run; --workers-per-device puts more on a GPU"
         )
     return slots
+
+
+def _kind_of(devices: str) -> tuple[Kind, str]:
+    """The kind of device, and the numbers that follow it (for "gpu:0,2" they are "0,2")."""
+    key, colon, numbers = devices.partition(":")
+    kind = next((kind for kind in KINDS if kind.key == key), None)
+    if kind is None or (colon and not kind.numbered):
+        raise NoSuchDeviceError(f"devices {devices!r} given; allowed: {SOME_DEVICES}")
+    return kind, numbers
 
 
 def own_device(asked: str, tpus: Sequence[str] = ()) -> str:
@@ -117,13 +119,13 @@ def _cpu_slots(workers: int) -> list[Slot]:
     if workers < 1:
         raise NoSuchDeviceError(f"--workers {workers} given; allowed: a whole number from 1")
     threads = max(1, cpu_cores() // workers)
-    return [Slot("cpu", "cpu", threads, {VISIBLE: "-1"}) for _ in range(workers)]
+    return [Slot(CPU.key, CPU.key, threads, {VISIBLE: "-1"}) for _ in range(workers)]
 
 
 def _gpu_slots(indices: str, per_device: int, say: Callable[[str], None]) -> list[Slot]:
     present = nvidia.gpus()
     if not present:
-        raise NoSuchDeviceError("no NVIDIA GPU found by NVML; check the driver with nvidia-smi, or use --devices cpu")
+        raise NoSuchDeviceError(f"no {GPU.shown} found: {GPU.absent}")
     chosen = _chosen(indices, present) if indices else _answering(visible(present), say)
     return [_gpu_slot(gpu, per_device) for gpu in chosen for _ in range(per_device)]
 
@@ -173,14 +175,15 @@ def _chosen(text: str, present: Sequence[Gpu]) -> list[Gpu]:
     return [present[number] for number in numbers]
 
 
-def _tpu_slots(names: Sequence[str]) -> list[Slot]:
+def _named_tpus(names: Sequence[str]) -> list[Slot]:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise NoSuchDeviceError(f"--tpu {twice} given twice; a TPU has one worker, so name each once")
-    if names:
-        return [Slot(f"tpu:{name}", "tpu", None, {"TPU_NAME": name}) for name in names]
-    if not has_tpu():
-        raise NoSuchDeviceError(
-            "no TPU found: neither /dev/accel*, /dev/vfio/0 nor TPU_NAME; name one with --tpu, or use --devices cpu"
-        )
-    return [Slot("tpu", "tpu", None, {})]
+    return [Slot(f"{TPU.key}:{name}", TPU.key, None, {"TPU_NAME": name}) for name in names]
+
+
+def _only_one(kind: Kind) -> Slot:
+    """All devices of that kind here, for one worker."""
+    if not kind.is_here():
+        raise NoSuchDeviceError(f"no {kind.shown} found: {kind.absent}")
+    return Slot(kind.key, kind.key, None, {})

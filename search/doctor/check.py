@@ -1,4 +1,4 @@
-"""The result of looking at one thing."""
+"""The result of one check of the doctor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Status = Literal["ok", "warning", "failed"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `next` is what to do about it; None if all is well, or if `found` says it."""
+    """The result of one check. `next` is what to do; None if all is well, or if `found` says it."""
 
     name: str
     status: Status

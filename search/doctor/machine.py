@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from affinity_search.search import devices
 from affinity_search.search.devices import nvidia
 from affinity_search.search.devices import slots as accelerators
+from affinity_search.search.devices.kinds import ACCELERATORS, CPU, GPU, KINDS, Kind
 from affinity_search.search.doctor.check import Check
 from affinity_search.search.launch.children import SAFE, surroundings
 from affinity_search.search.view.terminal import plural
@@ -29,21 +30,23 @@ if TYPE_CHECKING:
 
 PYTHONS = ((3, 11), (3, 13))  # the oldest and the newest that pyproject.toml admits
 MEND_DRIVER = "restart the driver or the machine; or launch with --devices cpu"
-ABSENT_ADVICE = "put it there, name another --data-dir, or leave that out: Keras downloads what it needs"
+ABSENT_ADVICE = "put the files there, name another --data-dir, or leave --data-dir out: Keras downloads what it needs"
 PROBE_LIMIT_S = 300.0
 # Keras compiles and runs one product on the device, as a worker's first step would.
 PROBE = """
 import sys
 from affinity_search.search import devices
-devices.configure(sys.argv[1], int(sys.argv[2]) or None)
+device = devices.configure(sys.argv[1], int(sys.argv[2]) or None)
 from keras import ops
 assert float(ops.sum(ops.matmul(ops.ones((8, 8)), ops.ones((8, 8))))) == 512.0
-print(devices.describe())
+print(device.describe())
 """
 
 
 def check_machine(stored: StoredStudy | None, data_dir: Path | None, driver: str | None) -> Iterator[Check]:
-    """Each check as it is done. A study limits the data to its own; `driver` is the package of the storage's."""
+    """Each check as soon as it is done. With a study only its own data is checked. `driver` is the package that speaks
+    with the database.
+    """
     yield check_python()
     yield check_packages(driver)
     yield check_devices()
@@ -56,18 +59,18 @@ def check_python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
         return Check("python", "ok", f"{shown}, {sys.executable}")
     oldest, newest = (".".join(map(str, one)) for one in PYTHONS)
     found = f"{shown} is not supported; TensorFlow has builds for {oldest} to {newest}"
-    return Check("python", "failed", found, f"make an environment of its own: python{newest} -m venv .venv")
+    return Check("python", "failed", found, f"make another environment: python{newest} -m venv .venv")
 
 
 def check_packages(driver: str | None) -> Check:
-    """From the packages' metadata: what cannot be imported is found by --probe."""
+    """Reads the metadata of the packages. Whether they can be imported is what --probe finds out."""
     found = devices.versions()
     backend = found["backend"]
     if backend not in devices.TRAINING_BACKENDS:
         return Check(
             "packages",
             "failed",
-            f"Keras is set to the backend {backend!r}, which trains nothing here",
+            f"Keras is set to the backend {backend!r}, but training needs {' or '.join(devices.TRAINING_BACKENDS)}",
             "set KERAS_BACKEND to tensorflow, or leave it out",
         )
     own = {name: found[name] for name in ("affinity-search", "optuna", "numpy", "scikit-learn")}
@@ -79,7 +82,7 @@ def check_packages(driver: str | None) -> Check:
 
 
 def _install_command(backend: str, version: str, missing: list[str]) -> str | None:
-    """What installs all that is missing; None if nothing is."""
+    """The command that installs what is missing; None if nothing is missing."""
     extras = [extra for package, extra in (("psycopg", "postgres"),) if package in missing]
     if version == "not installed" and backend != "tensorflow":
         return f"pip install {backend}, or set KERAS_BACKEND=tensorflow"
@@ -93,9 +96,9 @@ def _install_command(backend: str, version: str, missing: list[str]) -> str | No
 def _fitting_extra() -> str:
     """The extra with the TensorFlow build for what this machine has."""
     with contextlib.suppress(nvidia.NoSuchDeviceError):
-        if nvidia.gpus():
-            return "gpu"
-    return "tpu" if accelerators.has_tpu() else "cpu"
+        if nvidia.gpus():  # hidden ones too
+            return GPU.extra
+    return next((kind.extra for kind in ACCELERATORS if kind is not GPU and kind.is_here()), CPU.extra)
 
 
 def _version(package: str) -> str:
@@ -108,19 +111,20 @@ def _version(package: str) -> str:
 def check_devices() -> Check:
     """What `launch --devices auto` would use, and whether the installed TensorFlow can."""
     try:
-        gpus, tpu = nvidia.gpus(), accelerators.has_tpu()
+        gpus = nvidia.gpus()
     except nvidia.NoSuchDeviceError as error:
         return Check("devices", "failed", str(error), MEND_DRIVER)
     try:
         seen = nvidia.visible(gpus)
     except nvidia.NoSuchDeviceError as error:
         return Check("devices", "failed", str(error))
-    cores = plural(accelerators.cpu_cores(), "CPU core")
-    found = f"{_gpus_text(gpus, seen)}, {'a TPU' if tpu else 'no TPU'}, {cores}"
+    others = {kind: kind.is_here() for kind in ACCELERATORS if kind is not GPU}
+    parts = [_gpus_text(gpus, seen), *(f"{'a' if here else 'no'} {kind.shown}" for kind, here in others.items())]
+    found = ", ".join([*parts, plural(accelerators.cpu_cores(), "CPU core")])
     if any(gpu.lost for gpu in gpus):
         useless = seen and all(gpu.lost for gpu in seen)
         return Check("devices", "failed" if useless else "warning", found, MEND_DRIVER)
-    return _check_build(found, bool(seen), tpu)
+    return _check_build(found, [GPU] * bool(seen) + [kind for kind, here in others.items() if here])
 
 
 def _gpus_text(gpus: list[nvidia.Gpu], seen: list[nvidia.Gpu]) -> str:
@@ -133,18 +137,15 @@ def _gpus_text(gpus: list[nvidia.Gpu], seen: list[nvidia.Gpu]) -> str:
     return ", ".join(parts) or "no GPU"
 
 
-def _check_build(found: str, gpus: bool, tpu: bool) -> Check:
-    """Whether the installed TensorFlow is made for what was found."""
-    installed = {name for name in ("tensorflow", "tensorflow-cpu", "tensorflow-tpu") if _version(name)[0].isdigit()}
-    if devices.backend() != "tensorflow" or not installed:
+def _check_build(found: str, here: list[Kind]) -> Check:
+    """Whether the installed TensorFlow computes on the best of the accelerators that are here."""
+    known = {package for kind in KINDS for package in kind.builds}
+    installed = {package for package in known if _version(package)[0].isdigit()}
+    if devices.backend() != "tensorflow" or not installed or not here or installed & here[0].builds:
         return Check("devices", "ok", found)
-    if gpus and installed == {"tensorflow-cpu"}:
-        found += "; the installed tensorflow-cpu computes on the CPU only"
-        return Check("devices", "warning", found, _replace("tensorflow-cpu", "gpu"))
-    if tpu and not gpus and "tensorflow-tpu" not in installed:
-        found += f"; the installed {min(installed)} knows no TPU of this machine"
-        return Check("devices", "warning", found, _replace(min(installed), "tpu"))
-    return Check("devices", "ok", found)
+    package, kind = min(installed), here[0]
+    found += f"; the installed {package} does not compute on a {kind.shown}"
+    return Check("devices", "warning", found, _replace(package, kind.extra))
 
 
 def _replace(package: str, extra: str) -> str:
@@ -152,7 +153,7 @@ def _replace(package: str, extra: str) -> str:
 
 
 def probe() -> Check:
-    """Import the backend and compute, in a process of its own, on the device that a first worker would get."""
+    """Compute something on the device that the first worker would get, in a process of its own."""
     try:
         slot = accelerators.plan("auto", None)[0]
     except nvidia.NoSuchDeviceError as error:
@@ -173,13 +174,13 @@ def probe() -> Check:
         return Check("probe", "failed", found, "is another program using the device?")
     if done.returncode == 0:
         return Check("probe", "ok", f"computed on {done.stdout.strip()} by {devices.backend()}")
-    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, without a word"])[-1]
+    last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}, and no message"])[-1]
     extra = f"install the build for this machine: pip install 'affinity-search[{_fitting_extra()}]'"
     return Check("probe", "failed", f"{devices.backend()} on {slot.label}: {last}", extra)
 
 
 def check_data(spec: StudySpec | None, data_dir: Path | None, stored: StoredStudy | None = None) -> Iterator[Check]:
-    """Read as a worker reads: the study's own parts of its set, or without a study all of every set that is there."""
+    """Read the parts of the data that the study uses. Without a study, read every data set that is here."""
     if spec is None:
         yield from _all_sets(data_dir)
         return
@@ -214,7 +215,7 @@ def _of_study(spec: StudySpec, given: Path | None, stored: StoredStudy | None) -
 
 def _all_sets(data_dir: Path | None) -> Iterator[Check]:
     checks = {source: _any(source, data_dir) for source in SOURCES.values()}
-    # One set there: then the folder need not hold the others too.
+    # If one set is in the folder, the others need not be there.
     there = any(check.status == "ok" for source, check in checks.items() if source.part_of is None)
     yield from (
         replace(check, status="warning") if there and check.next == ABSENT_ADVICE else check
@@ -250,7 +251,7 @@ def _is_absent(error: Exception) -> bool:
 
 
 def _folder(source: SourceDefinition, given: Path | None) -> Path | None:
-    """Where a set's files are: the given folder, or where Keras' cache holds the same files."""
+    """The folder of a set's files: the given one, or else Keras' cache."""
     from affinity_search.search.training.data import READERS
 
     cached = READERS[source.name].cached
@@ -259,7 +260,9 @@ def _folder(source: SourceDefinition, given: Path | None) -> Path | None:
 
 def _not_downloaded(name: str) -> Check:
     found = f"not in Keras' cache {devices.keras_home() / 'datasets'}"
-    return Check(f"data {name}", "warning", found, "Keras will download it; without a network name a --data-dir")
+    return Check(
+        f"data {name}", "warning", found, "Keras will download it; without a network, name a folder with --data-dir"
+    )
 
 
 def _where(source: SourceDefinition, folder: Path | None) -> str:

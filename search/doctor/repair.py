@@ -1,4 +1,4 @@
-"""`affinity-search doctor --repair`: what a running worker would mend beside its training, done here and now."""
+"""`affinity-search doctor --repair` does at once what a running worker would repair beside its training."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.recovery import LOOKS_A_LEASE, Recovery, complete_halves
 from affinity_search.storage.study import StoredStudy
 
-LOOK_EVERY_S = (0.3, 1.0)  # the least and the most; a least of 0.1 s was missed by busy machines again and again
+LOOK_EVERY_S = (0.3, 1.0)  # the least and the most; busy machines missed a least of 0.1 s again and again
 MARGIN_S = 5.0  # beyond the longest watch: a slow answer of the database starts the watch of a short lease anew
 
 
 @dataclass
 class Repair:
-    """One observer of one study. It ends only what it has itself watched for a full lease, as every worker does, so it
-    may run beside workers and beside others of its kind.
+    """One observer of one study. Like every worker, it ends only what it has watched for a full lease itself. So it may
+    run beside workers and other repairs.
     """
 
     study: StoredStudy
@@ -30,21 +30,21 @@ class Repair:
     say: Callable[[str], None]
 
     def mend(self, before: Diagnosis) -> list[str]:
-        """Watch until nothing that `before` found is left, then remove leftovers; one line for each thing mended."""
+        """Watch until nothing that `before` found is left, then remove leftovers. Returns one line for each repair."""
         lines = complete_halves(self.study)
         for line in lines:
             self.say(line)
         watch_s = self._watch_s(before)
         if watch_s:
             self.say(
-                f"watching for up to {duration_text(watch_s)}: only a place that stays silent for its full lease is "
-                "taken from its worker (Ctrl-C leaves; running workers do the same)"
+                f"watching for up to {duration_text(watch_s)}: a worker loses its place only if it is silent for its "
+                "full lease (Ctrl-C leaves; running workers do the same)"
             )
             lines += self._watch(before, watch_s)
         return lines + self._sweep()
 
     def _watch_s(self, before: Diagnosis) -> float:
-        """A full lease of each silent place, and a default lease for a trial that says nothing of its place."""
+        """How long to watch: the longest lease of a silent place. For a trial that names no place: a default lease."""
         leases = [one.lease_s for one in (*before.lost, *before.gone)]
         halves = [DEFAULT_LEASE_S if half.place is None else 0.0 for half in before.halves]
         return max([*leases, *halves], default=0.0)

@@ -31,7 +31,7 @@ LEAST_CHECKPOINTS = 20
 
 
 def open_storage(url: str, study: str | None) -> tuple[Check, Backend | None]:
-    """Whether the database is there. Without a study that has to be in it, there need be none yet."""
+    """Whether the database exists. If no study was named, it need not exist yet."""
     try:
         backend = open_backend(url, create=False)
     except NoDatabaseError as error:
@@ -42,7 +42,7 @@ def open_storage(url: str, study: str | None) -> tuple[Check, Backend | None]:
 
 
 def driver_package(url: str) -> str | None:
-    """The package that speaks with the database, if it is one of ours to install."""
+    """The package that speaks with the database, if this program can install it."""
     try:
         return "psycopg" if parse_url(url).drivername == "postgresql+psycopg" else None
     except StorageError:
@@ -50,7 +50,7 @@ def driver_package(url: str) -> str | None:
 
 
 def check_database(backend: Backend) -> Iterator[Check]:
-    """Its speed, its clock, and whether it takes writes."""
+    """Checks its speed, its clock, and whether it takes writes."""
     backend.time()  # the first request opens the connection
     trips = [_round_trip(backend) for _ in range(ROUND_TRIPS)]
     took_s, ahead_s = min(trips)
@@ -60,7 +60,7 @@ def check_database(backend: Backend) -> Iterator[Check]:
 
 
 def _round_trip(backend: Backend) -> tuple[float, float]:
-    """(how long the answer took, by how much the database's clock is ahead of this machine's), in seconds."""
+    """In seconds: how long the answer took, and by how much the database's clock is ahead of this machine's."""
     sent, before = time.time(), time.perf_counter()
     theirs = backend.time()
     took = time.perf_counter() - before
@@ -70,9 +70,9 @@ def _round_trip(backend: Backend) -> tuple[float, float]:
 def _check_clock(took_s: float, ahead_s: float) -> Check:
     which = "ahead of" if ahead_s > 0 else "behind"
     if abs(ahead_s) - took_s / 2 <= MOST_CLOCK_DIFFERENCE_S:
-        return Check("clock", "ok", f"the database's and this machine's differ by {abs(ahead_s):.1f} s")
-    found = f"the database's is {abs(ahead_s):.1f} s {which} this machine's"
-    advice = "set this machine's clock (NTP): leases go by the database's and are safe, but times shown here are off"
+        return Check("clock", "ok", f"the clocks of the database and of this machine differ by {abs(ahead_s):.1f} s")
+    found = f"the database's clock is {abs(ahead_s):.1f} s {which} this machine's"
+    advice = "set this machine's clock (NTP); leases follow the database's and are safe, but times shown here are wrong"
     return Check("clock", "warning", found, advice)
 
 
@@ -87,16 +87,16 @@ def check_writable(backend: Backend) -> Check:
             line = first_line(error)
             if "locked" in line:
                 continue
-            advice = "check the permissions, or whether the server is a read-only copy"
+            advice = "check the permissions, and whether the server is a read-only copy"
             return Check("writing", "failed", f"the database takes no writes: {line}", advice)
         else:
             return Check("writing", "ok", "the database takes writes")
     found = f"another program has been locking the database for over {WRITE_TRIES} s"
-    return Check("writing", "failed", found, "close it: nothing can be trained as long")
+    return Check("writing", "failed", found, "close that program: until then nothing can be trained")
 
 
 def files_root(url: str, files: Path | None) -> Path | None:
-    """The folder of checkpoints: --files, or the one that goes with the storage; None if that cannot be known."""
+    """The folder of checkpoints: --files, or the default folder of the storage; None if that is unknown."""
     if files is not None:
         return files
     try:
@@ -106,13 +106,15 @@ def files_root(url: str, files: Path | None) -> Path | None:
 
 
 def check_files(root: Path, study: StoredStudy | None) -> Check:
-    """Room for checkpoints under `root`, which need not exist yet; with a study for its own."""
+    """Checks the room for checkpoints under `root`, which need not exist yet. With a study: for the checkpoints of
+    that.
+    """
     folder = StudyFiles(root, study.token).checkpoints if study else root
     try:
         free = _free_bytes(folder)
     except OSError as error:
         found = f"{error.filename or folder} cannot be written ({error.strerror or error})"
-        advice = "training goes on without checkpoints: make it writable, or name another folder with --files"
+        advice = "training goes on without checkpoints; make the folder writable, or name another with --files"
         return Check("files", "failed", found, advice)
     found = f"{root}{'' if root.exists() else ' (made when needed)'}, {free / GIB:.1f} GiB free"
     need = LEAST_FREE
@@ -127,7 +129,9 @@ def check_files(root: Path, study: StoredStudy | None) -> Check:
 
 
 def _free_bytes(folder: Path) -> int:
-    """Where the folder is or would be made, once a file could be written there; leaves nothing behind."""
+    """The folder, or the one in which it would be made, after a test file could be written there. The test file is
+    removed.
+    """
     present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=present, prefix=".affinity-search-doctor-") as file:
@@ -139,7 +143,7 @@ def _free_bytes(folder: Path) -> int:
 
 
 def largest_checkpoint(folder: Path) -> int:
-    """In bytes; 0 before there is one: how much a trial keeps is then for nobody to guess."""
+    """The size of the largest checkpoint in bytes; 0 if there is none yet."""
     sizes = [0]
     for path in folder.glob("*.npz"):
         with contextlib.suppress(OSError):  # its trial has just ended

@@ -1,6 +1,6 @@
-"""What ails a stored study: places whose workers fell silent, trials that nobody ended, places that gave nothing.
+"""What is wrong with a stored study: places of silent workers, trials that nobody ended, places without a score.
 
-Only looks. What it calls lost is what `storage.places.recovery` would mend, and it tells the plan of that.
+It changes nothing. A place is lost if `storage.places.recovery` would free it; the plan says what recovery would do.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from affinity_search.storage.places.recovery import Action, Expiry, Recovery
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, place_of
 
-SETTLE_S = 1.0  # a living worker writes a place's end and its trial's end within it
+SETTLE_S = 1.0  # in this time a running worker writes both ends: the place's and the trial's
 
 
 @dataclass(frozen=True)
 class Held:
-    """A place that somebody holds, or held until he fell silent."""
+    """A place that a worker holds, or held until it fell silent."""
 
     place: int
     attempt: int
@@ -48,7 +48,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Half:
-    """An Optuna trial that runs though its place is over or somebody else's."""
+    """An Optuna trial that is marked as running, although its place has ended or another attempt holds it."""
 
     trial: int
     place: int | None
@@ -92,12 +92,12 @@ class Diagnosis:
 
     @property
     def gone(self) -> list[Held]:
-        """Whose lease will end unless somebody renews it, which nobody will."""
+        """Places of processes that are gone: nobody renews these leases, so they will end."""
         return [one for one in self.held if one.state == "alive" and one.gone]
 
     @property
     def ails(self) -> bool:
-        """Whether there is something for recovery to mend."""
+        """Whether recovery has something to do."""
         return bool(self.lost or self.halves)
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,7 +108,9 @@ class Diagnosis:
 
 
 def examine(study: StoredStudy, files: StudyFiles | None, settle_s: float | None = None) -> Diagnosis:
-    """Read the study's state; halves that end within `settle_s` (SETTLE_S without) were just being written."""
+    """Read the study's state. A half-ended trial that ends within `settle_s` (SETTLE_S if not given) is none: a worker
+    was just writing its end.
+    """
     recovery = Recovery(study)
     now, plan = _settled_plan(recovery, SETTLE_S if settle_s is None else settle_s)
     study = recovery.study  # as the plan found it
@@ -125,14 +127,14 @@ def examine(study: StoredStudy, files: StudyFiles | None, settle_s: float | None
 
 
 def is_mended(recovery: Recovery) -> bool:
-    """Whether recovery has nothing left to do, and no place is held by a process of this host that is gone."""
+    """Whether recovery has nothing left to do, and no dead process of this host holds a place."""
     now, plan = _settled_plan(recovery, 0.0)
     held = [_held(action, now, None) for action in plan if isinstance(action, Expiry)]
     return not _halves(plan) and all(one.state == "alive" and not one.gone for one in held)
 
 
 def _settled_plan(recovery: Recovery, pause_s: float) -> tuple[float, list[Action]]:
-    """What recovery would do, and the database's time before that was read: a lease renewed meanwhile is alive."""
+    """What recovery would do, and the database's time before it was read: a lease that was renewed since is alive."""
     backend = recovery.study.backend
     now, plan = backend.time(), recovery.plan()
     first = {half.trial for half in _halves(plan)}
@@ -167,7 +169,7 @@ def _held(expiry: Expiry, now: float, files: StudyFiles | None) -> Held:
 
 
 def _is_gone(place: HeldPlace) -> bool:
-    """Whether the holder was a process of this very host and has ended; elsewhere only the lease can tell."""
+    """Whether the holder was a process of this host that has ended. On other hosts only the lease can tell."""
     if place.host != socket.gethostname():
         return False
     try:
@@ -179,7 +181,7 @@ def _is_gone(place: HeldPlace) -> bool:
 
 
 def _recovery_of(expiry: Expiry, files: StudyFiles | None) -> str:
-    """Its text, and whether a checkpoint saves the next attempt some work."""
+    """The text of the action, and whether the next attempt goes on from a checkpoint."""
     kept = files is not None and files.checkpoint(expiry.held.number).is_file()
     return expiry.text + (", which goes on from its checkpoint" if kept and not expiry.is_last else "")
 
@@ -187,7 +189,7 @@ def _recovery_of(expiry: Expiry, files: StudyFiles | None) -> str:
 def _spent(study: StoredStudy, rows: Sequence[Place]) -> Iterator[Spent]:
     if not rows:
         return
-    # As `attempts_at`, for all these places in one reading of the trials.
+    # As `attempts_at`, for many places with one reading of the trials.
     trials = study.optuna.get_trials(deepcopy=False)
     for row in rows:
         attempts = [trial for trial in trials if place_of(trial) == row.number]

@@ -1,4 +1,4 @@
-"""How the findings of `affinity-search doctor` look in a terminal."""
+"""How the results of `affinity-search doctor` look in a terminal."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ UNFOLDED = 1000
 
 
 def show(out: Console, part: Check | RenderableType) -> None:
-    """Print a check or another part of the findings: folded to a terminal, in whole lines into a file or a pipe."""
+    """Print a check or another part of the results. A terminal gets wrapped lines, a file or pipe whole lines."""
     if isinstance(part, Check):
         part = _hanging(part) if out.is_terminal else Text(str(part))
     out.print(part, width=None if out.is_terminal else UNFOLDED)
 
 
 def _hanging(check: Check) -> Table:
-    """A line whose later rows stand under its text, not under its status."""
+    """A line with its later rows under its text, not under its status."""
     grid = Table.grid(padding=(0, 2))
     _, _, text = str(check).partition(check.status)
     grid.add_row(Text(check.status.ljust(7), STYLES[check.status]), Text(text.strip()))
@@ -41,8 +41,8 @@ def study_checks(diagnosis: Diagnosis) -> Iterator[Check]:
         yield _lost(diagnosis)
     if diagnosis.gone:
         leases = max(one.lease_s - one.renewed_s for one in diagnosis.gone)
-        found = f"{plural(len(diagnosis.gone), 'place')} held by processes of this host that are gone"
-        advice = f"the lease ends in {duration_text(max(0.0, leases))}, then running workers take over; or: --repair"
+        found = f"{plural(len(diagnosis.gone), 'place')} held by dead processes of this host"
+        advice = f"running workers take over when the lease ends, in {duration_text(max(0.0, leases))}; or: --repair"
         yield Check("gone", "warning", found, advice)
     if diagnosis.spent:
         found = f"{plural(len(diagnosis.spent), 'place')} used up without a value"
@@ -50,7 +50,7 @@ def study_checks(diagnosis: Diagnosis) -> Iterator[Check]:
             "failures",
             "warning",
             found,
-            "the reasons stand below; launching with --set max_attempts=N gives later ones more tries",
+            "see the reasons below; launch with --set max_attempts=N to give later places more attempts",
         )
     if diagnosis.leftovers:
         found = f"{plural(len(diagnosis.leftovers), 'checkpoint file')} of used places left behind"
@@ -64,19 +64,19 @@ def _places(diagnosis: Diagnosis) -> Check:
     if counts.used == counts.total:
         return Check("places", "ok", f"{found}: the search is over; {launch} --trials N adds places")
     if alive:
-        return Check("places", "ok", f"{found}, {len(alive)} of them by living workers")
-    whom = ", none of them by a living worker" if counts.running else ": nobody works on it"
+        return Check("places", "ok", f"{found}, {len(alive)} of them by running workers")
+    whom = ", but no worker runs" if counts.running else ", no worker runs"
     return Check("places", "warning", found + whom, f"start workers: {launch}")
 
 
 def _lost(diagnosis: Diagnosis) -> Check:
     parts = []
     if diagnosis.lost:
-        parts.append(f"{plural(len(diagnosis.lost), 'place')} whose worker fell silent")
+        parts.append(f"{plural(len(diagnosis.lost), 'place')} of silent workers")
     if diagnosis.halves:
         parts.append(f"{plural(len(diagnosis.halves), 'trial')} that nobody ended")
     return Check(
-        "lost", "warning", ", ".join(parts), "a running or newly launched worker mends this; without one: --repair"
+        "lost", "warning", ", ".join(parts), "a running worker or a new launch repairs this; without them: --repair"
     )
 
 
@@ -97,7 +97,7 @@ def study_parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 
 
 def _why(one: Held) -> str:
-    silent = f"not heard of for {duration_text(one.renewed_s)}, its lease is over"
+    silent = f"its worker was silent for {duration_text(one.renewed_s)}, and its lease is over"
     gone = f"process {one.pid} is gone"
     if one.state == "alive":
         return f"{gone}, its lease ends in {duration_text(max(0.0, one.lease_s - one.renewed_s))}"

@@ -1,4 +1,4 @@
-"""How a trial's features come about: it is retrained, and every epoch's features are kept."""
+"""Features of a trial: it is trained again, and the features of each epoch are kept."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def embed(
 ) -> Embedded:
     """Retrain a trial with its own seed; `width` puts a Dense layer of that width before the head.
 
-    The features are those of the images that score the epochs: under `holdout` no test image is read.
+    The features are of the images that score the epochs. So under `holdout` no test image is read.
 
     Raises:
         NothingToExportError: there is no such trial, or none has finished.
@@ -51,9 +51,9 @@ def embed(
     params, seed = _described(study, number)
     from affinity_search.search import devices
 
-    devices.configure(options.device, options.threads)
+    device = devices.configure(options.device, options.threads)
     images = StudyImages(study, options.data_dir, say, settles=False)
-    trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, embedding=width, seen=images)
+    trainer = StudyTrainer(device, study.spec, study.settled_precision, images.folder, embedding=width, seen=images)
     kept: list[Features] = []
     scores: list[float] = []
     for score in trainer.epochs(params, seed, max_centers=study.spec.max_centers):
@@ -82,7 +82,7 @@ def _described(study: StoredStudy, number: int) -> tuple[Params, int]:
     seed = TrialFacts.of(trials[number]).seed if number in trials else None
     if seed is None:
         raise NothingToExportError(
-            f"study {study.name!r} has no finished trial {number}; `affinity-search status {study.name}` shows it, and "
-            "without --trial the best one is taken"
+            f"study {study.name!r} has no finished trial {number}; `affinity-search trials {study.name}` lists them; "
+            "name one of these, or leave --trial out for the best one"
         )
     return trials[number].params, seed

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which trials are scored with which seeds, and what of it is still to be trained."""
+    """Which trials are scored with which seeds, and which of these trainings are still to be done."""
 
     chosen: list[Scored]  # the best first
     seeds: list[int]
@@ -34,12 +34,12 @@ class Plan:
 
     @property
     def trainings(self) -> int:
-        """What is still to be done."""
+        """How many trainings are still to be done."""
         return sum(map(len, self.missing.values()))
 
 
 def plan(study: StoredStudy, *, top: int, seeds: int) -> Plan:
-    """The `top` best trials, each with the same `seeds` seeds; what was scored earlier is not trained again.
+    """A plan for the `top` best trials, each with the same `seeds` seeds. What was scored earlier is not trained again.
 
     Raises:
         NothingToExportError: no trial has finished.
@@ -56,8 +56,8 @@ def plan(study: StoredStudy, *, top: int, seeds: int) -> Plan:
 def evaluate_best(study: StoredStudy, options: WorkerOptions, planned: Plan) -> list[dict[str, Any]]:
     """Retrain what is missing; store and return the test scores.
 
-    Under `holdout` the validation images choose the epoch and the test set is scored once a seed. Under `article` the
-    epoch is chosen on the test set as the reference does, which flatters.
+    Under `holdout` the validation images choose the epoch, and the test set is scored once for each seed. Under
+    `article` the test set chooses the epoch, as in the reference, so the score is too high.
 
     Returns:
         For each trial: `trial`, `protocol`, `params`, `macro_f1` (of the search) and `test` as in the export, over the
@@ -83,10 +83,10 @@ def evaluate_best(study: StoredStudy, options: WorkerOptions, planned: Plan) -> 
 def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) -> None:
     from affinity_search.search import devices
 
-    devices.configure(options.device, options.threads)
-    # Without the training images nothing can be evaluated, and then nothing is opened.
+    device = devices.configure(options.device, options.threads)
+    # Read the training images first: if they are missing, the test set stays unopened.
     images = StudyImages(study, options.data_dir, say)
-    trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, seen=images)
+    trainer = StudyTrainer(device, study.spec, study.settled_precision, images.folder, seen=images)
     count = itertools.count(1)
     for one in planned.chosen:
         number, params = one.trial.number, one.place.params
@@ -94,7 +94,7 @@ def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) ->
             _evaluate(study, trainer, number, params, seeds, lambda: f"{next(count)}/{planned.trainings}")
     try:
         write_note(study)
-    except Exception as error:  # the scores are stored, and are worth more than the note
+    except Exception as error:  # the scores are stored already, and the note is worth less
         say(f"the dashboard's note on the study could not be written: {first_line(error)}")
 
 
@@ -111,7 +111,7 @@ def _evaluate(
     scores: list[dict[str, Any]] = []
     for seed in seeds:
         scores.append(_score(study, trainer, params, seed, f"{number()}: trial {trial}, seed {seed}"))
-        record_scores(study, record, scores)  # after each: the next call goes on where this one is interrupted
+        record_scores(study, record, scores)  # after each seed: if this call is interrupted, the next one goes on here
 
 
 def _score(study: StoredStudy, trainer: StudyTrainer, params: Params, seed: int, what: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _score(study: StoredStudy, trainer: StudyTrainer, params: Params, seed: int,
     spec = study.spec
     tell = _seldom(lambda score: say(f"{what}, {epoch_text(score, spec)}"))
     done: list[EpochScore] = []
-    # The search's own room for centres, so that a retraining rounds as the search did.
+    # As many centres as the search had room for: then a retraining rounds as the search did.
     for score in trainer.epochs(params, seed, max_centers=spec.max_centers):
         done.append(score)
         if best_epoch(done, spec.metric) is score:
@@ -133,7 +133,7 @@ def _score(study: StoredStudy, trainer: StudyTrainer, params: Params, seed: int,
 
 
 def _seldom(tell: Callable[[EpochScore], None], every_s: float = 10.0) -> Callable[[EpochScore], None]:
-    """Calls `tell` at most every `every_s`: a long training shows that it lives, a short one says only how it ended."""
+    """A function that calls `tell` at most every `every_s`: only a long training shows its epochs."""
     told = [time.monotonic()]
 
     def perhaps(score: EpochScore) -> None:

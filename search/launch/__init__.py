@@ -1,1 +1,1 @@
-"""Worker processes on this machine or a cluster, kept alive until the places are used."""
+"""Starts worker processes on this machine or a cluster, and restarts them until the places are used."""

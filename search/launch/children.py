@@ -1,4 +1,4 @@
-"""How our processes start further ones: nothing of the current folder is executed in place of what is installed."""
+"""How our processes start others. No file of the current folder runs in place of an installed module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMMAND = (SAFE, "-m", "affinity_search")
 
 
 def surroundings() -> dict[str, str]:
-    """Our environment, without the entries of PYTHONPATH that mean the current folder: `PYTHONPATH=:/mine` has one."""
+    """Our environment without the entries of PYTHONPATH that mean the current folder, such as the first in `:/mine`."""
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     kept = os.pathsep.join(folder for folder in folders if folder not in ("", "."))
     others = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
@@ -22,7 +22,7 @@ def surroundings() -> dict[str, str]:
 
 
 def leave_out_current_folder() -> None:
-    """The same for what this process is still to import; a checkout in which we run stays."""
+    """The same for later imports of this process. A checkout that this program runs from stays."""
     ours = Path(affinity_search.__file__).resolve().parents[1]
     sys.path[:] = [entry for entry in sys.path if not _is_current(entry, ours)]
 

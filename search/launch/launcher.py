@@ -1,4 +1,4 @@
-"""The launcher: worker processes on this machine's devices, restarted when they die, watched until the end."""
+"""The launcher starts worker processes on this machine's devices, watches them and restarts them when they die."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from affinity_search.studies.errors import AffinitySearchError
 POLL_S = 0.5
 DEATHS_BEFORE_FIRST_CLAIM = 3
 GRACE_S = 10.0
-TROUBLE_S = 10.0  # a GPU may be full for a moment: the memory of a process that died comes back a little later
-MEMORY_FAILURES = 2  # on one GPU without a trial in between, until no worker is started there any more
+TROUBLE_S = 10.0  # a GPU may be full for a moment: memory of a dead process is freed a little later
+MEMORY_FAILURES = 2  # so many on one GPU, with no trial in between, and no worker starts there any more
 
 
 class WorkersDieError(AffinitySearchError):
-    """Workers cannot work here: the launcher stops with the last line of the last one's log, and with its code."""
+    """Workers cannot work here. The launcher stops with the last worker's last line and exit code."""
 
     def __init__(self, reason: str, exit_code: Exit = Exit.FAILED) -> None:
         super().__init__(reason)
@@ -72,7 +72,7 @@ class Launcher:
         self._clock = clock
         self._waiting = False
         self._told: int | None = None  # the last signal that was announced
-        self._unfit = Exit.FAILED  # what ails the device that was given up last
+        self._unfit = Exit.FAILED  # the exit code for the device that was given up last
         self.logs = logs or new_folder(self._files, say)
         self.workers = [new_worker(slot, self.logs) for slot in slots]
 
@@ -81,18 +81,18 @@ class Launcher:
         return Places.of(self._study)
 
     def run(self, signals: StopSignals | None = None) -> Exit:
-        """`signals` are heard already, or from here on.
+        """`signals` are handled already; without them this handles them itself.
 
         Returns DONE when every place is used, NO_SCORE if all that were used now failed, STOPPED if some are left.
 
         Raises:
-            WorkersDieError: no device is left where workers can work (theirs is gone or full, two ran out of memory, or
-                three in a row died before a first claim), the data is not there, or three places in a row failed for
-                the same cause.
-            VanishedError: the SQLite file is gone; so are the workers.
+            WorkersDieError: no device is left where workers can work, the data is missing, or three places in a row
+            failed for the same cause. A device is given up if it is gone or full, if two workers ran out of memory, or
+            if three in a row died before a first claim.
+            VanishedError: the SQLite file is gone, and the workers have ended.
         """
         with contextlib.nullcontext(signals) if signals else StopSignals() as signals:
-            # A database that is away must not end the search: the workers wait for it, and so does their launcher.
+            # If the database does not answer, the launcher waits for it as its workers do.
             patience = Patience(self._say, limit_s=self._outage_s, give_up=signals.should_stop)
             self._study = self._study.made_patient(patience)
             self._listener = StopListener(signals, self._say)
@@ -119,7 +119,7 @@ class Launcher:
             self._end_all()
 
     def _step(self, signals: StopSignals) -> bool:
-        """Look after every worker once; false when there is nothing left to wait for."""
+        """Check every worker once. Returns false when there is nothing left to wait for."""
         for worker in self.workers:
             code = worker.process.poll() if worker.process else None
             if code is not None:
@@ -144,7 +144,7 @@ class Launcher:
         return any(worker.troubled_since is not None and worker.retired is None for worker in self.workers)
 
     def _others_hold_places(self) -> bool:
-        """Whether workers elsewhere hold the last places: should one of them die, its place is trained here."""
+        """Whether workers elsewhere hold the last places. If one of them dies, its place is trained here."""
         running = self._places.counts().running
         if running and not self._waiting:
             self._say(f"{running} places are held by other workers; waiting for them (Ctrl-C leaves)")
@@ -152,7 +152,9 @@ class Launcher:
         return running > 0
 
     def _refill(self, signals: StopSignals) -> None:
-        """Places can come back after a worker has left: one that died later, or one given back elsewhere."""
+        """Start workers for free places. Places can become free after a worker has left: another worker died or
+        stopped.
+        """
         idle = [worker for worker in self.workers if worker.process is None]
         free = self._places.counts().free if idle else 0
         if free:
@@ -165,13 +167,13 @@ class Launcher:
             if worker.retired:
                 continue
             if not free:
-                worker.troubled_since = None  # nobody looks at its device now
+                worker.troubled_since = None  # its device is not checked now
             elif self._is_well(worker):
                 self._start(worker)
                 free -= 1
 
     def _is_well(self, worker: WorkerProcess) -> bool:
-        """Whether a worker can be started there now; when its device has been in trouble for long, none ever will."""
+        """Whether a worker can start there now. A device that has been in trouble for long is given up."""
         reason = trouble(worker.slot)
         if reason is None:
             worker.troubled_since = None
@@ -184,7 +186,7 @@ class Launcher:
         return False
 
     def _retire(self, workers: Sequence[WorkerProcess], reason: str, code: Exit) -> None:
-        """Their device is of no use any more: none is started there again. The others go on, if there are any."""
+        """Give up the device of these workers: no worker starts there again. Other devices go on."""
         self._unfit = code
         for worker in workers:
             worker.retired = reason
@@ -208,7 +210,7 @@ class Launcher:
             raise WorkersDieError(worker.last_line(), Exit.UNFIT_MACHINE)
         if code == Exit.VANISHED:
             self._study.backend.check()
-            # Here the path is in order: again, or because the worker's machine is another one.
+            # From here the file is in order: it came back, or the worker runs on another machine.
             raise VanishedError(worker.last_line())
         if code == Exit.UNFIT_DEVICE:
             self._retire([worker], worker.last_line(), Exit.UNFIT_DEVICE)
@@ -231,10 +233,10 @@ class Launcher:
             )
 
     def _ran_out_of_memory(self, worker: WorkerProcess) -> None:
-        """It has given its place up. Once may be bad luck; the second time nobody is started on that GPU any more.
+        """The worker has given up its place. After the second time no worker starts on that GPU any more.
 
-        Workers that share the GPU share its lack of memory too: those that run there go on while they can. A worker
-        that had room for a trial before starts the count anew: somebody else's program comes and goes.
+        Workers that share a GPU are counted together. Those that run there go on while they can. If the worker had
+        ended a trial before, the count starts anew: then another program took the memory.
         """
         slot = worker.slot
         sharing = [one for one in self.workers if one is worker or (slot.uuid and one.slot.uuid == slot.uuid)]
@@ -246,12 +248,12 @@ class Launcher:
             self._retire(sharing, f"{slot.label} ran out of memory twice: {worker.last_line()}", Exit.OUT_OF_MEMORY)
 
     def _release(self, worker: WorkerProcess, reason: str) -> None:
-        """Nobody is at its place any more, and nobody ends its trial, so both are done here."""
+        """The worker is gone: free its place and end its trial here."""
         self._places.release_worker(worker.worker_id, reason)
         complete_halves(self._study)
 
     def _pass_on(self, number: int) -> None:
-        """Tell every worker once; not from the handler, which misses a worker that is being started."""
+        """Tell every worker once. The signal handler cannot: it would miss a worker that is being started."""
         for worker in self.workers:
             worker.tell(number)
         if self._told != number:
@@ -260,23 +262,23 @@ class Launcher:
 
     def _draining_text(self) -> str:
         lasts = last_end_s(take(self._study))
-        about = " (nobody knows for how long before their first epoch)"
+        about = " (for an unknown time, as their first epoch is not over)"
         if lasts is not None:
             about = f" (at most about {rough_text(lasts)})"
         return f"finishing the running trials{about}, no new ones; Ctrl-C again gives them back and stops now"
 
     def _end_all(self) -> None:
-        """Whatever way the launcher leaves, no worker stays behind and no place stays held by one."""
+        """However the launcher ends: stop all workers and free their places."""
         alive = [worker for worker in self.workers if worker.process]
         for worker in alive:
             worker.tell(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S
         for worker in alive:
             worker.wait_or_kill(max(0.0, deadline - time.monotonic()))
-        with contextlib.suppress(StorageGoneError):  # then the places come back when their leases end
+        with contextlib.suppress(StorageGoneError):  # then the places become free when their leases end
             for worker in alive:
                 self._release(worker, "its worker was stopped with the launcher")
-            # Workers that no launcher of ours saw die may have left halves too.
+            # Workers that died unseen may have left half-ended trials too.
             complete_halves(self._study)
 
 

@@ -1,6 +1,6 @@
-"""The logs of a launch's workers: a folder for each launch among the study's files, the last few of them kept.
+"""The logs of workers. Each launch has a folder among the study's files; the last few folders are kept.
 
-They only inform. Where they cannot be written, the search goes on without them.
+Logs only inform. If they cannot be written, the search goes on without them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KEPT = 5  # launches on one machine
 
 
 def new_folder(files: StudyFiles, say: Callable[[str], None]) -> Path:
-    """Where this launch's logs go; `say` tells if that is not among the study's files."""
+    """The folder for this launch's logs. `say` tells if it is not among the study's files."""
     folder = files.logs / f"{time.strftime('%Y%m%d-%H%M%S')}-{_here()}-{os.getpid()}"
     try:
         folder.mkdir(parents=True)
@@ -36,7 +36,7 @@ def new_folder(files: StudyFiles, say: Callable[[str], None]) -> Path:
 
 
 def folders(files: StudyFiles) -> list[Path]:
-    """Those of the launches on this machine that are kept, the last one first."""
+    """The log folders of launches on this machine, the newest first."""
     try:
         return sorted(files.logs.glob(f"*-{_here()}-*"), reverse=True)
     except OSError:

@@ -1,8 +1,8 @@
-"""Workers on a Ray cluster: each is an actor that runs the worker's command on its node, watched by the usual launcher.
+"""Workers on a Ray cluster. Each is an actor that runs the worker's command on its node. The usual launcher watches it.
 
-The command is a process of its own, because a worker handles signals and an actor's method runs in no main thread. It
-gets the storage's URL by environment, handed over as a method's argument when it starts: neither Ray's dashboard nor
-its logs show those, unlike a runtime environment.
+The command is a process of its own: a worker handles signals in its main thread, and an actor's method does not run
+there. The storage's URL is an argument of the actor's method, which puts it into the command's environment. Ray's
+dashboard and logs do not show arguments, but they do show a runtime environment.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from affinity_search.search.devices.kinds import ACCELERATORS, ANY_KIND, CPU, GPU, KINDS
 from affinity_search.search.devices.nvidia import NoSuchDeviceError
 from affinity_search.search.devices.slots import Slot
 from affinity_search.search.launch.children import surroundings
@@ -35,12 +36,12 @@ KNOCK_S = 10.0
 
 
 class RayError(AffinitySearchError):
-    """There is no Ray to run on, or it went away: the launcher ends with this message."""
+    """There is no Ray cluster, or it went away. The launcher ends with this message."""
 
 
 @dataclass(frozen=True)
 class RaySlot(Slot):
-    """Room for one worker somewhere in the cluster: Ray chooses the node that has these resources."""
+    """Room for one worker in the cluster. Ray chooses a node that has these resources."""
 
     resources: dict[str, Any] = field(default_factory=dict)  # an actor's options
 
@@ -58,7 +59,7 @@ class Actor:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            # An actor that Ray ends takes its worker along, which then gives its place back.
+            # When Ray ends an actor, its worker ends too and gives its place back.
             preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM)),
         )
         assert self._process.stdout is not None
@@ -74,7 +75,7 @@ class Actor:
 
 
 class RemoteProcess:
-    """What the launcher knows as its worker's process."""
+    """Stands for the worker's process in the launcher."""
 
     def __init__(self, slot: RaySlot, study: StoredStudy, log: Path, call: tuple[Any, ...]) -> None:
         import ray
@@ -88,11 +89,11 @@ class RemoteProcess:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit code, or None while it runs or waits for room in the cluster."""
+        """The exit code, or None while it runs or waits for room in the cluster."""
         if self._code is None and self._has_ended(0):
             self._code = self._outcome()
         elif self._code is None and not _is_ready(self._placed, 0) and not self._places.counts().free:
-            self.kill()  # others train what is left: nobody needs to wait for room any more
+            self.kill()  # other workers train what is left: no need to wait for room any more
             self._code = 0
         return self._code
 
@@ -105,7 +106,7 @@ class RemoteProcess:
         return self._code
 
     def send_signal(self, number: int) -> None:
-        """As Popen's; one that still waits for room is not started any more."""
+        """As Popen's. A worker that still waits for room is not started any more."""
         if _is_ready(self._placed, 0):
             self._actor.tell.remote(number)
         else:
@@ -148,7 +149,7 @@ class RayWorker(WorkerProcess):
     python: str | None = None
 
     def start(self, study: StoredStudy, options: Sequence[str]) -> None:
-        """Ask Ray for an actor; it starts when the cluster has room, and then its worker does."""
+        """Ask Ray for an actor. The actor and its worker start when the cluster has room."""
         assert isinstance(self.slot, RaySlot)
         command = self.new_command()
         call = ([*command, *options, "--", study.name], self.environment(study), self.python)
@@ -157,7 +158,7 @@ class RayWorker(WorkerProcess):
 
 
 def connect(address: str, study: StoredStudy) -> None:
-    """Join the cluster at `address`: ray (RAY_ADDRESS, or the one that runs on this machine) or ray://HOST:PORT.
+    """Join the cluster at `address`: ray://HOST:PORT, or ray for the one of RAY_ADDRESS or of this machine.
 
     Raises:
         RayError: Ray is not installed, there is no cluster, or its machines cannot share the study's SQLite file.
@@ -170,7 +171,7 @@ def connect(address: str, study: StoredStudy) -> None:
         raise RayError(f"--on {address} given; allowed: ray, or ray://HOST:PORT for a cluster elsewhere")
     _knock(address if address != "ray" else os.environ.get("RAY_ADDRESS", ""))
     try:
-        # Ray puts the current folder first on its workers' path: a `search.py` there would be taken for ours.
+        # Ray puts the current folder first on its workers' path. A module there could hide an installed one.
         with contextlib.chdir(Path(__file__).parents[1]):
             ray.init("auto" if address == "ray" else address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -182,7 +183,7 @@ def connect(address: str, study: StoredStudy) -> None:
 
 
 def _knock(address: str) -> None:
-    """Ray itself waits for minutes for a head that is not there."""
+    """Check that something listens there: Ray itself waits minutes for a missing head."""
     host, _, port = address.removeprefix("ray://").partition(":")
     if not port.isdecimal():
         return
@@ -193,35 +194,36 @@ def _knock(address: str) -> None:
 
 
 def plan(devices: str, workers: int | None) -> list[RaySlot]:
-    """One slot for each worker that the cluster has room for: `devices` is auto, cpu, gpu or tpu.
+    """One slot for each worker that the cluster has room for: `devices` is auto or the key of a kind of device.
 
     Raises:
-        NoSuchDeviceError: another word, no such device in the cluster, or more workers than there are.
+        NoSuchDeviceError: an unknown word, no such device in the cluster, or more workers than devices.
     """
-    counts = {
-        kind: [int(node["Resources"].get(kind.upper(), 0)) for node in _nodes()] for kind in ("cpu", "gpu", "tpu")
-    }
+    nodes = _nodes()
+    counts = {kind: [int(node["Resources"].get(kind.shown, 0)) for node in nodes] for kind in KINDS}
     if devices == "auto":
-        devices = next((kind for kind in ("tpu", "gpu") if any(counts[kind])), "cpu")
-    if devices not in counts:
-        raise NoSuchDeviceError(f"devices {devices!r} given; allowed with --on ray: auto, cpu, gpu or tpu")
-    there = [count for count in counts[devices] if count]
-    most = sum(there) if devices != "tpu" else len(there)
+        devices = next((kind for kind in reversed(ACCELERATORS) if any(counts[kind])), CPU).key
+    kind = next((kind for kind in KINDS if kind.key == devices), None)
+    if kind is None:
+        raise NoSuchDeviceError(f"devices {devices!r} given; allowed with --on ray: {ANY_KIND}")
+    there = [count for count in counts[kind] if count]
+    most = sum(there) if kind in (CPU, GPU) else len(there)
     if not there or (workers or 1) > most:
         raise NoSuchDeviceError(
             f"{workers or 'some'} workers on {devices} asked for; the Ray cluster has room for {most}"
         )
-    if devices == "gpu":
+    if kind is CPU:
+        return _cpu_slots(there, workers or len(there))
+    if kind is GPU:
         gpu = RaySlot("ray-gpu", "gpu:0", None, {}, resources={"num_gpus": 1})
         return [gpu] * (workers or most)
-    if devices == "tpu":  # all chips of a host
-        tpu = RaySlot("ray-tpu", "tpu", None, {}, resources={"resources": {"TPU": max(there)}})
-        return [tpu] * (workers or most)
-    return _cpu_slots(there, workers or len(there))
+    # All chips of a host.
+    host = RaySlot(f"ray-{kind.key}", kind.key, None, {}, resources={"resources": {kind.shown: max(there)}})
+    return [host] * (workers or most)
 
 
 def _cpu_slots(cores: Sequence[int], workers: int) -> list[RaySlot]:
-    """All workers with as many threads as leave room for every one: the same everywhere, for the same values."""
+    """All workers get the same number of threads, as many as leave room for each. Equal threads give equal values."""
     threads = next(t for t in range(max(cores), 0, -1) if sum(count // t for count in cores) >= workers)
     environment = {"CUDA_VISIBLE_DEVICES": "-1"}
     return [RaySlot("ray-cpu", "cpu", threads, environment, resources={"num_cpus": threads})] * workers

@@ -1,4 +1,4 @@
-"""A launcher's worker process: started on its slot, told to stop, heard out when it dies."""
+"""A launcher's worker process: how it is started, told to stop, and what it said before it died."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from affinity_search.storage.study import StoredStudy
 
 
 class Process(Protocol):
-    """What a launcher needs of a worker's process, here or elsewhere: some of Popen's methods."""
+    """What a launcher needs of a worker's process, on any machine: some of Popen's methods."""
 
     def poll(self) -> int | None: ...
 
@@ -31,7 +31,7 @@ class Process(Protocol):
 
 @dataclass
 class WorkerProcess:
-    """A slot with the process that fills it at present."""
+    """A slot and the process that runs in it now."""
 
     slot: Slot
     logs: Path
@@ -48,10 +48,10 @@ class WorkerProcess:
         return self.logs / f"{self.worker_id}.log"
 
     def last_line(self) -> str:
-        """The last words of the worker, for the person who wonders why it died."""
+        """The last line of the worker's log, which should say why it died."""
         try:
             said = self.log.read_text(errors="replace")
-        except OSError:  # somebody cleaned up
+        except OSError:  # the log was removed
             return f"(its log {self.log} is gone)"
         lines = [line.removeprefix("error: ") for line in said.splitlines() if line.strip()]
         return lines[-1] if lines else "(its log is empty)"
@@ -66,13 +66,13 @@ class WorkerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                # Its own process group: Ctrl-C in the terminal reaches the launcher alone, which passes it on.
+                # In a process group of its own: Ctrl-C in the terminal reaches only the launcher, which passes it on.
                 start_new_session=True,
             )
         self.told = None
 
     def _open_log(self) -> IO[bytes]:
-        """A log only informs: where it cannot be written, the worker's words go nowhere."""
+        """A log only informs. If it cannot be written, the worker's output is dropped."""
         try:
             self.logs.mkdir(parents=True, exist_ok=True)  # cleaners remove old folders
             return self.log.open("wb")
@@ -80,7 +80,7 @@ class WorkerProcess:
             return Path(os.devnull).open("wb")
 
     def new_command(self) -> list[str]:
-        """The arguments for Python that begin a new worker here; what the launcher decides comes after them."""
+        """The first arguments for Python that start a worker here. The launcher adds the rest."""
         slot = self.slot
         self.worker_id = f"{new_worker_id()}-{slot.label.replace(':', '')}"
         command = [*COMMAND, "worker", "--device", slot.device, "--worker-id", self.worker_id]
@@ -89,7 +89,7 @@ class WorkerProcess:
         return command
 
     def environment(self, study: StoredStudy) -> dict[str, str]:
-        """What the worker gets beyond its surroundings: the URL too, for every user of a machine can read arguments."""
+        """Variables for the worker. The URL is among them: every user of a machine can read a command's arguments."""
         secret = {"AFFINITY_SEARCH_STORAGE": study.backend.secret_url, "PYTHONUNBUFFERED": "1"}
         return self.slot.environment | secret
 

@@ -1,4 +1,4 @@
-"""How long a trial will take on a CPU, very roughly, before anything was measured: a warning beats a silent night."""
+"""A very rough guess of how long a trial takes on a CPU, made before anything was measured."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ LONG_S = 3600.0
 
 
 def long_trial_warning(spec: StudySpec, cores: int) -> str | None:
-    """What to say before a search whose trials take hours on so many cores each; None if they do not."""
+    """A warning if a trial would take hours on so many cores; else None."""
     from affinity_search.search.view.terminal import duration_text, plural
 
     seconds = trial_flop(spec) / (CORE_FLOPS * cores)
@@ -24,7 +24,7 @@ def long_trial_warning(spec: StudySpec, cores: int) -> str | None:
 
 
 def trial_flop(spec: StudySpec) -> float:
-    """Of all epochs: the convolutions, beside which the rest is little."""
+    """Operations of all epochs. Only the convolutions are counted: the rest is little."""
     from affinity_search.search.training.data.splits import imbalance_of
 
     source = spec.data.source

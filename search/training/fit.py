@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from affinity_search.search import devices
+from affinity_search.search.devices import Device, Predictor
 from affinity_search.search.training.checkpoints import TrainingState
 from affinity_search.search.training.data.splits import DatasetFacts, Split
 from affinity_search.search.training.errors import CheckpointError, DivergedError, OutOfMemoryError, TrainingInterrupted
@@ -59,6 +59,7 @@ class Trainer:
 
     def __init__(
         self,
+        device: Device,
         train: Split,
         evaluation: Split,
         facts: DatasetFacts,
@@ -74,11 +75,11 @@ class Trainer:
         parts = [train, evaluation] if test is None else [train, evaluation, test]
         self._n_classes, self._minority = facts.n_classes, evaluation.minority
         self._class_sizes = train.counts(facts.n_classes)
-        self._training = training
+        self._device, self._training = device, training
         self._train, self._evaluation, *self._test = _place(parts)
         # Every replica of a TPU takes an equal part of it.
-        self._evaluation_batch = whole_batches(min(EVALUATION_BATCH, len(evaluation)), devices.replicas())
-        with devices.scope():
+        self._evaluation_batch = whole_batches(min(EVALUATION_BATCH, len(evaluation)), device.replicas())
+        with device.scope():
             self._model = build_network(
                 network,
                 np.concatenate([part.images for part in parts]),
@@ -92,16 +93,16 @@ class Trainer:
             if training.adjust and not self._head.logits:
                 raise ValueError(f"the {network.head} head gives no logits that could be adjusted")
             self._compile()
-        self._steps = devices.training_steps(self._model, training.batch)
-        self._outputs = devices.predictor(self._model)
+        self._steps = device.training_steps(self._model, training.batch)
+        self._outputs = device.predictor(self._model)
         self._pace = Pace()
-        self._features: devices.Predictor | None = None
+        self._features: Predictor | None = None
         self._done: list[EpochScore] = []  # of the present run
         self.epoch_share = 0.0  # of the present epoch, from 0 to 1
 
     def _compile(self) -> None:
         optimizer = make_optimizer(self._training, self._model.trainable_variables)
-        # `devices` compiles the steps.
+        # The device compiles the steps.
         self._model.compile(optimizer=optimizer, loss=self._head.loss, jit_compile=False)
 
     def epochs(
@@ -121,7 +122,7 @@ class Trainer:
         OutOfMemoryError, CheckpointError (before the first epoch) if `resume` is of another network, and ValueError if
         the parameters do not fit the head.
         """
-        with _memory_watched():
+        with _memory_watched(self._device):
             self._begin(params, seed)
             self._done = []
             if resume is not None:
@@ -168,7 +169,7 @@ class Trainer:
         indices, labels = self._evaluation
         padded = np.resize(indices, whole_batches(len(indices), self._evaluation_batch))
         if self._features is None:  # once: a new function would be traced anew every epoch
-            self._features = devices.predictor(features_of(self._model))
+            self._features = self._device.predictor(features_of(self._model))
         values = self._predict(padded, None, self._features)[: len(labels)]
         return Features(values, labels, centers_among_features(self._model))
 
@@ -263,7 +264,7 @@ class Trainer:
         return self._predict(padded, should_stop, self._outputs)[: len(indices)]
 
     def _predict(
-        self, indices: NDArray[np.int32], should_stop: ShouldStop | None, predictor: devices.Predictor
+        self, indices: NDArray[np.int32], should_stop: ShouldStop | None, predictor: Predictor
     ) -> NDArray[Any]:
         """A model's outputs (N, …) for N a multiple of the evaluation batch; ten thousand images take a CPU long."""
         predicted = []
@@ -279,16 +280,16 @@ def _raise_if_asked(should_stop: ShouldStop | None) -> None:
 
 
 @contextlib.contextmanager
-def _memory_watched() -> Iterator[None]:
+def _memory_watched(device: Device) -> Iterator[None]:
     """Every backend has its own exception for a device without room."""
     try:
         yield
     except Exception as error:
-        if not devices.is_out_of_memory(error):
+        if not device.is_out_of_memory(error):
             raise
         details = (str(error) or type(error).__name__).splitlines()[0][:200]
         raise OutOfMemoryError(
-            f"{devices.describe()} ran out of memory ({details}); if it happens again, use fewer workers on it or a "
+            f"{device.describe()} ran out of memory ({details}); if it happens again, use fewer workers on it or a "
             "smaller training.batch"
         ) from error
 

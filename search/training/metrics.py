@@ -71,7 +71,7 @@ def _geometric_mean(counted: Counted) -> float:
 
 
 def _calibration(counted: Counted) -> float | None:
-    """1 − expected calibration error. Guo et al. 2017, eq. (3), over 15 bins of equal width; each row as it is scaled."""
+    """1 − expected calibration error. Guo et al. 2017, eq. (3), over 15 bins of equal width."""
     if counted.probabilities is None:
         return None
     confidence = counted.probabilities.max(axis=1)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from affinity_search.search import devices
 from affinity_search.search.devices import nvidia
+from affinity_search.search.devices.kinds import CPU, GPU, device_of
 
 if TYPE_CHECKING:
     from affinity_search.search.devices.slots import Slot
@@ -19,11 +20,11 @@ def settle_for(study: StoredStudy, slots: Sequence[Slot], say: Say) -> StoredStu
     """Before any worker starts: what all the devices of a launch compute well in. Left to the workers where unknown."""
     if study.precision is not None or not slots:
         return study
-    kind = slots[0].device.partition(":")[0]
-    capability = _least_capability(slots) if kind == "gpu" else 0
-    if kind == "gpu" and capability == 0:
+    kind, _ = device_of(slots[0].device)
+    capability = _least_capability(slots) if kind is GPU else 0
+    if kind is GPU and capability == 0:
         return study
-    return settle(study, devices.precision_on(kind, capability, study.spec.network.widths), kind == "cpu", say)
+    return settle(study, devices.precision_on(kind, capability, study.spec.network.widths), kind is CPU, say)
 
 
 def settle(study: StoredStudy, precision: str, on_cpu: bool, say: Say) -> StoredStudy:

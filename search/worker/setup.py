@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from affinity_search.search.devices.errors import told_as_unfit
+from affinity_search.search.devices.kinds import CPU
 from affinity_search.search.devices.nvidia import card
 from affinity_search.search.training.errors import OutOfMemoryError
 from affinity_search.search.view.pictures import Album
@@ -34,7 +35,7 @@ from affinity_search.storage.study import StoredStudy
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker runs on: `device` is cpu, gpu:K or tpu; `threads` None leaves the choice to the framework.
+    """What a worker runs on: `device` is as for `devices.configure`; `threads` None leaves the choice to the framework.
 
     `files` None is the storage's default folder; `outage_s` is how long the storage may be away.
     """
@@ -108,18 +109,18 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     from affinity_search.search import devices
 
     gpu = card(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
-    devices.configure(options.device, options.threads, options.memory_mib)
+    device = devices.configure(options.device, options.threads, options.memory_mib)
     asked, widths = study.spec.training.precision, study.spec.network.widths
-    study = settle(study, devices.settle_precision(asked, widths), options.device == "cpu", say)
+    study = settle(study, device.settle_precision(asked, widths), device.kind is CPU, say)
     holder = Holder(
         worker=options.worker_id or new_worker_id(),
         host=socket.gethostname(),
         pid=os.getpid(),
-        device=devices.describe(),
+        device=device.describe(),
     )
     say(f"worker {holder.worker} on {holder.device}, {study.precision}, study {study.name}")
     images = StudyImages(study, options.data_dir, say)
-    trainer = StudyTrainer(study.spec, study.settled_precision, images.folder, seen=images)
+    trainer = StudyTrainer(device, study.spec, study.settled_precision, images.folder, seen=images)
     if trainer.note:
         say(trainer.note)
     places = Places.of(study, options.lease_s)

@@ -13,6 +13,7 @@ from affinity_search.studies.model.spec import StudySpec
 UNSEARCHED_RATE = 1e-3  # never used: where a study has no rate, each trial has its own
 
 if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everything that names an objective
+    from affinity_search.search.devices import Device
     from affinity_search.search.devices.precision import Precision
     from affinity_search.search.training.checkpoints import TrainingState
     from affinity_search.search.training.data.splits import Seen, Split
@@ -25,6 +26,7 @@ class StudyTrainer:
 
     def __init__(
         self,
+        device: Device,
         spec: StudySpec,
         precision: str,
         data_dir: Path | None,
@@ -39,11 +41,10 @@ class StudyTrainer:
         Raises:
             DataError: the data set is not there, cannot be read, or has too few images.
         """
-        from affinity_search.search import devices
-
         # What trains is imported here too: what is wrong with it is then known before a place is claimed.
         from affinity_search.search.training import fit  # noqa: F401
 
+        self._device = device
         self._spec = spec
         self._embedding = embedding
         self._precision = precision
@@ -54,7 +55,7 @@ class StudyTrainer:
         self._trainer: Trainer | None = None
         self._max_centers = 0
         # A batch that the images do not fill would be filled up with copies of them. A TPU's cores take equal parts.
-        most, cores = len(self._train), devices.replicas()
+        most, cores = len(self._train), device.replicas()
         self._batch = min(spec.training.batch, max(cores, most - most % cores))
 
     def epochs(
@@ -72,9 +73,7 @@ class StudyTrainer:
         """
         from affinity_search.search.training.errors import OutOfMemoryError
 
-        sizes = [
-            int(params[each.key]) for each in self._spec.head.parameters if each.sizes_arrays and each.key in params
-        ]
+        sizes = [int(params[each.key]) for each in self._spec.head.required if each.sizes_arrays]
         trainer = self._fitting_trainer(max(max_centers or 1, *sizes, 1))
         try:
             yield from trainer.epochs(params, seed, should_stop=should_stop, resume=resume)
@@ -149,6 +148,7 @@ class StudyTrainer:
 
         network, training = self._spec.network, self._spec.training
         return Trainer(
+            self._device,
             self._train,
             self._evaluation,
             self._spec.data.source,

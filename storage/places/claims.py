@@ -24,7 +24,11 @@ from affinity_search.storage.places.place import HeldPlace
 from affinity_search.studies.model.parameters import Params
 
 if TYPE_CHECKING:
+    from sqlalchemy.sql.dml import ReturningUpdate
+
     from affinity_search.storage.study import StoredStudy
+
+_CLAIMED = (tables.places.c.number, tables.places.c.attempt, tables.places.c.params)
 
 
 @dataclass(frozen=True)
@@ -75,41 +79,10 @@ class Places(PlaceReader):
 
         No two callers ever get the same place.
         """
-        table, studies = tables.places, tables.studies
-        stopped = exists().where(studies.c.token == self._token, studies.c.stopped.is_not(None))
-        lowest = (
-            select(table.c.number)
-            .where(table.c.token == self._token, table.c.state == PlaceState.FREE, ~stopped)
-            .order_by(table.c.number)
-            .limit(1)
-            .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time anyway
-            .scalar_subquery()
-        )
         lease = secrets.token_hex(16)
-        statement = (
-            update(table)
-            .where(table.c.token == self._token, table.c.number == lowest, table.c.state == PlaceState.FREE)
-            .values(
-                state=PlaceState.HELD,
-                lease=lease,
-                lease_s=self.lease_s,
-                lease_until=self.backend.now() + self.lease_s,
-                attempt=table.c.attempt + 1,
-                worker=holder.worker,
-                host=holder.host,
-                pid=holder.pid,
-                device=holder.device,
-                claimed_at=self.backend.now(),
-                finished_at=None,
-                trial=None,
-                reason=None,
-                cause=None,
-            )
-            .returning(table.c.number, table.c.attempt, table.c.params)
-        )
-        claimed = select(table.c.number, table.c.attempt, table.c.params).where(
-            table.c.token == self._token, table.c.lease == lease
-        )
+        statement = self._taking(holder, lease)
+        table = tables.places
+        claimed = select(*_CLAIMED).where(table.c.token == self._token, table.c.lease == lease)
 
         def take(connection: Connection) -> Any:
             # A try whose answer was lost with the connection may have taken a place already: this lease names it.
@@ -122,6 +95,41 @@ class Places(PlaceReader):
         if row is None:
             return None
         return Claim(row.number, row.attempt, lease, json.loads(row.params) if row.params else None)
+
+    def _taking(self, holder: Holder, lease: str) -> ReturningUpdate[Any]:
+        """The update that takes the lowest free place, if there is one and the study is not stopped."""
+        table, studies = tables.places, tables.studies
+        stopped = exists().where(studies.c.token == self._token, studies.c.stopped.is_not(None))
+        lowest = (
+            select(table.c.number)
+            .where(table.c.token == self._token, table.c.state == PlaceState.FREE, ~stopped)
+            .order_by(table.c.number)
+            .limit(1)
+            .with_for_update(skip_locked=True)  # PostgreSQL; SQLite has one writer at a time anyway
+            .scalar_subquery()
+        )
+        now = self.backend.now()
+        return (
+            update(table)
+            .where(table.c.token == self._token, table.c.number == lowest, table.c.state == PlaceState.FREE)
+            .values(
+                state=PlaceState.HELD,
+                lease=lease,
+                lease_s=self.lease_s,
+                lease_until=now + self.lease_s,
+                attempt=table.c.attempt + 1,
+                worker=holder.worker,
+                host=holder.host,
+                pid=holder.pid,
+                device=holder.device,
+                claimed_at=now,
+                finished_at=None,
+                trial=None,
+                reason=None,
+                cause=None,
+            )
+            .returning(*_CLAIMED)
+        )
 
     def renew(self, claim: Claim) -> None:
         """Put the end of the lease off to a full lease from now.

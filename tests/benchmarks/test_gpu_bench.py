@@ -8,6 +8,7 @@ from making import ROOT
 
 from affinity_search.search import devices
 from affinity_search.search.devices import nvidia
+from affinity_search.search.devices.kinds import device_of
 from affinity_search.search.devices.nvidia import VISIBLE, Gpu
 from affinity_search.search.devices.slots import plan
 from benchmarks import gpu
@@ -26,7 +27,7 @@ def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("word", gpu.MATRIX)
 def test_a_process_can_be_told_its_device_words(word: str) -> None:
-    devices._parse(word)
+    device_of(word)
 
 
 @pytest.mark.usefixtures("two_gpus")
@@ -55,7 +56,7 @@ def test_without_a_gpu_it_ends_with_one_line() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
-    assert done.stderr.startswith("error: no NVIDIA GPU found")
+    assert done.stderr.startswith("error: no GPU found: NVML finds no NVIDIA GPU")
 
 
 def test_a_gpu_that_the_backend_does_not_see_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from affinity_search.search import devices
 
-devices.configure("cpu", 2)
+DEVICE = devices.configure("cpu", 2)
 
 import keras  # the device comes first
 
@@ -107,11 +107,14 @@ def test_a_head_is_a_layer_and_may_be_searched_as_recommended(name: str) -> None
     made: Any = heads.head_class(name).make((7, 3), room=2)
     assert isinstance(made, keras.layers.Layer)
     assert (made.name, made.compute_dtype) == ("head", "float32")
-    declared = declared_heads.HEADS[name].parameters
-    recommended = tomllib.loads("\n".join(f"{each.key} = {each.recommended}" for each in declared))
-    space = SpaceSpec.of(recommended, name)
-    assert [key for key, _ in space.items()] == [each.key for each in declared]
-    assert {key for pair in declared_heads.HEADS[name].together for key in pair} <= recommended.keys()
+    declared = declared_heads.HEADS[name]
+    whole = tomllib.loads("\n".join(f"{each.key} = {each.recommended}" for each in declared.searchable))
+    space = SpaceSpec.of(whole, name)
+    assert [key for key, _ in space.items()] == [each.key for each in declared.searchable]
+    recommended = SpaceSpec.recommended(name)
+    assert set(recommended) == set(whole) - {each.key for each in declared.searchable if each.asked}
+    assert {key for pair in declared.together for key in pair} <= recommended.keys()
+    assert declared.logits == made.logits
 
 
 @pytest.fixture
@@ -155,7 +158,7 @@ class Ended:
 
 def stop_after_an_epoch(study: StoredStudy) -> None:
     """A worker that is asked to stop: it saves its checkpoint and gives its place back."""
-    trainer = StudyTrainer(study.spec, study.settled_precision, None)
+    trainer = StudyTrainer(DEVICE, study.spec, study.settled_precision, None)
     files = StudyFiles(default_root(study.backend.url), study.token)
     worker = Worker(study, holder(), trainer, Places.of(study), {"python": "3"}, files)
     claim = worker.places.claim(worker.holder)

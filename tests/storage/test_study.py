@@ -93,7 +93,9 @@ class TestCreation:
         make(backend)
         with pytest.raises(StudyNotFoundError, match=r"no study 'tinny' in .*; it holds tiny"):
             load_study(backend, "tinny")
-        with pytest.raises(StudyNotFoundError, match=r"'tinny' is neither .* bundled are .*digits.* stored in .* tiny"):
+        with pytest.raises(
+            StudyNotFoundError, match=r"'tinny' is neither .* bundled studies: .*digits.* studies in .* tiny"
+        ):
             open_study(backend, "tinny")
 
     def test_a_definition_that_was_cleared_by_hand(self, sqlite: Backend) -> None:

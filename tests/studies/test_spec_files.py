@@ -152,7 +152,7 @@ def test_hostile_overrides_are_mistakes(path: str, override: str) -> None:
 
 def test_sources_that_are_no_files(tmp_path: Path) -> None:
     assert "did you mean cifar10?" in refused("cifr10")
-    assert "bundled are cifar10, cifar10-article, digits" in refused(str(tmp_path / "zzz"))
+    assert "bundled studies: cifar10, cifar10-article, digits" in refused(str(tmp_path / "zzz"))
     assert refused(str(tmp_path)) == "cannot be read: not a regular file"
     assert refused("/dev/zero") == "cannot be read: not a regular file"
     assert refused("") == "cannot be read: not a regular file"

@@ -25,9 +25,14 @@ EXAMPLES = (
 
 def dashboard(
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Where to listen; beyond loopback only with a password.")
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Address to listen on; one that other machines reach needs a password."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 8080,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = 8080,
     password_file: Annotated[
         Path | None,
         typer.Option(
@@ -35,24 +40,24 @@ def dashboard(
             metavar="FILE",
             parser=home_path,
             envvar="AFFINITY_SEARCH_PASSWORD_FILE",
-            help="USER:PASSWORD or a password alone, mode 600: ask for it.",
+            help="Ask for the password in this file: USER:PASSWORD or a password alone, mode 600.",
         ),
     ] = None,
     allowed_host: Annotated[
         list[str] | None,
-        typer.Option("--allowed-host", metavar="NAME", help="A host name people reach it by; repeatable."),
+        typer.Option("--allowed-host", metavar="NAME", help="A host name that people type to reach it; repeatable."),
     ] = None,
     allow_edit: Annotated[
-        bool, typer.Option("--allow-edit", help="Let it change and delete studies and their files.")
+        bool, typer.Option("--allow-edit", help="Allow the page to change and delete studies and their files.")
     ] = False,
     trusted_proxy: Annotated[
         str | None,
-        typer.Option("--trusted-proxy", metavar="ADDRESS", help="Believe this proxy's X-Forwarded-For."),
+        typer.Option("--trusted-proxy", metavar="ADDRESS", help="Address of a proxy whose X-Forwarded-For is true."),
     ] = None,
     storage: Storage = DEFAULT_STORAGE,
     files: Files = None,
 ) -> None:
-    """Serve optuna-dashboard until Ctrl-C: on this machine alone, and read-only, unless asked otherwise."""
+    """Serve optuna-dashboard until Ctrl-C. By default it is read-only and only this machine reaches it."""
     from affinity_search.search.view.dashboard.guard import is_loopback
     from affinity_search.search.view.dashboard.password import read_password
     from affinity_search.search.view.dashboard.serving import Access, guarded, port_of, server_for
@@ -61,13 +66,15 @@ def dashboard(
 
     password = read_password(password_file) if password_file else None
     if password is None and not is_loopback(host):
-        raise typer.BadParameter(f"{host!r} can be reached by others: give a password with --password-file FILE")
+        raise typer.BadParameter(
+            f"{host!r} can be reached from other machines; give a password with --password-file FILE"
+        )
     access = Access(host, port, password, tuple(allowed_host or ()), allow_edit, trusted_proxy)
     backend = opened(storage, read_only=not allow_edit)
     root = files or default_root(backend.url)
     trials = reading_storage(backend)
     server = server_for(guarded(trials, root, access, say, backend.check), access)
-    # Otherwise the first visitor of a large study would wait for its trials to be read.
+    # Read the trials now. Otherwise the first visitor of a large study waits for them.
     threading.Thread(target=trials.read_ahead, daemon=True).start()
     _announce(f"{backend}", access, port_of(server))
     _end_on_sigterm()
@@ -75,7 +82,7 @@ def dashboard(
 
 
 def _end_on_sigterm() -> None:
-    """As process 1 of a container it would otherwise be deaf to the signal that ends it."""
+    """Without it, process 1 of a container does not react to SIGTERM."""
     from affinity_search.search.worker.stopping import is_ignored
 
     if not is_ignored(signal.SIGTERM):
@@ -89,4 +96,6 @@ def _announce(backend: str, access: Access, port: int) -> None:
     mode = "studies can be changed" if access.allow_edit else "read-only"
     say(f"dashboard of {backend} at http://{host}:{port}/ ({mode}; Ctrl-C ends it)")
     if not is_loopback(access.host):
-        say("the password travels as it is: outside a network you trust, put a proxy with TLS in front (docs/share.md)")
+        say(
+            "the password is sent unencrypted; outside a trusted network, put a proxy with TLS in front (docs/share.md)"
+        )

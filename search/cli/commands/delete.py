@@ -18,11 +18,11 @@ EXAMPLES = (
 
 def delete(
     study: StudyName,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     storage: Storage = DEFAULT_STORAGE,
     files: Files = None,
 ) -> None:
-    """Remove a study for good: its trials, its history, its test scores, and its files here."""
+    """Remove a study for good: its trials, its history, its test scores, and its files on this machine."""
     from affinity_search.storage.files import default_root
     from affinity_search.storage.stored.deletion import delete_study, require_idle
 
@@ -40,5 +40,5 @@ def _agreed(question: str) -> bool:
     from affinity_search.storage.errors import StorageError
 
     if not is_at_a_terminal():
-        raise StorageError("nobody can be asked here whether the study may be deleted; add --yes")
+        raise StorageError("there is no terminal to ask whether to delete the study; add --yes")
     return typer.confirm(question, err=True)

@@ -28,12 +28,16 @@ EXAMPLES = (
 
 
 def doctor(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study to look into.")] = None,
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study to check.")] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Free lost places and end half-ended trials, watching a full lease first.")
+        bool,
+        typer.Option(
+            "--repair",
+            help="Free the places of dead workers and end their trials. It first watches for a full lease (120 s).",
+        ),
     ] = False,
     probe: Annotated[
-        bool, typer.Option("--probe", help="Also compute on the device that a worker would get; takes seconds.")
+        bool, typer.Option("--probe", help="Also compute on the device that a worker would get. Takes some seconds.")
     ] = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -42,11 +46,11 @@ def doctor(
 ) -> None:
     """Check this machine and the storage; with STUDY also its workers, lost trials and failures.
 
-    Exit code 0: all is well, warnings allowed; 1: a check failed; 3: no check failed, but lost or half-ended trials
-    were found and not repaired.
+    Exit code 0: all is well, or there are only warnings. 1: a check failed. 3: no check failed, but lost or half-ended
+    trials were found and not repaired.
     """
     if repair and study is None:
-        raise typer.BadParameter("--repair mends one study: name it")
+        raise typer.BadParameter("--repair works on one study; name it")
     from affinity_search.search.doctor.storage import files_root, open_storage
     from affinity_search.search.doctor.view import show
     from affinity_search.storage.files import StudyFiles
@@ -74,7 +78,7 @@ def _checks(
     root: Path | None,
     probe: bool,
 ) -> Iterator[Check]:
-    """Each check when it is done: some take their time."""
+    """Show each check as soon as it is done: some take long."""
     from affinity_search.search.doctor import machine
     from affinity_search.search.doctor import storage as database
 
@@ -89,7 +93,7 @@ def _checks(
 
 
 def _treated(stored: StoredStudy, kept: StudyFiles | None, repair: bool, as_json: bool) -> tuple[Diagnosis, list[str]]:
-    """The study as it is, after the repair if one is asked for, and what that mended."""
+    """The state of the study, and what the repair did. With --repair the state is that after the repair."""
     from affinity_search.search.doctor.repair import Repair
     from affinity_search.search.doctor.study import examine
 

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import DataDir, Storage, StudyName, Threads, home_path, say, stored_study
+from affinity_search.search.cli.options import (
+    DataDir,
+    Device,
+    Storage,
+    StudyName,
+    Threads,
+    home_path,
+    say,
+    stored_study,
+)
 from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
@@ -24,7 +33,8 @@ EXAMPLES = (
 def embed(
     study: StudyName,
     trial: Annotated[
-        int | None, typer.Option("--trial", metavar="N", min=0, max=2**31 - 1, help="Trial N; default the best.")
+        int | None,
+        typer.Option("--trial", metavar="N", min=0, max=2**31 - 1, help="Number of the trial. Default: the best."),
     ] = None,
     width: Annotated[
         int | None,
@@ -33,14 +43,14 @@ def embed(
             metavar="H",
             min=2,
             max=8192,
-            help="Put a Dense layer of H features before the head; 2 for the "
-            "article's pictures. Without it the network's own features are shown by PCA.",
+            help="Put a Dense layer of H features before the head; 2 as in the "
+            "article's pictures. Without it PCA projects the network's own features.",
         ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", parser=home_path, help="Folder for the pictures.")
     ] = None,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     data_dir: DataDir = None,
     storage: Storage = DEFAULT_STORAGE,
@@ -68,7 +78,7 @@ def embed(
 
 
 def _require_writable(folder: Path) -> None:
-    """Before the training, which takes minutes."""
+    """Checked before the training, which takes minutes."""
     from affinity_search.storage.errors import StorageError
     from affinity_search.storage.files import why_not_writable
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import AsJson, DataDir, Storage, StudyName, Threads, console, say
+from affinity_search.search.cli.options import AsJson, DataDir, Device, Storage, StudyName, Threads, console, say
 from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def evaluate(
     seeds: Annotated[
         int, typer.Option("--seeds", metavar="S", min=1, max=MOST_SEEDS, help="Retrain each with S fresh seeds.")
     ] = 5,
-    yes: Annotated[bool, typer.Option("--yes", help=f"Do not ask before more than {ASKS_ABOVE} trainings.")] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    yes: Annotated[bool, typer.Option("--yes", help=f"Train more than {ASKS_ABOVE} times without asking.")] = False,
+    device: Device = "auto",
     threads: Threads = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -41,8 +41,8 @@ def evaluate(
 ) -> None:
     """Retrain the best trials with fresh seeds and score the test set.
 
-    Under holdout the validation images choose the epoch, and the test set is scored once a seed. Scores that are
-    stored are not trained again, so an evaluation that was interrupted goes on where it stopped.
+    Under holdout the validation images choose the epoch, and the test set is scored once for each seed. Stored scores
+    are not trained again, so an interrupted evaluation goes on where it stopped.
     """
     from affinity_search.search import api
 
@@ -73,13 +73,13 @@ def _announce(stored: StoredStudy, planned: Plan, top: int) -> None:
     say(f"{plural(trials, 'trial')} × {plural(len(planned.seeds), 'seed')}: {planned.trainings} to train{lasts}{here}")
     if trials > 1:
         say(
-            f"warning: the test set is opened for {trials} trials. Report the first, which the search chose; whoever "
-            "chooses by these scores has no unseen images left"
+            f"warning: the test set is opened for {trials} trials. Report the first one: the search chose it. If you "
+            "choose by these scores, no unseen images are left"
         )
 
 
 def _seconds_each(stored: StoredStudy, planned: Plan) -> float | None:
-    """How long a whole training took in the search, by the best trial's epochs."""
+    """How long a whole training took in the search, estimated from the best trial's epochs."""
     from affinity_search.storage.trials.facts import TrialFacts
 
     best = planned.chosen[0]
@@ -91,7 +91,7 @@ def _seconds_each(stored: StoredStudy, planned: Plan) -> float | None:
 def _ask(trainings: int) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter(
-            f"{trainings} trainings are more than {ASKS_ABOVE}: lower --top or --seeds, or say --yes"
+            f"{trainings} trainings are more than {ASKS_ABOVE}; lower --top or --seeds, or add --yes"
         )
     typer.confirm(f"train {trainings} times?", abort=True, err=True)
 

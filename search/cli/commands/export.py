@@ -20,13 +20,16 @@ EXAMPLES = (
 def export(
     study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a stored study.")] = None,
     top: Annotated[
-        int | None, typer.Option("--top", metavar="K", min=1, max=100_000, help="Add a list of the K best.")
+        int | None, typer.Option("--top", metavar="K", min=1, max=100_000, help="Add a list of the K best trials.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", parser=home_path, help="Instead of stdout.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", parser=home_path, help="Write to this file instead of stdout."),
     ] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of the export instead.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", hidden=True, help="It is JSON anyway.")] = True,
+    as_json: Annotated[
+        bool, typer.Option("--json", hidden=True, help="Changes nothing: the export is always JSON.")
+    ] = True,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
     """Print the best trial as one JSON object: parameters, scores, seed, versions, and its test score if evaluated."""
@@ -50,20 +53,22 @@ def _exported(storage: str, study: str, top: int | None) -> str:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a whole file or leave the old one: a reader never sees half of it. A device or pipe is written as it is."""
+    """Write the whole file or leave the old one, so that no reader sees half a file. A device or pipe is written
+    directly.
+    """
     from affinity_search.storage.errors import StorageError
 
     try:
         if path.exists() and not path.is_file():
             path.write_text(text, encoding="utf-8")
         else:
-            _replace(path.resolve(), text)  # a link stays, the file behind it is replaced
+            _replace(path.resolve(), text)  # a link stays; the file that it names is replaced
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
 
 
 def _replace(path: Path, text: str) -> None:
-    """The new file has the mode of the old one; without one, what the umask leaves."""
+    """Give the new file the mode of the old one, or the umask's if there was none."""
     import os
     import secrets
 

@@ -23,6 +23,7 @@ from affinity_search.search.cli.options import (
     asked_study,
     say,
 )
+from affinity_search.search.devices.kinds import SOME_DEVICES
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_STORAGE
 
@@ -39,22 +40,30 @@ EXAMPLES = (
 UnlessStopped = Annotated[
     bool,
     typer.Option(
-        "--unless-stopped", help="Leave a study alone that `stop` ended; for what starts this again by itself."
+        "--unless-stopped",
+        help="Do nothing if `stop` ended the study. For programs that start this command by themselves.",
     ),
 ]
 
 
 def launch(
     study: StudySource,
-    workers: Annotated[int | None, typer.Option("--workers", metavar="W", min=1, max=1024, help="CPU workers.")] = None,
-    devices: Annotated[str, typer.Option("--devices", help="auto, cpu, gpu, gpu:0,2 or tpu.")] = "auto",
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="W", min=1, max=1024, help="Number of workers on the CPU.")
+    ] = None,
+    devices: Annotated[str, typer.Option("--devices", help=f"Devices to train on: {SOME_DEVICES}.")] = "auto",
     per_device: Annotated[
-        int, typer.Option("--workers-per-device", metavar="K", min=1, max=64, help="Workers that share each GPU.")
+        int,
+        typer.Option("--workers-per-device", metavar="K", min=1, max=64, help="Number of workers that share each GPU."),
     ] = 1,
-    tpu: Annotated[list[str] | None, typer.Option("--tpu", metavar="NAME", help="A TPU elsewhere; repeatable.")] = None,
+    tpu: Annotated[
+        list[str] | None, typer.Option("--tpu", metavar="NAME", help="Name of a TPU on another machine; repeatable.")
+    ] = None,
     on: Annotated[
         str | None,
-        typer.Option("--on", metavar="ray|ray://HOST:PORT", help="Workers on a Ray cluster instead of this machine."),
+        typer.Option(
+            "--on", metavar="ray|ray://HOST:PORT", help="Run the workers on a Ray cluster: ray, or ray://HOST:PORT."
+        ),
     ] = None,
     unless_stopped: UnlessStopped = False,
     trials: Trials = None,
@@ -93,7 +102,7 @@ def _run(prepared: Prepared) -> None:
     from affinity_search.search.worker.stopping import StopSignals
 
     started, stored = time.monotonic(), prepared.stored
-    # From here on Ctrl-C is heard, even if it comes before the first worker.
+    # From here on Ctrl-C stops the search, even before the first worker runs.
     with StopSignals() as signals, progress_for(stored, lambda: "" if signals.draining else HINT) as progress:
         ended = prepared.run(progress, signals)
     _summarise(stored, time.monotonic() - started, ended)
@@ -131,7 +140,7 @@ def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
 
 
 def _storage_option(stored: StoredStudy) -> str:
-    """What the next command needs to find the study; nothing for the default, and never a password."""
+    """The --storage option that the next command needs; empty for the default. Never holds a password."""
     url = stored.backend.url
     known = str(url) == DEFAULT_STORAGE or url.password or "AFFINITY_SEARCH_STORAGE" in os.environ
     return "" if known else f" --storage {shlex.quote(str(stored.backend))}"

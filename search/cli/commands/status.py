@@ -26,7 +26,9 @@ EXAMPLES = (
 
 
 def status(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study; all without.")] = None,
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study; without it all are listed.")
+    ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until the places are used.")] = False,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_STORAGE,
@@ -34,7 +36,7 @@ def status(
 ) -> None:
     """Show the stored studies, or one of them: budget, best trial, workers, history."""
     if watch and (study is None or as_json):
-        raise typer.BadParameter("--watch shows one study to a person: name it, and leave --json out")
+        raise typer.BadParameter("--watch shows one study on a terminal; name the study and leave --json out")
     backend = opened(storage, read_only=True)
     if study is None:
         _show_all(backend, as_json)

@@ -18,11 +18,13 @@ EXAMPLES = (
 
 def stop(
     study: StudyName,
-    now: Annotated[bool, typer.Option("--now", help="Also give the running trials back.")] = False,
-    undo: Annotated[bool, typer.Option("--undo", help="Let workers begin trials again; `launch` does so too.")] = False,
+    now: Annotated[bool, typer.Option("--now", help="Also stop the running trials; they can go on later.")] = False,
+    undo: Annotated[
+        bool, typer.Option("--undo", help="Take a stop back: workers may begin trials again. `launch` does so too.")
+    ] = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Let no worker begin another trial, wherever it runs; `launch` goes on later."""
+    """Stop a search: no worker, on any machine, begins another trial. `launch` goes on later."""
     from affinity_search.search.view.terminal import plural
     from affinity_search.storage.database.tables import Stop
     from affinity_search.storage.places.claims import Places

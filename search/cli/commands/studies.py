@@ -57,7 +57,7 @@ def show(
         typer.echo(json.dumps({"definition": spec.to_dict(), "images": counts}, indent=2))
         return
     if overrides:
-        typer.echo(spec.to_toml(), nl=False)  # comments belong to the file, not to what was laid over it
+        typer.echo(spec.to_toml(), nl=False)  # the comments are about the file, not about the overrides
     else:
         typer.echo(bundled.text(name) if name in bundled.names() else read(name), nl=False)
     if counts:
@@ -97,7 +97,7 @@ def _print_counts(spec: StudySpec, counts: dict[str, list[int]], minority: Seque
     few = [number for number in classes if counts.get("validation", [FEW_IMAGES] * len(classes))[number] < FEW_IMAGES]
     if few:
         out.print(
-            f"warning: fewer than {FEW_IMAGES} validation images in class {', '.join(map(str, few))}: their F1 moves "
-            "in large steps, and the search may choose by luck; raise data.minority or data.validation",
+            f"warning: fewer than {FEW_IMAGES} validation images in class {', '.join(map(str, few))}. Their F1 moves "
+            "in large steps, so the search may choose by luck; raise data.minority or data.validation",
             style="yellow",
         )

@@ -29,7 +29,7 @@ def trials(
     study: StudyName,
     csv_file: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="FILE", parser=home_path, help="Write CSV; - is stdout."),
+        typer.Option("--csv", metavar="FILE", parser=home_path, help="Write CSV to this file; - is stdout."),
     ] = None,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_STORAGE,
@@ -55,7 +55,7 @@ def trials(
 
 
 def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:
-    """A column for every key, the parameters' in the place of `params`; nothing where a value is unknown."""
+    """One column for each key. `params` becomes one column for each parameter. An unknown value is empty."""
     keys = ["trial", "place", "attempt", "state", "macro_f1", *names]
     keys += ["best_epoch", "epochs", "seconds", "seed", "worker", "device", "reason"]
     text = io.StringIO()

@@ -10,6 +10,7 @@ import typer
 
 from affinity_search.search.cli.options import (
     DataDir,
+    Device,
     Files,
     IntoExisting,
     LeaseS,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from affinity_search.search.training.errors import OutOfMemoryError
     from affinity_search.storage.study import StoredStudy
 
-# In the environment: how many processes before this one ran out of memory, without a trial in between.
+# In the environment: how many processes ran out of memory one after the other before this one.
 EXAMPLES = (
     "affinity-search worker digits --device gpu:0",
     "affinity-search worker digits --storage postgresql://me@server/studies --files /shared/files",
@@ -41,7 +42,7 @@ FAILED_BEFORE = "AFFINITY_SEARCH_MEMORY_FAILURES"
 
 def worker(
     study: StudySource,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, gpu:0 or tpu.")] = "auto",
+    device: Device = "auto",
     threads: Threads = None,
     trials: Trials = None,
     data_dir: DataDir = None,
@@ -52,13 +53,13 @@ def worker(
     files: Files = None,
     outage_s: OutageS = DEFAULT_LIMIT_S,
     lease_s: LeaseS = DEFAULT_LEASE_S,
-    tpu: Annotated[str | None, typer.Option("--tpu", metavar="NAME", help="A TPU elsewhere.")] = None,
+    tpu: Annotated[str | None, typer.Option("--tpu", metavar="NAME", help="Name of a TPU on another machine.")] = None,
     memory_mib: Annotated[int | None, typer.Option("--memory-mib", min=1, max=2**31 - 1, hidden=True)] = None,
     worker_id: Annotated[str | None, typer.Option("--worker-id", hidden=True)] = None,
 ) -> None:
-    """Run one worker here until no place is free; run it on any machine that reaches the storage.
+    """Run one worker here until no place is free. Any machine that reaches the storage can run one.
 
-    Ctrl-C once finishes the running trial, twice gives it back and stops now.
+    Ctrl-C once: finish the running trial, then stop. Twice: give the trial back and stop now.
     """
     from affinity_search.search.devices.slots import own_device
     from affinity_search.search.training.errors import OutOfMemoryError
@@ -67,14 +68,14 @@ def worker(
 
     device = own_device(device, [tpu] if tpu else [])
     stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing, examine=False)
-    if worker_id is None:  # a launcher has tried them
+    if worker_id is None:  # its launcher has checked them
         tried_files(stored, files, say)
     signals = StopSignals(announce)
     options = WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals)
     try:
         work(stored, options)
     except OutOfMemoryError as error:
-        if worker_id is None:  # it has no launcher, which would start another
+        if worker_id is None:  # without a launcher nobody else would start another process
             _start_anew(error)
         raise
     if signals.draining and _has_free_places(stored):
@@ -82,7 +83,7 @@ def worker(
 
 
 def _has_free_places(stored: StoredStudy) -> bool:
-    """Also while the storage is away: then this worker's own place comes back when its lease ends."""
+    """Works without the storage too: then this worker's place comes back when its lease ends."""
     from affinity_search.storage.database.patience import is_transient
     from affinity_search.storage.places.claims import Places
 
@@ -95,7 +96,7 @@ def _has_free_places(stored: StoredStudy) -> bool:
 
 
 def _start_anew(error: OutOfMemoryError) -> None:
-    """Become a fresh process, which has all of the GPU's memory; returns if that was of no use the last time."""
+    """Become a new process, which has all of the GPU's memory. Returns if that did not help the last time."""
     from affinity_search.search.launch.children import COMMAND, surroundings
     from affinity_search.search.launch.launcher import MEMORY_FAILURES
     from affinity_search.search.worker.loop import say as log

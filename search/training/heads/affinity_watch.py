@@ -44,7 +44,7 @@ class Watch:
             (self._seen, ops.sum(ops.ones_like(hinge))),
         )
         for counter, part in parts:
-            counter.assign_add(devices.replicas() * part)
+            counter.assign_add(devices.current().replicas() * part)
 
     def reset(self) -> None:
         """An epoch begins."""

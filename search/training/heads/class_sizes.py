@@ -9,24 +9,28 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-
-def _sizes(class_sizes: Sequence[int]) -> NDArray[np.float64]:
-    return np.maximum(np.asarray(class_sizes, "float64"), 1.0)
+Floats = NDArray[np.float64]
 
 
-def normalised(weights: NDArray[np.float64], class_sizes: Sequence[int]) -> NDArray[np.float64]:
+def _sizes(class_sizes: Sequence[int]) -> Floats:
+    n: Floats = np.maximum(np.asarray(class_sizes, "float64"), 1.0)
+    return n
+
+
+def normalised(weights: Floats, class_sizes: Sequence[int]) -> Floats:
     """The weights (C,), divided so that their mean over the training images is 1: Σ n_c w_c = Σ n_c."""
     n = _sizes(class_sizes)
-    return weights * n.sum() / (n * weights).sum()
+    scaled: Floats = weights * n.sum() / (n * weights).sum()
+    return scaled
 
 
-def power_weights(class_sizes: Sequence[int], power: float) -> NDArray[np.float64]:
+def power_weights(class_sizes: Sequence[int], power: float) -> Floats:
     """w_c ∝ n_c^(−p), (C,), of mean 1 over the training images. p = 1 is the inverse frequency."""
     n = _sizes(class_sizes)
     return normalised((n / n.max()) ** -power, class_sizes)
 
 
-def effective_weights(class_sizes: Sequence[int], one_minus_beta: float) -> NDArray[np.float64]:
+def effective_weights(class_sizes: Sequence[int], one_minus_beta: float) -> Floats:
     """w_c ∝ (1 − β) / (1 − β^n_c), (C,), of mean 1 over the training images. Cui et al. 2019, eq. (2) and section 4."""
     n = _sizes(class_sizes)
     # 1 − β^n without the digits that 1 − (nearly 1) loses.
@@ -34,13 +38,15 @@ def effective_weights(class_sizes: Sequence[int], one_minus_beta: float) -> NDAr
     return normalised(one_minus_beta / -np.expm1(n * log_beta), class_sizes)
 
 
-def log_shares(class_sizes: Sequence[int]) -> NDArray[np.float64]:
+def log_shares(class_sizes: Sequence[int]) -> Floats:
     """log π_c, (C,): π_c = n_c / Σ n."""
     n = _sizes(class_sizes)
-    return np.log(n / n.sum())
+    logs: Floats = np.log(n / n.sum())
+    return logs
 
 
-def relative_margins(class_sizes: Sequence[int], power: float) -> NDArray[np.float64]:
+def relative_margins(class_sizes: Sequence[int], power: float) -> Floats:
     """(n_min / n_c)^power, (C,), each in (0, 1]. With 1/4 the margins of LDAM, Cao et al. 2019, eq. (13)."""
     n = _sizes(class_sizes)
-    return (n.min() / n) ** power
+    margins: Floats = (n.min() / n) ** power
+    return margins

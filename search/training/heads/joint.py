@@ -19,13 +19,13 @@ ARTICLE_SHARE = 1.0
 
 @keras.saving.register_keras_serializable(package="affinity_search")
 class JointHead(AffinityHead):
-    """Features (N, h) in, affinities (N, C) out. In training it needs the labels, and adds the softmax part as a loss."""
+    """Features (N, h) in, affinities (N, C) out. In training it needs the labels, for the softmax part."""
 
     def build(self, features_shape: tuple[int | None, int], labels_shape: Any = None) -> None:
         """As `AffinityHead`, and the dense layer of the softmax part."""
         super().build(features_shape, labels_shape)
-        self.logits = keras.layers.Dense(self.n_classes, dtype="float32", name="logits")
-        self.logits.build(features_shape)
+        self.dense = keras.layers.Dense(self.n_classes, dtype="float32", name="logits")
+        self.dense.build(features_shape)
         self.share = setting(self, "share", ARTICLE_SHARE)
 
     def call(self, features: Tensor, labels: Tensor = None, training: bool = False) -> Tensor:
@@ -34,7 +34,7 @@ class JointHead(AffinityHead):
             raise ValueError("the joint head trains a softmax beside the affinities: call it with the labels too")
         affinity = super().call(features, labels, training=training)
         if training:
-            logits = self.logits(ops.cast(features, "float32"))
+            logits = self.dense(ops.cast(features, "float32"))
             self.add_loss(ops.convert_to_tensor(self.share) * ops.mean(cross_entropy(labels, logits)))
         return affinity
 
@@ -46,4 +46,4 @@ class JointHead(AffinityHead):
         share = own.pop("softmax_share")
         super().begin(own, seed)
         self.share.assign(share)
-        redraw(self.logits, seed + 1)  # the centres are drawn from the seed itself
+        redraw(self.dense, seed + 1)  # the centres are drawn from the seed itself

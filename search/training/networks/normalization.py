@@ -18,7 +18,7 @@ class BatchNorm(keras.layers.BatchNormalization):  # type: ignore[misc]
 
     def call(self, inputs: Tensor, training: bool = False, mask: Tensor = None) -> Tensor:
         """(…, channels) in and out, normalised over all axes but the last. Ioffe and Szegedy 2015, algorithm 1."""
-        fused = devices.fused_batch_norm() if len(inputs.shape) == 4 else None
+        fused = devices.current().fused_batch_norm() if len(inputs.shape) == 4 else None
         if fused is None:
             return super().call(inputs, training=training, mask=mask)
         if not training:

@@ -158,7 +158,7 @@ class TestMistakes:
         self, tmp_path: Path, cli: Cli, devices: tuple[str, str], said: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("affinity_search.search.devices.nvidia.gpus", list)
-        monkeypatch.setattr("affinity_search.search.devices.slots.has_tpu", lambda: False)
+        monkeypatch.setattr("affinity_search.search.devices.kinds.has_tpu", lambda: False)
         ran = cli("launch", TINY, *devices, "--storage", f"sqlite:///{tmp_path}/x.db", fails=True)
         assert said in ran.refused(Exit.UNFIT_DEVICE)
         assert list(tmp_path.iterdir()) == []

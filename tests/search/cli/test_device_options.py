@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from conftest import Cli
+from fake_objective import UNCLAIMED
 from making import TINY, make
 
+from affinity_search.search.devices import Device
 from affinity_search.search.devices.nvidia import VISIBLE, Gpu
 from affinity_search.search.devices.slots import Slot, plan
 from affinity_search.search.launch.launcher import Launcher
@@ -32,9 +34,10 @@ def configured(fake_training: None, monkeypatch: pytest.MonkeyPatch) -> list[dic
     """What workers in this process asked of their device, and the environment in which they did."""
     asked: list[dict[str, Any]] = []
 
-    def configure(device: str, threads: int | None = None, memory_mib: int | None = None) -> None:
+    def configure(device: str, threads: int | None = None, memory_mib: int | None = None) -> Device:
         environment = {name: os.environ[name] for name in (VISIBLE, "TPU_NAME")}
         asked.append({"device": device, "threads": threads, "memory_mib": memory_mib, **environment})
+        return UNCLAIMED
 
     monkeypatch.setattr("affinity_search.search.devices.configure", configure)
     return asked

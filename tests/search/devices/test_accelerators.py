@@ -7,8 +7,9 @@ import psutil
 import pytest
 from fake_nvml import FakeNvml
 
-from affinity_search.search.devices import nvidia
+from affinity_search.search.devices import kinds, nvidia
 from affinity_search.search.devices import slots as accelerators
+from affinity_search.search.devices.kinds import Kind
 from affinity_search.search.devices.nvidia import VISIBLE, NoSuchDeviceError, card
 from affinity_search.search.devices.slots import plan, trouble
 
@@ -19,7 +20,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
     fake = FakeNvml([f"NVIDIA Test {letter}" for letter in "abcd"])
     monkeypatch.setitem(__import__("sys").modules, "pynvml", fake)
     monkeypatch.delenv(VISIBLE, raising=False)
-    monkeypatch.setattr(accelerators, "has_tpu", lambda: False)
+    monkeypatch.setattr(kinds, "has_tpu", lambda: False)
     monkeypatch.setattr(accelerators, "cpu_cores", lambda: 10)
     return fake
 
@@ -243,7 +244,7 @@ def test_unknown_words(devices: str) -> None:
 def test_no_gpu(nvml: FakeNvml, cards: list[str] | None) -> None:
     nvml.names = cards
     assert nvidia.gpus() == []
-    with pytest.raises(NoSuchDeviceError, match="no NVIDIA GPU found by NVML"):
+    with pytest.raises(NoSuchDeviceError, match="no GPU found: NVML finds no NVIDIA GPU"):
         plan("gpu", None)
     assert [slot.label for slot in plan("auto", None)] == ["cpu"]
 
@@ -251,11 +252,32 @@ def test_no_gpu(nvml: FakeNvml, cards: list[str] | None) -> None:
 def test_auto_takes_gpus_then_a_tpu_then_the_cpu(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(plan("auto", None)) == 4
     nvml.names = None
-    monkeypatch.setattr(accelerators, "has_tpu", lambda: True)
+    monkeypatch.setattr(kinds, "has_tpu", lambda: True)
     assert [(slot.label, slot.device) for slot in plan("auto", None)] == [("tpu", "tpu")]
-    monkeypatch.setattr(accelerators, "has_tpu", lambda: False)
+    monkeypatch.setattr(kinds, "has_tpu", lambda: False)
     with pytest.raises(NoSuchDeviceError, match="no TPU found"):
         plan("tpu", None)
+
+
+def test_a_new_kind_is_one_declaration(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [True]
+    new = Kind("xpu", "XPU", lambda: there[0], "look for it", "xpu", frozenset())
+    for name in ("ACCELERATORS", "KINDS"):
+        for module in (kinds, accelerators):
+            monkeypatch.setattr(module, name, (*getattr(kinds, name)[-3:], new))
+    assert [(slot.label, slot.device) for slot in plan("xpu", None)] == [("xpu", "xpu")]
+    assert kinds.device_of("xpu") == (new, 0)
+    monkeypatch.setattr(nvidia, "gpus", list)
+    assert [slot.device for slot in plan("auto", None)] == ["xpu"]
+    there[0] = False
+    with pytest.raises(NoSuchDeviceError, match="no XPU found: look for it"):
+        plan("xpu", None)
+
+
+def test_the_words_for_devices_come_from_the_kinds() -> None:
+    assert kinds.ONE_DEVICE == "auto, cpu, gpu:0 or tpu"
+    assert kinds.SOME_DEVICES == "auto, cpu, gpu, gpu:0,2 or tpu"
+    assert kinds.ANY_KIND == "auto, cpu, gpu or tpu"
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(None, 10), (1, 10), (3, 3), (4, 2), (10, 1), (25, 1)])
@@ -288,6 +310,6 @@ class TestThisMachine:
         monkeypatch.delenv("TPU_NAME", raising=False)
         monkeypatch.setattr(Path, "glob", lambda self, pattern: iter(()))
         monkeypatch.setattr(Path, "exists", lambda self: False)
-        assert not accelerators.has_tpu()
+        assert not kinds.has_tpu()
         monkeypatch.setenv("TPU_NAME", "a-tpu")
-        assert accelerators.has_tpu()
+        assert kinds.has_tpu()

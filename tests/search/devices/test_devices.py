@@ -11,12 +11,17 @@ import pytest
 from making import TINY
 
 from affinity_search.search import devices
+from affinity_search.search.devices import kinds
+from affinity_search.search.devices.device import Wanted
 from affinity_search.search.devices.errors import TrainingError, UnfitMachineError
-from affinity_search.search.devices.jax import setup as on_jax
+from affinity_search.search.devices.jax import device as on_jax
+from affinity_search.search.devices.jax.device import JaxDevice
+from affinity_search.search.devices.kinds import CPU, GPU, TPU, Kind
 from affinity_search.search.devices.precision import cpu_multiplies_bfloat16
-from affinity_search.search.devices.tensorflow import setup as on_tensorflow
+from affinity_search.search.devices.tensorflow import device as on_tensorflow
+from affinity_search.search.devices.tensorflow.device import TensorFlowDevice
 
-devices.configure("cpu", 2)
+DEVICE = devices.configure("cpu", 2)
 
 
 def in_new_process(code, **environment):
@@ -29,15 +34,11 @@ def in_new_process(code, **environment):
     return done
 
 
-@pytest.fixture
-def configured(monkeypatch):
-    """Pretend that another device was configured."""
-
-    def pretend(kind, **details):
-        monkeypatch.setattr(devices, "_configured", devices.Wanted(kind, strategy=details.pop("strategy", None)))
-        monkeypatch.setattr(devices, "_gpu_details", lambda: details)
-
-    return pretend
+def unclaimed(kind, backend=TensorFlowDevice, **details):
+    """A device that no backend knows of; a GPU with these details."""
+    device = backend(Wanted(kind))
+    device.gpu_details = lambda: details
+    return device
 
 
 tensorflow_only = pytest.mark.skipif(devices.backend() != "tensorflow", reason="the backend is not TensorFlow")
@@ -48,10 +49,10 @@ tensorflow_only = pytest.mark.skipif(devices.backend() != "tensorflow", reason="
 def test_cpu_settings_reach_tensorflow_quietly():
     code = """
 from affinity_search.search import devices
-devices.configure("cpu", 1)
+device = devices.configure("cpu", 1)
 import tensorflow as tf
 print(tf.config.threading.get_intra_op_parallelism_threads(), tf.config.threading.get_inter_op_parallelism_threads())
-print(tf.config.get_visible_devices("GPU"), devices.describe(), devices.replicas())
+print(tf.config.get_visible_devices("GPU"), device.describe(), device.replicas())
 tf.constant(1.0) + 1
 """
     done = in_new_process(code)
@@ -64,10 +65,10 @@ def test_a_late_change_of_threads_is_an_error_and_the_same_again_is_not():
     import tensorflow as tf
 
     float(tf.constant(1.0) + 1)
-    devices.configure("cpu", 2)
+    assert devices.configure("cpu", 2) is DEVICE
     with pytest.raises(devices.DeviceError, match="start a new process"):
         devices.configure("cpu", 1)
-    assert devices.describe() == "cpu, 2 threads", "a refused change changes nothing"
+    assert devices.current() is DEVICE, "a refused change changes nothing"
 
 
 @tensorflow_only
@@ -109,18 +110,20 @@ def test_threads_must_be_positive():
 @pytest.mark.parametrize(
     ("kind", "capability", "expected"),
     [
-        ("gpu", (6, 1), "float32"),
-        ("gpu", (7, 5), "mixed_float16"),
-        ("gpu", (8, 0), "mixed_bfloat16"),
-        ("gpu", (9, 0), "mixed_bfloat16"),
-        ("tpu", None, "mixed_bfloat16"),
+        (GPU, None, "float32"),
+        (GPU, (6, 1), "float32"),
+        (GPU, (7, 5), "mixed_float16"),
+        (GPU, (8, 0), "mixed_bfloat16"),
+        (GPU, (9, 0), "mixed_bfloat16"),
+        (TPU, None, "mixed_bfloat16"),
     ],
 )
-def test_auto_precision_follows_the_hardware(configured, kind, capability, expected):
-    configured(kind, **({"compute_capability": capability} if capability else {}))
-    assert devices.settle_precision("auto", (8, 24)) == expected, "the filters matter on a CPU alone"
-    assert devices.settle_precision("float32") == "float32"
-    assert devices.settle_precision("mixed_bfloat16") == "mixed_bfloat16"
+@pytest.mark.parametrize("backend", [TensorFlowDevice, JaxDevice])
+def test_auto_precision_follows_the_hardware(backend, kind, capability, expected):
+    device = unclaimed(kind, backend, **({"compute_capability": capability} if capability else {}))
+    assert device.settle_precision("auto", (8, 24)) == expected, "the filters matter on a CPU alone"
+    assert device.settle_precision("float32") == "float32"
+    assert device.settle_precision("mixed_bfloat16") == "mixed_bfloat16"
 
 
 @pytest.mark.parametrize(
@@ -143,27 +146,27 @@ def test_a_processor_s_bfloat16_is_read_from_its_flags(tmp_path, flags, fast):
         ("jax", True, (16, 64), "float32"),
     ],
 )
-def test_auto_precision_on_a_cpu(configured, monkeypatch, backend, fast, widths, expected):
-    configured("cpu")
+def test_auto_precision_on_a_cpu(monkeypatch, backend, fast, widths, expected):
     monkeypatch.setenv("KERAS_BACKEND", backend)
-    monkeypatch.setattr(devices, "cpu_multiplies_bfloat16", lambda: fast)
-    assert devices.settle_precision("auto", widths) == expected
-    assert devices.settle_precision("mixed_bfloat16", widths) == "mixed_bfloat16"
+    monkeypatch.setattr(on_tensorflow, "cpu_multiplies_bfloat16", lambda: fast)
+    device = unclaimed(CPU, {"tensorflow": TensorFlowDevice, "jax": JaxDevice}[backend])
+    assert device.settle_precision("auto", widths) == expected
+    assert device.settle_precision("mixed_bfloat16", widths) == "mixed_bfloat16"
+    assert devices.precision_on(CPU, 0, widths) == expected, "a launcher says the same"
 
 
 def test_unknown_precision_is_refused():
     with pytest.raises(devices.DeviceError, match="no precision 'float16'"):
-        devices.settle_precision("float16")
+        DEVICE.settle_precision("float16")
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("cpu", False), ("tpu", False), ("gpu", True)])
-def test_xla_only_where_it_helps(configured, kind, expected):
+@pytest.mark.parametrize(("kind", "expected"), [(CPU, False), (TPU, False), (GPU, True)])
+def test_xla_only_where_it_helps(kind, expected):
     """That the functions then are compiled stands in test_tpu_readiness."""
-    configured(kind)
-    assert devices.compiles_with_xla() == expected
+    assert unclaimed(kind).compiles_with_xla() == expected
 
 
-def test_models_are_built_in_the_strategys_scope(configured):
+def test_models_are_built_in_the_strategys_scope():
     entered = []
 
     class Strategy:
@@ -173,16 +176,31 @@ def test_models_are_built_in_the_strategys_scope(configured):
             entered.append("scope")
             return contextlib.nullcontext()
 
-    configured("tpu", strategy=Strategy())
-    with devices.scope():
+    device = unclaimed(TPU)
+    assert device.describe() == "tpu"
+    device.strategy = Strategy()
+    with device.scope():
         assert entered == ["scope"]
-    assert devices.describe() == "tpu, 8 cores"
-    assert devices.replicas() == 8
+    assert device.describe() == "tpu, 8 cores"
+    assert device.replicas() == 8
 
 
-def test_a_gpu_is_described_by_its_name(configured):
-    configured("gpu", device_name="NVIDIA H200")
-    assert devices.describe() == "NVIDIA H200"
+def test_a_gpu_is_described_by_its_name():
+    assert unclaimed(GPU, device_name="NVIDIA H200").describe() == "NVIDIA H200"
+    assert unclaimed(GPU).describe() == "gpu:0", "where the backend does not tell"
+
+
+def test_without_a_device_a_layer_says_what_to_call(monkeypatch):
+    monkeypatch.setattr(devices, "_current", None)
+    with pytest.raises(RuntimeError, match=r"call devices\.configure first"):
+        devices.current()
+
+
+def test_a_kind_that_the_backend_does_not_know_is_no_silent_cpu(monkeypatch):
+    new = Kind("xpu", "XPU", lambda: True, "", "xpu", frozenset())
+    monkeypatch.setattr(kinds, "KINDS", (*kinds.KINDS, new))
+    with pytest.raises(devices.DeviceError, match="computes on no XPU; choose another device"):
+        devices.configure("xpu")
 
 
 def test_a_gpu_is_claimed_with_memory_growth():
@@ -226,15 +244,14 @@ print(os.environ["JAX_PLATFORMS"], os.environ["XLA_FLAGS"], "tensorflow" in sys.
 )
 def test_jax_takes_the_gpu_of_that_number_among_the_visible_ones(monkeypatch, visible, device, expected):
     """Only that JAX finds it is left out."""
-    monkeypatch.setattr(on_jax, "_require", lambda wanted: None)
-    monkeypatch.setattr(on_jax, "_claimed", None)
+    monkeypatch.setattr(on_jax, "_require", lambda kind: None)
     monkeypatch.setenv("KERAS_BACKEND", "jax")
     for name in ("JAX_PLATFORMS", "XLA_FLAGS", "XLA_PYTHON_CLIENT_PREALLOCATE"):
         monkeypatch.setenv(name, "")  # restored afterwards
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible or "")
     if visible is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr(devices, "_configured", devices.Wanted())
+    monkeypatch.setattr(devices, "_current", None)
     for _ in range(2):
         devices.configure(device)
         assert os.environ["CUDA_VISIBLE_DEVICES"] == expected
@@ -293,11 +310,11 @@ def test_the_backend_is_chosen_by_the_environment_alone(monkeypatch, tmp_path):
 TRAIN = """
 from pathlib import Path
 from affinity_search.search import devices
-devices.configure("cpu", 1)
+device = devices.configure("cpu", 1)
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.studies.files import load
 spec = load({study!r}, ["training.epochs=1"])
-(score,) = StudyTrainer(spec, "float32", None).epochs({{"lambda": 0.5, "sigma": 10.0, "n_centers": 2}}, 0)
+(score,) = StudyTrainer(device, spec, "float32", None).epochs({{"lambda": 0.5, "sigma": 10.0, "n_centers": 2}}, 0)
 print(repr(score.loss), score.scores.macro_f1)
 """
 
@@ -333,6 +350,6 @@ def test_a_keras_json_that_keras_refuses_is_named(tmp_path):
 )
 def test_a_backend_that_is_not_here_is_named_with_what_to_do(monkeypatch, chosen, installed, remedy):
     monkeypatch.setenv("KERAS_BACKEND", chosen)
-    monkeypatch.setattr("affinity_search.search.devices.packages.find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr("affinity_search.search.devices.find_spec", lambda name: name in installed or None)
     with pytest.raises(UnfitMachineError, match=f"^Keras' backend is {chosen}, .*{re.escape(remedy)}"):
         devices.configure("cpu")

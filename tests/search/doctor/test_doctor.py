@@ -48,7 +48,7 @@ def _a_plain_machine(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
     monkeypatch.setattr("affinity_search.search.devices.nvidia.gpus", list)
     monkeypatch.delenv(nvidia.VISIBLE, raising=False)
-    monkeypatch.setattr("affinity_search.search.devices.slots.has_tpu", lambda: False)
+    monkeypatch.setattr("affinity_search.search.devices.kinds.has_tpu", lambda: False)
 
 
 def cards(*names: str, lost: tuple[int, ...] = ()) -> list[nvidia.Gpu]:
@@ -149,7 +149,7 @@ class TestPackages:
     ) -> None:
         lacking |= self.TENSORFLOWS
         monkeypatch.setattr("affinity_search.search.devices.nvidia.gpus", lambda: cards(*gpus))
-        monkeypatch.setattr("affinity_search.search.devices.slots.has_tpu", lambda: tpu)
+        monkeypatch.setattr("affinity_search.search.devices.kinds.has_tpu", lambda: tpu)
         check = machine.check_packages(None)
         assert (check.status, check.next) == ("failed", f"pip install 'affinity-search[{extra}]'")
         lacking.add("psycopg")
@@ -195,7 +195,7 @@ class TestPackages:
     def test_a_tpu_that_the_installed_build_cannot_use(
         self, lacking: set[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("affinity_search.search.devices.slots.has_tpu", lambda: True)
+        monkeypatch.setattr("affinity_search.search.devices.kinds.has_tpu", lambda: True)
         assert machine.check_devices().status == "ok"
         lacking.add("tensorflow-tpu")
         assert "affinity-search[tpu]" in str(machine.check_devices().next)

@@ -125,7 +125,7 @@ class TestLooking:
         }  # fmt: skip
         assert found["statuses"]["places"] == "ok"
         shown = doctor().out
-        assert "0 of 4 used, 3 free, 1 held, 1 of them by living workers" in shown
+        assert "0 of 4 used, 3 free, 1 held, 1 of them by running workers" in shown
         assert "recovery" not in shown
 
     def test_a_lost_place_is_told_and_left_alone(
@@ -157,7 +157,7 @@ class TestLooking:
         assert (held["state"], held["gone"]) == ("alive", True)
         shown = doctor().out
         assert f"place 0: process {pid} is gone, its lease ends in " in shown
-        assert "none of them by a living worker" in shown
+        assert "1 held, but no worker runs" in shown
         assert places.rows()[0].state == PlaceState.HELD
 
     def test_only_this_host_s_processes_can_be_looked_for(self, study: StoredStudy, doctor: Doctor) -> None:
@@ -172,7 +172,7 @@ class TestLooking:
         assert """launch 'it'"'"'s [bold]done[bold] :smile:' --trials N""" in shown
 
     def test_nobody_works(self, study: StoredStudy, doctor: Doctor) -> None:
-        assert "4 free, 0 held: nobody works on it; start workers: affinity-search launch tiny" in doctor().out
+        assert "4 free, 0 held, no worker runs; start workers: affinity-search launch tiny" in doctor().out
 
 
 class TestHalves:

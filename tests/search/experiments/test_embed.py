@@ -12,7 +12,7 @@ from PIL import Image
 from affinity_search.search import devices
 from affinity_search.studies.data import SOURCES
 
-devices.configure("cpu", 2)
+DEVICE = devices.configure("cpu", 2)
 
 from affinity_search.search.training.data.splits import search_splits
 from affinity_search.search.training.fit import Trainer, TrainingConfig
@@ -40,7 +40,7 @@ def test_centres_lie_where_the_head_sees_them() -> None:
     """An image is predicted as the class of the centre that is nearest after the batch norm; h = 2, straight lines."""
     train, evaluation = search_splits(SOURCES["digits"], 20, 0.2, "holdout", 0, None)
     network = NetworkConfig((8,), 1, 0.5, "affinity", embedding=2)
-    trainer = Trainer(train, evaluation, SOURCES["digits"], network, TrainingConfig(3, 64, 5e-3), max_centers=2)
+    trainer = Trainer(DEVICE, train, evaluation, SOURCES["digits"], network, TrainingConfig(3, 64, 5e-3), max_centers=2)
     trainer.run({"lambda": 0.5, "sigma": 5.0, "n_centers": 2}, seed=1)
     found = trainer.features()
     traced = trainer._features

@@ -8,7 +8,7 @@ import pytest
 from affinity_search.search import devices
 from affinity_search.studies.data import SOURCES
 
-devices.configure("cpu", 2)
+DEVICE = devices.configure("cpu", 2)
 
 from keras import ops  # the device comes first
 
@@ -48,7 +48,7 @@ def splits():
 @pytest.fixture(scope="module")
 def trainer(splits):
     train, evaluation, test = splits
-    return Trainer(train, evaluation, DIGITS, NETWORK, TRAINING, max_centers=4, test=test)
+    return Trainer(DEVICE, train, evaluation, DIGITS, NETWORK, TRAINING, max_centers=4, test=test)
 
 
 def few(split, n=40):
@@ -58,7 +58,7 @@ def few(split, n=40):
 def small(splits, head="affinity", training=SHORT, **options):
     train, evaluation, _ = splits
     network = replace(NETWORK, widths=(4,), head=head)
-    return Trainer(few(train), few(evaluation), DIGITS, network, training, **options)
+    return Trainer(DEVICE, few(train), few(evaluation), DIGITS, network, training, **options)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def bundled_digits():
     network = NetworkConfig(spec.network.widths, spec.network.depth, spec.network.batch_norm_momentum, "affinity")
     training = replace(TRAINING, epochs=1, batch=spec.training.batch, learning_rate=spec.training.learning_rate)
     train, evaluation = search_splits(DIGITS, spec.data.minority, spec.data.validation, "holdout", spec.seed, None)
-    return Trainer(train, evaluation, DIGITS, network, training, spec.space.max_centers)
+    return Trainer(DEVICE, train, evaluation, DIGITS, network, training, spec.space.max_centers)
 
 
 @pytest.mark.parametrize("params", [affinity(0.43, 50.0, 3), affinity(0.3, 200.0, 5)], ids=str)
@@ -108,7 +108,7 @@ def test_the_first_epoch_of_the_bundled_digits_scores_well_above_chance(params, 
 def test_the_softmax_head_learns_digits(splits):
     train, evaluation, _ = splits
     network = replace(NETWORK, head="softmax")
-    result = Trainer(train, evaluation, DIGITS, network, TRAINING).run({}, seed=1)
+    result = Trainer(DEVICE, train, evaluation, DIGITS, network, TRAINING).run({}, seed=1)
     assert result.best.scores.macro_f1 > 0.6
 
 
@@ -257,6 +257,7 @@ def test_padding_never_reaches_the_scores(trainer, splits, monkeypatch):
 def test_a_diverging_run_ends_at_once(splits):
     train, evaluation, _ = splits
     subject = Trainer(
+        DEVICE,
         few(train),
         few(evaluation),
         DIGITS,
@@ -326,7 +327,7 @@ def test_parameters_must_fit_the_head(shared):
 @pytest.mark.parametrize(("n", "batch", "total"), [(10, 4, 12), (8, 4, 8), (3, 8, 8)])
 def test_an_epochs_order_is_a_permutation_filled_from_its_start(n, batch, total):
     images = np.arange(100, 100 + n, dtype=np.int32)
-    indices, labels = schedule.epoch_order(images, np.arange(n), batch, seed=1, epoch=0)
+    indices, labels = schedule.epoch_order(images, np.arange(n), TrainingConfig(1, batch), seed=1, epoch=0)
     assert len(indices) == total
     assert sorted(indices[:n]) == list(range(100, 100 + n))
     assert all(indices[i] == indices[i % n] for i in range(total))
@@ -335,7 +336,7 @@ def test_an_epochs_order_is_a_permutation_filled_from_its_start(n, batch, total)
 
 def test_orders_differ_by_seed_and_epoch_and_repeat():
     def order(seed, epoch):
-        return schedule.epoch_order(np.arange(50), np.arange(50), 10, seed, epoch)[0].tolist()
+        return schedule.epoch_order(np.arange(50), np.arange(50), TrainingConfig(1, 10), seed, epoch)[0].tolist()
 
     assert order(1, 0) == order(1, 0)
     assert len({tuple(order(*key)) for key in [(1, 0), (1, 1), (2, 0), (0, 1)]}) == 4
@@ -343,7 +344,7 @@ def test_orders_differ_by_seed_and_epoch_and_repeat():
 
 def test_the_learning_rate_is_divided_at_each_drop():
     training = TrainingConfig(epochs=100, batch=1, learning_rate=1.0, drops=(0.5, 0.8))
-    rates = [schedule.learning_rate(training, epoch) for epoch in (0, 49, 50, 79, 80, 99)]
+    rates = [schedule.learning_rate(training, epoch, 1.0) for epoch in (0, 49, 50, 79, 80, 99)]
     assert rates == pytest.approx([1, 1, 0.2, 0.2, 0.04, 0.04])
 
 
@@ -372,7 +373,9 @@ def test_impossible_training_is_refused(bad):
 def test_an_image_set_of_another_shape_works():
     rng = np.random.default_rng(0)
     split = Split(rng.integers(0, 256, (20, 8, 8, 3), np.uint8), np.arange(20, dtype=np.int32) % 10)
-    subject = Trainer(split, split, SOURCES["cifar10"], replace(NETWORK, widths=(4,)), replace(SHORT, augment=True))
+    subject = Trainer(
+        DEVICE, split, split, SOURCES["cifar10"], replace(NETWORK, widths=(4,)), replace(SHORT, augment=True)
+    )
     assert len(subject.run(PARAMS, seed=0).epochs) == 2
 
 
@@ -431,7 +434,7 @@ def test_a_device_without_room_has_an_error_of_its_own(shared, monkeypatch):
 @pytest.mark.usefixtures("single_steps")
 def test_a_stop_is_heard_during_the_evaluation(splits):
     train, evaluation, _ = splits
-    subject = Trainer(train, evaluation, DIGITS, NETWORK, SHORT)
+    subject = Trainer(DEVICE, train, evaluation, DIGITS, NETWORK, SHORT)
     steps = math.ceil(len(train) / SHORT.batch)
     asked = []
     with pytest.raises(TrainingInterrupted):

@@ -5,7 +5,7 @@ import pytest
 
 from affinity_search.search import devices
 
-devices.configure("cpu", 2)
+DEVICE = devices.configure("cpu", 2)
 
 import keras  # the device comes first
 from keras import ops
@@ -66,4 +66,4 @@ def test_features_without_rows_and_columns_are_keras_own():
     flat = BatchNorm(momentum=0.9)
     flat.build((6, 7))
     assert to_numpy(flat(IMAGES[:, 0, 0], training=True)).mean() == pytest.approx(0, abs=1e-5)
-    assert devices.backend() != "tensorflow" or devices.fused_batch_norm() is not None
+    assert devices.backend() != "tensorflow" or DEVICE.fused_batch_norm() is not None

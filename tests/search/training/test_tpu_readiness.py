@@ -37,7 +37,7 @@ def train(**changes):
     fit.epoch_order = lambda indices, labels, batch, seed, epoch: (indices, labels)
     network = NetworkConfig((4, 8), 1, 0.9, "affinity")
     training = TrainingConfig(3, 64, 5e-3, **changes)
-    trainer = Trainer(doubled, evaluation, SOURCES["digits"], network, training, max_centers=3)
+    trainer = Trainer(devices.current(), doubled, evaluation, SOURCES["digits"], network, training, max_centers=3)
     result = trainer.run({"lambda": 0.4, "sigma": 40.0, "n_centers": 2}, seed=1)
     told = [epoch.diagnostics for epoch in result.epochs]
     rows = zip(result.epochs, told, strict=True)
@@ -59,10 +59,10 @@ class FakeTpu(tf.distribute.MirroredStrategy):
         super().__init__(["CPU:0", "CPU:1"])
 tf.tpu.experimental.initialize_tpu_system = lambda resolver: seen.update(initialised=resolver)
 tf.distribute.TPUStrategy = FakeTpu
-devices.configure("tpu")
-assert devices.replicas() == 2, devices.replicas()
-assert devices.describe() == "tpu, 2 cores"
-assert not devices.compiles_with_xla(), "the strategy compiles"
+device = devices.configure("tpu")
+assert device.replicas() == 2, device.replicas()
+assert device.describe() == "tpu, 2 cores"
+assert not device.compiles_with_xla(), "the strategy compiles"
 trainer = train()
 assert all(np.isfinite(np.asarray(value)).all() for value in trainer._variables().values()), "what a checkpoint takes"
 kernel = trainer._model.get_layer("conv_0_0").kernel.value
@@ -74,9 +74,9 @@ assert [copy.device[-5:] for copy in kernel.values] == ["CPU:0", "CPU:1"], "a co
 ONE_DEVICE = (
     TRAINING
     + """
-devices.configure("cpu", 1)
+device = devices.configure("cpu", 1)
 train()
-devices.compiles_with_xla = lambda: True
+device.compiles_with_xla = lambda: True
 trainer = train()
 # What XLA made of it; TensorFlow refuses to tell for a function that it does not compile. "<=" marks a dynamic size.
 labels = np.zeros(64, "int32")

@@ -4,7 +4,6 @@ import pytest
 from fake_nvml import FakeNvml
 from making import TINY, open_study
 
-from affinity_search.search import devices
 from affinity_search.search.devices.slots import plan
 from affinity_search.search.worker.precision import settle_for
 from affinity_search.storage.database.backend import Backend
@@ -41,7 +40,7 @@ def test_a_gpu_that_does_not_tell_leaves_it_to_the_first_worker(sqlite: Backend,
 
 
 def test_a_cpu_s_choice_is_told_with_how_to_make_another(sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cpu_multiplies_bfloat16", lambda: False)
+    monkeypatch.setattr("affinity_search.search.devices.tensorflow.device.cpu_multiplies_bfloat16", lambda: False)
     study, _ = open_study(sqlite, TINY)
     said: list[str] = []
     study = settle_for(study, plan("cpu", 1), said.append)

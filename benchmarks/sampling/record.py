@@ -1,9 +1,10 @@
-"""Records table.csv: real trials at random points, every epoch's score kept, for comparing samplers and pruners.
+"""Records a table of real trials at random points, every epoch's score kept, for comparing samplers and pruners.
 
-    make search-table DATA=DIR
+    make search-table DATA=DIR                                  # both tables, on 2 cores
+    python -m benchmarks.sampling.record mnist --data-dir DIR --devices gpu:0 --workers 6 --out DIR
 
-The study in table.toml through the real command, with two workers of one thread each. Run it again to go on where it
-was interrupted: the places are in the database under benchmarks/out.
+The study in NAME.toml through the real command. Run it again to go on where it was interrupted: the places are in the
+database under benchmarks/out.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -20,23 +22,29 @@ from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.study import load_study
 from affinity_search.storage.trials.facts import TrialFacts
 from benchmarks.commands import Command, machine
-from benchmarks.sampling.table import PARAMETERS, STUDY, TABLE
+from benchmarks.sampling.table import HERE, PARAMETERS, TABLES, study_of
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=TABLES)
     parser.add_argument("--data-dir")
-    command = Command("search-table", parser.parse_args().data_dir)
-    command.launch(str(STUDY), "--workers", "2")
-    rows = write(command.url)
-    print(f"{rows} trials in {TABLE.name}; {machine()}")
+    parser.add_argument("--devices", default="cpu")
+    parser.add_argument("--workers", default="2")
+    parser.add_argument("--out", type=Path, default=HERE, help="where the table is written")
+    options = parser.parse_args()
+    command = Command(f"table-{options.table}", options.data_dir)
+    command.launch(str(study_of(options.table)), "--devices", options.devices, "--workers", options.workers)
+    table = options.out / f"{options.table}.csv"
+    rows = write(command.url, f"table-{options.table}", table)
+    print(f"{rows} trials in {table.name}; {options.devices}, {options.workers} workers; {machine()}")
 
 
-def write(url: str) -> int:
+def write(url: str, name: str, table: Path) -> int:
     """Every complete trial of the recorded study, by number; returns how many there are."""
-    study = load_study(open_backend(url, create=False), "search-table")
+    study = load_study(open_backend(url, create=False), name)
     epochs = study.spec.training.epochs
-    with TABLE.open("w", newline="") as file:
+    with table.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow([*PARAMETERS, *(f"macro_f1_{epoch}" for epoch in range(epochs)), "seconds"])
         files = StudyFiles(default_root(study.backend.url), study.token)

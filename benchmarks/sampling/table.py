@@ -15,8 +15,7 @@ from affinity_search.studies.model.parameters import IntegerRange, RealRange
 from affinity_search.studies.model.space import SpaceSpec
 
 HERE = Path(__file__).parent
-STUDY = HERE / "table.toml"
-TABLE = HERE / "table.csv"
+TABLES = ("mnist", "cifar10")
 PARAMETERS = ("lambda", "sigma", "n_centers")
 BEST_SHARE = 0.05
 
@@ -26,7 +25,7 @@ class Table:
     """R recorded trials of E epochs."""
 
     space: SpaceSpec
-    points: NDArray[np.float64]  # (R, 3) in the unit cube: lambda and n_centers linear, sigma by its logarithm
+    points: NDArray[np.float64]  # (R, 3) in the unit cube, each by its logarithm
     macro_f1: NDArray[np.float64]  # (R, E)
 
     def __len__(self) -> int:
@@ -51,11 +50,16 @@ class Table:
         return Table(self.space, self.points[rows], self.macro_f1[rows])
 
 
-def read(path: Path = TABLE) -> Table:
+def study_of(name: str) -> Path:
+    """The study file of a table."""
+    return HERE / f"{name}.toml"
+
+
+def read(name: str) -> Table:
     """What `make search-table` recorded."""
-    space = load(str(STUDY)).space
+    space = load(str(study_of(name))).space
     assert space is not None
-    with path.open(newline="") as file:
+    with (HERE / f"{name}.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     points = [to_cube(space, {name: float(row[name]) for name in PARAMETERS}) for row in rows]
     scores = [[float(value) for key, value in row.items() if key.startswith("macro_f1_")] for row in rows]

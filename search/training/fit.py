@@ -24,6 +24,7 @@ from affinity_search.search.training.networks.building import (
     trainable_state,
 )
 from affinity_search.search.training.networks.features import Features, centers_among_features, features_of
+from affinity_search.search.training.networks.layers import Table
 from affinity_search.search.training.results import (
     EpochScore,
     TrainingConfig,
@@ -100,6 +101,22 @@ class Trainer:
         self._done: list[EpochScore] = []  # of the present run
         self.epoch_share = 0.0  # of the present epoch, from 0 to 1
 
+    def use(self, train: Split, evaluation: Split) -> None:
+        """Train and evaluate on other images from now on, as many as before: nothing is compiled again.
+
+        Raises ValueError for another number of images.
+        """
+        sizes = [len(part[0]) for part in (self._train, self._evaluation)]
+        if sizes != [len(train), len(evaluation)]:
+            raise ValueError(f"{len(train)} and {len(evaluation)} images; this trainer has room for {sizes}")
+        count = sum(sizes)
+        for layer in self._model.layers:
+            if isinstance(layer, Table):  # "images", and "labels" for a head that is told them
+                rows = ops.convert_to_numpy(layer.table).copy()
+                rows[:count] = np.concatenate([getattr(part, layer.name) for part in (train, evaluation)])
+                layer.table.assign(rows)
+        self._train, self._evaluation = _place([train, evaluation])
+
     def _compile(self) -> None:
         optimizer = make_optimizer(self._training, self._model.trainable_variables)
         # The device compiles the steps.
@@ -173,16 +190,17 @@ class Trainer:
         values = self._predict(padded, None, self._features)[: len(labels)]
         return Features(values, labels, centers_among_features(self._model))
 
-    def score_test(self, shares: Sequence[float] | None = None) -> Scores:
-        """Score the test split with the present weights and the last epoch's adjustment; `shares` as in `score`.
+    def score_test(self, *shares: Sequence[float] | None) -> list[Scores]:
+        """Score the test split with the present weights and the last epoch's adjustment, once for each of the `shares`.
 
-        Raises ValueError if the trainer was given no test split.
+        These are as in `score`. Raises ValueError if the trainer was given no test split.
         """
         if not self._test:
             raise ValueError("this trainer was built without a test split")
         indices, labels = self._test[0]
         adjustment = self._done[-1].adjustment if self._done else None
-        return self._score(labels, self._outputs_for(indices), adjustment, shares)
+        outputs = self._outputs_for(indices)
+        return [self._score(labels, outputs, adjustment, each) for each in shares or (None,)]
 
     def _begin(self, params: Params, seed: int) -> None:
         """Everything a run starts from: weights, parameters, optimiser, random state."""

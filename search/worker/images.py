@@ -121,8 +121,12 @@ def examine(spec: StudySpec, folder: Path | None, stored: StoredStudy | None) ->
     return found
 
 
-def read_splits(spec: StudySpec, folder: Path | None, seen: Seen | None = None) -> tuple[Split, Split]:
+def read_splits(
+    spec: StudySpec, folder: Path | None, seen: Seen | None = None, *, draw: int = 0
+) -> tuple[Split, Split]:
     """The images that a study trains on, and those that score its epochs; `seen` is told of each part as it is read.
+
+    `draw` 0 is the search's own; others are for runs that judge its settings on images that it has not chosen them by.
 
     Raises:
         DataError: the data set is not there, cannot be read, or has too few images.
@@ -131,5 +135,5 @@ def read_splits(spec: StudySpec, folder: Path | None, seen: Seen | None = None) 
 
     data = spec.data
     return search_splits(
-        data.source, data.minority, data.validation or 0.0, spec.protocol, spec.seed, folder, seen=seen
+        data.source, data.minority, data.validation or 0.0, spec.protocol, spec.seed, folder, draw=draw, seen=seen
     )

@@ -52,6 +52,7 @@ class StudyTrainer:
         self._data_dir = data_dir
         self._seen = seen
         self._test: Split | None = None
+        self._shares: tuple[int, ...] | None = None
         self._trainer: Trainer | None = None
         self._max_centers = 0
         # A batch that the images do not fill would be filled up with copies of them. A TPU's cores take equal parts.
@@ -114,6 +115,12 @@ class StudyTrainer:
         """Of each class, whether it is a small one."""
         return self._train.minority
 
+    def use_draw(self, draw: int) -> None:
+        """Train and score epochs on the images of another draw from the next run on; 0 is the search's own."""
+        self._train, self._evaluation = read_splits(self._spec, self._data_dir, self._seen, draw=draw)
+        if self._trainer is not None:
+            self._trainer.use(self._train, self._evaluation)
+
     def open_test(self) -> None:
         """Read the test set, for `score_test`; only `evaluate` does, and before its first run.
 
@@ -123,14 +130,20 @@ class StudyTrainer:
         from affinity_search.search.training.data import splits as datasets
 
         if self._test is None:
-            data = self._spec.data
-            self._test = datasets.test_split(data.source, data.minority, self._data_dir, seen=self._seen)
+            data, whole = self._spec.data, self._spec.protocol == "holdout"
+            self._test = datasets.test_split(data.source, data.minority, self._data_dir, whole=whole, seen=self._seen)
+            self._shares = datasets.test_shares(self._test, data.minority, data.source) if whole else None
             self._trainer = None
 
     def score_test(self) -> dict[str, Any]:
-        """Score the test set with the present weights."""
+        """Score the test set with the present weights.
+
+        Under `holdout` all test images are scored, and weighted as the study imagines their classes; `plain` has the
+        scores without weights. Under `article` the test images of small classes are as few as the study says.
+        """
         assert self._trainer is not None, "train first"
-        return self._trainer.score_test().to_dict()
+        weighted, plain = (scores.to_dict() for scores in self._trainer.score_test(self._shares, None))
+        return weighted if self._shares is None else weighted | {"plain": plain}
 
     def features(self) -> Features:
         """Of the images that score the epochs, with the present weights; within or after a run."""

@@ -1,6 +1,7 @@
 """A data set, made imbalanced and divided as the article does it.
 
 Training and test images are loaded by separate functions, so that a search never opens the test set.
+A draw is a fresh choice of the small classes' training images and of the validation images; draw 0 is the search's own.
 A study's `minority` counts test images per small class, and training keeps k times as many
 (`DatasetFacts.train_per_test`). Which classes are the small ones is the profile's to say.
 """
@@ -119,8 +120,8 @@ def imbalance_of(facts: DatasetFacts, per_minority_class: int) -> Imbalance:
     return PROFILES[facts.profile](facts.train, per_minority_class)
 
 
-def imbalance(split: Split, per_minority_class: int, facts: DatasetFacts) -> Split:
-    """Keep the first images of each class, in order, as many as the profile says.
+def imbalance(split: Split, per_minority_class: int, facts: DatasetFacts, draw: int = 0) -> Split:
+    """Keep as many images of each class as the profile says: the first ones, or for a later draw any.
 
     Raises DataError if `per_minority_class` is not positive or a small class has fewer.
     """
@@ -134,7 +135,10 @@ def imbalance(split: Split, per_minority_class: int, facts: DatasetFacts) -> Spl
         )
     keep = np.ones(len(split), bool)
     for label, kept in enumerate(made.kept):
-        keep[np.flatnonzero(split.labels == label)[kept:]] = False
+        mine = np.flatnonzero(split.labels == label)
+        if draw:
+            mine = np.random.default_rng((draw, label)).permutation(mine)
+        keep[mine[kept:]] = False
     return replace(split.take(keep), minority=made.minority)
 
 
@@ -186,9 +190,10 @@ def search_splits(
     seed: int,
     data_dir: Path | None,
     *,
+    draw: int = 0,
     seen: Seen | None = None,
 ) -> tuple[Split, Split]:
-    """The (training, evaluation) images of a search.
+    """The (training, evaluation) images of a search, or of another draw: as many of each, but others.
 
     "holdout" takes the share `validation` out of the imbalanced training images and leaves the test set unopened.
     "article" trains on all of them and evaluates on the imbalanced test set, as the article does: it flatters.
@@ -200,10 +205,14 @@ def search_splits(
     whole = load_train(facts, data_dir)
     if seen is not None:
         seen("train", whole)
-    train = imbalance(whole, minority * facts.train_per_test, facts)
+    train = imbalance(whole, minority * facts.train_per_test, facts, draw)
     if protocol == "article":
         return train, test_split(facts, minority, data_dir, seen=seen)
-    return holdout(train, validation, seed)
+    return holdout(train, validation, seed if draw == 0 else _seed_of(seed, draw))
+
+
+def _seed_of(seed: int, draw: int) -> int:
+    return int(np.random.SeedSequence((seed, draw)).generate_state(1)[0])
 
 
 def test_split(
@@ -211,10 +220,20 @@ def test_split(
     minority: int,
     data_dir: Path | None,
     *,
+    whole: bool = False,  # noqa: PT028 - no test
     seen: Seen | None = None,  # noqa: PT028 - no test
 ) -> Split:
-    """The imbalanced test images, `minority` of each small class."""
-    whole = load_test(facts, data_dir)
+    """The imbalanced test images, `minority` of each small class; `whole` keeps all, with the same classes small."""
+    test = load_test(facts, data_dir)
     if seen is not None:
-        seen("test", whole)
-    return imbalance(whole, minority, facts)
+        seen("test", test)
+    if whole:
+        return replace(test, minority=PROFILES[facts.profile](test.counts(facts.n_classes), minority).minority)
+    return imbalance(test, minority, facts)
+
+
+def test_shares(test: Split, minority: int, facts: DatasetFacts) -> tuple[int, ...]:
+    """How many test images of each class, (C,), the study imagines: of a small class `minority`, of another all."""
+    counts = test.counts(facts.n_classes)
+    kept = PROFILES[facts.profile](counts, minority).kept
+    return tuple(map(min, kept, counts))

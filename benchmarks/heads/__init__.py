@@ -1,0 +1,1 @@
+"""Which head is best on two imbalanced sets, each with its own searched settings and equal places."""

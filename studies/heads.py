@@ -60,7 +60,7 @@ def _shown(value: Number) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class HeadDefinition:
-    """A head as all know it that train nothing; `search/training/heads/NAME.py` makes it."""
+    """A head as all know it that train nothing; `search/training/heads/` makes it."""
 
     name: str  # as a study's `network.head`
     about: str

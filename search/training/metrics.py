@@ -71,9 +71,11 @@ def _geometric_mean(counted: Counted) -> float:
 
 
 def _calibration(counted: Counted) -> float | None:
-    """1 − expected calibration error. Guo et al. 2017, eq. (3), over 15 bins of equal width."""
+    """1 − expected calibration error. Guo et al. 2017, eq. (3), over 15 bins of equal width. The worst, 0, for NaN."""
     if counted.probabilities is None:
         return None
+    if not np.isfinite(counted.probabilities).all():
+        return 0.0
     confidence = counted.probabilities.max(axis=1)
     right = counted.probabilities.argmax(axis=1) == counted.labels
     images = np.bincount(counted.labels, minlength=len(counted.support))

@@ -57,7 +57,16 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
         {"network.batch_norm_momentum": 1},
         "network.batch_norm_momentum: 1 given; allowed: a number from 0 and below 1",
     ),
-    ({"network.head": "softmax"}, "remove it (or pass --set space=none)"),
+    (
+        {"network.head": "softmax", "space": {"sigma": 10}},
+        "space.sigma: a setting of affinity and joint, which the softmax head has not; it takes learning_rate and "
+        "weight_decay (--set space=none takes the recommended space)",
+    ),
+    (
+        {"space.softmax_share": 1},
+        "space.softmax_share: a setting of joint, which the affinity head has not; it takes lambda, sigma, n_centers, "
+        "margin_power, learning_rate and weight_decay (--set",
+    ),
     ({"space": REMOVED}, "space: missing; the affinity head needs a table [space] with lambda, sigma and n_centers"),
     ({"training.epochs": "many"}, "training.epochs: 'many' given; allowed: a whole number from 1 to 10000"),
     (
@@ -142,7 +151,8 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 def test_rules_between_sections_are_told_beside_mistakes_in_values() -> None:
     found = mistakes_of({"trials": 0, "data.minority": 1000, "network.head": "softmax", "sampler.seed": 3})
-    assert [line.partition(":")[0] for line in found] == ["trials", "data.minority", "space", "sampler.seed"]
+    keys = [line.partition(":")[0] for line in found]
+    assert keys == ["trials", "space.lambda", "space.sigma", "space.n_centers", "data.minority", "sampler.seed"]
 
 
 def test_an_empty_study_hears_of_every_required_key() -> None:
@@ -151,7 +161,7 @@ def test_an_empty_study_hears_of_every_required_key() -> None:
     keys = [line.partition(":")[0] for line in caught.value.mistakes]
     assert keys == [
         *("name", "trials", "data.set", "data.minority", "network.widths"),
-        *("training.epochs", "training.batch", "training.learning_rate", "space"),
+        *("training.epochs", "training.batch", "space", "training.learning_rate"),
     ]
 
 

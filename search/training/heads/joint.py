@@ -12,7 +12,7 @@ from keras import ops
 
 from affinity_search.search.training.heads.affinity import AffinityHead
 from affinity_search.search.training.heads.base import Params, Tensor, redraw, setting
-from affinity_search.search.training.heads.logits import cross_entropy
+from affinity_search.search.training.heads.logit.layer import cross_entropy
 
 ARTICLE_SHARE = 1.0
 

@@ -170,17 +170,17 @@ def test_jax_compiles_nothing_for_a_second_run(splits):
     assert len(compiled) == after_first
 
 
-def test_an_epoch_evaluates_once_and_brings_back_classes_alone(shared, monkeypatch):
+def test_an_epoch_evaluates_once_and_brings_back_the_head_s_scores_alone(shared, monkeypatch):
     subject = shared()
-    brought, classes = [], subject._classes
+    brought, outputs = [], subject._outputs
 
     def watched(indices):
-        brought.append(classes(indices))
+        brought.append(outputs(indices))
         return brought[-1]
 
-    monkeypatch.setattr(subject, "_classes", watched)
+    monkeypatch.setattr(subject, "_outputs", watched)
     result = subject.run(PARAMS, seed=1)
-    assert [(each.shape, str(each.dtype)) for each in brought] == [((40,), "int32")] * len(result.epochs)
+    assert [(each.shape, str(each.dtype)) for each in brought] == [((40, 10), "float32")] * len(result.epochs)
 
 
 @pytest.mark.skipif(devices.backend() != "tensorflow", reason="the backend is not TensorFlow")
@@ -301,7 +301,7 @@ def test_how_many_steps_a_call_makes_changes_no_bit(shared, call_s, monkeypatch)
     monkeypatch.setattr(subject, "_pace", Pace())
     calls = []
     run = subject._steps.run
-    monkeypatch.setattr(subject._steps, "run", lambda *args: calls.append(args[3]) or run(*args))
+    monkeypatch.setattr(subject._steps, "run", lambda *args: calls.append(args[4]) or run(*args))
     assert outcome(subject.run(PARAMS, seed=1)) == expected
     assert calls == [1] * 10 if call_s == 0 else [1, 4, 5]
 
@@ -426,7 +426,7 @@ def test_a_device_without_room_has_an_error_of_its_own(shared, monkeypatch):
 
     subject = shared()
     monkeypatch.setattr(subject._steps, "run", too_much)
-    told = rf"{re.escape(devices.describe())} ran out of memory .*smaller training\.batch"
+    told = rf"{re.escape(DEVICE.describe())} ran out of memory .*smaller training\.batch"
     with pytest.raises(OutOfMemoryError, match=told):
         subject.run(PARAMS, seed=1)
 

@@ -219,7 +219,7 @@ def test_impossible_configurations_are_refused(bad):
 
 
 def test_unknown_heads_and_too_small_images_are_refused():
-    with pytest.raises(ValueError, match="affinity, softmax"):
+    with pytest.raises(ValueError, match="affinity, joint, softmax"):
         NetworkConfig((4,), 1, 0.9, "cosine")
     with pytest.raises(ValueError, match="too small"):
         build(widths=(2, 2, 2, 2, 2))

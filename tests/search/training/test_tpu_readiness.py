@@ -34,7 +34,7 @@ def train(**changes):
     order = np.concatenate([np.tile(part, 2) for part in np.split(np.arange(96), 3)])
     doubled = Split(half.images[order], half.labels[order])
     import affinity_search.search.training.fit as fit
-    fit.epoch_order = lambda indices, labels, batch, seed, epoch: (indices, labels)
+    fit.epoch_order = lambda indices, labels, training, seed, epoch: (indices, labels)
     network = NetworkConfig((4, 8), 1, 0.9, "affinity")
     training = TrainingConfig(3, 64, 5e-3, **changes)
     trainer = Trainer(devices.current(), doubled, evaluation, SOURCES["digits"], network, training, max_centers=3)
@@ -79,9 +79,9 @@ train()
 device.compiles_with_xla = lambda: True
 trainer = train()
 # What XLA made of it; TensorFlow refuses to tell for a function that it does not compile. "<=" marks a dynamic size.
-labels = np.zeros(64, "int32")
+labels, weights = np.zeros(64, "int32"), np.ones(64, "float32")
 evaluation = np.zeros(trainer._evaluation_batch, "int32")
-for compiled, given in ((trainer._steps.step, (labels, labels)), (trainer._classes.forward, (evaluation,))):
+for compiled, given in ((trainer._steps.step, (labels, labels, weights)), (trainer._outputs.forward, (evaluation,))):
     program = compiled.experimental_get_compiler_ir(*given)(stage="hlo", device_name="CPU:0")
     assert "f32[" in program and "<=" not in program, program[:2000]
 train(augment=True, precision="mixed_bfloat16")

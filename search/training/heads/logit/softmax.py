@@ -5,7 +5,7 @@ L = −log softmax(z)_y
 
 import keras
 
-from affinity_search.search.training.heads.logits import LogitHead
+from affinity_search.search.training.heads.logit.layer import LogitHead
 
 
 @keras.saving.register_keras_serializable(package="affinity_search")

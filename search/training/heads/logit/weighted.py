@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from affinity_search.search.training.heads.base import Params, Tensor
 from affinity_search.search.training.heads.class_sizes import power_weights
-from affinity_search.search.training.heads.logits import LogitHead, cross_entropy, of_class
+from affinity_search.search.training.heads.logit.layer import LogitHead, cross_entropy, of_class
 
 
 @keras.saving.register_keras_serializable(package="affinity_search")

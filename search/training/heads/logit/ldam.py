@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from affinity_search.search.training.heads.base import Params, Tensor
 from affinity_search.search.training.heads.class_sizes import relative_margins
-from affinity_search.search.training.heads.logits import LogitHead, cross_entropy
+from affinity_search.search.training.heads.logit.layer import LogitHead, cross_entropy
 
 SMALLEST_SQUARE = 1e-12  # of a vector's length: features may all be 0 after a ReLU
 

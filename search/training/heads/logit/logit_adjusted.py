@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from affinity_search.search.training.heads.base import Params, Tensor
 from affinity_search.search.training.heads.class_sizes import log_shares
-from affinity_search.search.training.heads.logits import LogitHead, cross_entropy
+from affinity_search.search.training.heads.logit.layer import LogitHead, cross_entropy
 
 
 @keras.saving.register_keras_serializable(package="affinity_search")

@@ -129,9 +129,7 @@ def check_files(root: Path, study: StoredStudy | None) -> Check:
 
 
 def _free_bytes(folder: Path) -> int:
-    """The folder, or the one in which it would be made, after a test file could be written there. The test file is
-    removed.
-    """
+    """The free bytes where the folder is or would be made. Writes a test file there and removes it."""
     present = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.NamedTemporaryFile(dir=present, prefix=".affinity-search-doctor-") as file:

@@ -82,7 +82,7 @@ def _described(study: StoredStudy, number: int) -> tuple[Params, int]:
     seed = TrialFacts.of(trials[number]).seed if number in trials else None
     if seed is None:
         raise NothingToExportError(
-            f"study {study.name!r} has no finished trial {number}; `affinity-search trials {study.name}` lists them; "
-            "name one of these, or leave --trial out for the best one"
+            f"study {study.name!r} has no finished trial {number}; `affinity-search trials {study.name}` lists them, "
+            "or leave --trial out for the best one"
         )
     return trials[number].params, seed

@@ -30,7 +30,9 @@ def study_note(
     verdicts: Sequence[Verdict],
     tests: Mapping[int, dict[str, Any]],
 ) -> str:
-    """What is searched, how far it is, the best trials, test scores (`tested`), and what bounds and diagnostics say."""
+    """The note on a study: what is searched, how far it is, the best trials, test scores (`tested`), bounds and
+    diagnostics.
+    """
     spec = study.spec
     lines = [
         f"**{spec.data.set}**, n = {spec.data.minority} test images per minority class, protocol **{spec.protocol}**",
@@ -55,13 +57,15 @@ def study_note(
 
 
 def trial_note(standing: Standing, trial: FrozenTrial) -> str:
-    """How far it came, why it ended and who went on with it; its scores, a table of its classes, its diagnostics."""
+    """The note on a trial: how far it came, why it ended, which trial went on, its scores, its classes, its
+    diagnostics.
+    """
     facts = TrialFacts.of(trial)
     if facts.place is None:  # somebody else's
         return ""
     scores = facts.scores
     head = _ended_with(scores, standing, trial) if scores else _ended_without(facts, facts.place, standing, trial)
-    # Pruned trials are most of a large study, and all notes travel with its page: theirs stay short.
+    # Notes on pruned trials are short: a large study has many of them, and its page sends all notes.
     details = _details(scores, standing) if scores and trial.state != TrialState.PRUNED else []
     parts = [head, _whose(facts), *details, *_advice(standing, trial)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -90,7 +94,7 @@ def _ended_without(facts: TrialFacts, place: int, standing: Standing, trial: Fro
     told = facts.reason or "its worker ended without closing it"
     reason = f"`{' '.join(told.replace('`', chr(39)).split())}`"
     given_back = facts.cause == Cause.PREEMPTED
-    kind = f"**Given back** {so_far}, which is no failure" if given_back else f"**Failed** {so_far}"
+    kind = f"**Given back** {so_far}; this is no failure" if given_back else f"**Failed** {so_far}"
     return f"{kind}: {reason}.{best} {_goes_on(standing, trial.number, place)}"
 
 
@@ -166,5 +170,7 @@ def _row(spec: StudySpec, rank: int, one: Scored) -> str:
 
 def _warning(protocol: str) -> str:
     if protocol == "article":
-        return "Scored on the test images, as the article does: these numbers flatter."
-    return "Scored on validation images, and the best of many: quote `affinity-search evaluate`."
+        return "Scored on the test images, as in the article: these numbers are too high."
+    return (
+        "Scored on validation images and the best of many, so too high: quote the scores of `affinity-search evaluate`."
+    )

@@ -1,6 +1,6 @@
-"""A trial's pictures: the worker keeps what they are drawn from, and they are drawn when somebody asks for them.
+"""A trial's pictures. The worker keeps the data for them; they are drawn when somebody asks for them.
 
-Drawing takes longer than many a trial, and nobody looks at most trials. So a worker writes a small file when an
+Drawing can take longer than a trial, and most trials are never looked at. So a worker writes a small file when an
 attempt ends, and the dashboard's artifact store draws from it.
 """
 
@@ -33,18 +33,20 @@ ARTIFACT_ID = re.compile(r"(?P<token>[0-9a-f]{32})-(?P<key>[0-9a-f]{16})-(?P<num
 
 
 def pictures_of(spec: StudySpec) -> Sequence[str]:
-    """The file names of what `draw` makes of each trial of the study; not every head tells what its loss does."""
+    """The file names of the pictures of each trial. Not every head has diagnostics to draw."""
     return FILES if spec.head.diagnostics else FILES[:-1]
 
 
 def new_key() -> str:
-    """Names an attempt's files: random, because its trial has no number yet."""
+    """A random key that names an attempt's files: its trial has no number yet."""
     return secrets.token_hex(8)
 
 
 @dataclass(frozen=True)
 class History:
-    """What a trial's pictures show. By class: `class_sizes`, of training; `minority`, whether it is a small one."""
+    """What a trial's pictures show. By class: the training images (`class_sizes`), and whether it is small
+    (`minority`).
+    """
 
     title: str
     protocol: str
@@ -56,7 +58,7 @@ class History:
     head: str = AFFINITY.name
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready. Of the confusion matrices only the best epoch's is drawn, so only that is kept."""
+        """Ready for JSON. Only the best epoch's confusion matrix is drawn, so only that is kept."""
         best = best_epoch(self.epochs, self.metric)
         epochs = [epoch.to_dict() for epoch in self.epochs]
         for epoch in epochs:
@@ -66,12 +68,12 @@ class History:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> History:
-        """What `to_dict` wrote. Raises KeyError or TypeError for anything else."""
+        """Reads what `to_dict` wrote. Raises KeyError or TypeError for anything else."""
         epochs = tuple(EpochScore.from_dict(epoch) for epoch in plain["epochs"])
         sizes, names = tuple(plain["class_sizes"]), tuple(plain.get("class_names", ()))
-        # Earlier versions kept no mask, and knew one profile.
+        # Earlier versions stored no minority mask; there was one profile.
         minority = plain["minority"] if "minority" in plain else PROFILES[FIRST](sizes, 0).minority
-        # Nor the head: there were two, of which one had diagnostics.
+        # They stored no head either: there were two, and one of them had diagnostics.
         old = AFFINITY if epochs and epochs[0].diagnostics else SOFTMAX
         about = tuple(minority), plain.get("metric", DEFAULT), plain.get("head", old.name)
         return cls(plain["title"], plain["protocol"], sizes, epochs, names, *about)
@@ -93,7 +95,7 @@ class History:
 
 
 class Album:
-    """Keeps the histories of one worker's attempts. They are worth no trial: what fails is told, once."""
+    """Keeps the histories of one worker's attempts. A failure to write one is told once and ends nothing."""
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class Album:
         self._told = False
 
     def keep(self, key: str, title: str, protocol: str, epochs: Sequence[EpochScore]) -> None:
-        """Write the file from which the attempt's pictures will be drawn; nothing without an epoch."""
+        """Write the file from which the attempt's pictures will be drawn. Writes nothing before the first epoch."""
         if not epochs:
             return
         path = self._files.history(key)
@@ -126,12 +128,14 @@ class Album:
             path.write_bytes(gzip.compress(content.encode(), compresslevel=1))
         except OSError as error:
             if not self._told:
-                self._say(f"{title} will have no pictures: {path} cannot be written ({error.strerror}); told once")
+                self._say(
+                    f"{title} will have no pictures: {path} cannot be written ({error.strerror}); this is told once"
+                )
             self._told = True
 
 
 class PictureStore(LazyFolder):
-    """The artifacts under `root` (--files), where a picture that nobody has looked at yet is drawn when it is read."""
+    """The artifacts under `root` (--files). A picture is drawn when it is first read."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(artifacts_folder(root))
@@ -141,7 +145,7 @@ class PictureStore(LazyFolder):
         """The file's bytes.
 
         Raises:
-            ArtifactNotFound: there is no such file, and it is no picture of ours.
+            ArtifactNotFound: there is no such file, and the id is no picture of ours.
         """
         try:
             return super().open_reader(artifact_id)
@@ -152,7 +156,7 @@ class PictureStore(LazyFolder):
             return io.BytesIO(self._drawn(asked["token"], asked["key"], int(asked["number"])))
 
     def remove(self, artifact_id: str) -> None:
-        """Remove the file, if it has been drawn, and what it would be drawn from."""
+        """Remove the file, if it was drawn, and the data to draw it from."""
         asked = ARTIFACT_ID.fullmatch(artifact_id)
         if asked is None:
             super().remove(artifact_id)
@@ -164,16 +168,18 @@ class PictureStore(LazyFolder):
     def _drawn(self, token: str, key: str, number: int) -> bytes:
         history = _read(StudyFiles(self._root, token).history(key))
         if history is None:
-            return _blank("drawn when the trial has ended; if it has, its history is not in this folder of --files")
+            return _blank(
+                "the picture is drawn after the trial's end; if it has ended, its history is not in this --files folder"
+            )
         pictures = list(history.draw().values())
         for each, content in enumerate(pictures):
-            with contextlib.suppress(OSError):  # a folder that may only be read: it is drawn again next time
+            with contextlib.suppress(OSError):  # a read-only folder: it is drawn again next time
                 self.write(f"{token}-{key}-{each}", io.BytesIO(content))
         return pictures[number] if number < len(pictures) else _blank("this trial has no such picture")
 
 
 def history_of(files: StudyFiles, trial: FrozenTrial) -> History | None:
-    """What is kept of the trial's epochs; None for one that has not ended, or that another folder of --files has."""
+    """The stored history of the trial's epochs. None if the trial runs, or if another --files folder has it."""
     for name in trial.system_attrs:
         asked = ARTIFACT_ID.fullmatch(name.removeprefix(RECORD_PREFIX))
         if asked is not None:
@@ -182,7 +188,7 @@ def history_of(files: StudyFiles, trial: FrozenTrial) -> History | None:
 
 
 def _read(path: Path) -> History | None:
-    """None where there is no file, or one that was only half written."""
+    """None if there is no file, or only half of one."""
     try:
         return History.from_dict(json.loads(gzip.decompress(path.read_bytes())))
     except (OSError, EOFError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The note and the figures of a study in the database, kept true beside the search by a thread that trains nothing."""
+"""Keeps the note and the figures of a study in the database up to date, in a thread beside the search."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EVERY_S = 15.0
 
 
 def note_of(study: StoredStudy, counts: Counts, trials: Sequence[FrozenTrial]) -> str:
-    """The study's note as it should be now."""
+    """The study's note as of now."""
     best: list[Any] = []
     with contextlib.suppress(NothingToExportError):
         best = best_trials(study, BEST)
@@ -34,7 +34,7 @@ def note_of(study: StoredStudy, counts: Counts, trials: Sequence[FrozenTrial]) -
 
 
 def write_note(study: StoredStudy) -> None:
-    """For whoever changes what the note says and runs no search."""
+    """Write the note again: for commands that change what it says and run no search."""
     from optuna_dashboard import save_note
 
     note = note_of(study, Places.of(study).counts(), study.optuna.get_trials(deepcopy=False))
@@ -44,7 +44,7 @@ def write_note(study: StoredStudy) -> None:
 
 
 class Reporter:
-    """Writes what has changed since its last look; several may run, and the last one wins."""
+    """Writes what has changed since its last look. If several run, the last one wins."""
 
     def __init__(self, study: StoredStudy) -> None:
         self._study = study

@@ -1,4 +1,4 @@
-"""What a search looks like now, read from the database: for the live view, `status` and plain lines."""
+"""The state of a search, read from the database: for the live view, `status` and plain lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from affinity_search.storage.trials.facts import TrialFacts, place_of
 from affinity_search.studies.heads import HeadDefinition
 from affinity_search.studies.metrics import score_of
 
-ENOUGH = 2  # used places, and one for each worker, until their mean time says something about the next
+ENOUGH = 2  # used places, plus one for each worker, before their mean time can tell the next one's
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Running:
     attempt: int
     trial: int | None
     epoch: int  # finished epochs
-    share: float  # of the first epoch, while it lasts
+    share: float  # how much of the first epoch is done, while it lasts
     score: float | None  # the best so far
     since_s: float
 
@@ -71,12 +71,12 @@ class Snapshot:
     counts: Counts
     best: Best | None
     running: tuple[Running, ...]
-    attempts: int  # Optuna trials begun, whatever became of them
+    attempts: int  # Optuna trials that were begun
     left_s: float | None  # None while nothing is known
-    left_is_most: bool  # whether it takes every trial for a whole one: so far too few have ended
+    left_is_most: bool  # whether it assumes that no trial is pruned: so far too few have ended
     failures: dict[str, int]  # why places were spent without a value, and how many
-    stopped: Stop | None  # since `stop`, until `launch`
-    foreign: int  # trials that another program put into the study, which nobody trains here
+    stopped: Stop | None  # between `stop` and `launch`
+    foreign: int  # trials that another program put into the study; no worker trains them
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -103,7 +103,7 @@ class Snapshot:
 
 
 def take(study: StoredStudy, workers: int = 0) -> Snapshot:
-    """Read the study's present state. `workers` are known to work on it, even if some are between two trials."""
+    """Read the study's present state. `workers` are known to run, even if some are between two trials."""
     places = Places.of(study)
     now = study.backend.time()
     held = places.held()
@@ -161,13 +161,13 @@ def _running(place: HeldPlace, trials: Mapping[int, FrozenTrial], now: float) ->
 
 
 def _whole_s(running: Sequence[Running], epochs: int) -> float | None:
-    """How long a whole trial takes, by what those that run have done so far; None before they have told of anything."""
+    """How long a whole trial takes, estimated from the running ones. None before they have reported anything."""
     told = [one.since_s / (one.epoch + one.share) for one in running if one.epoch + one.share]
     return epochs * sum(told) / len(told) if told else None
 
 
 def _left_s(trial_s: float | None, counts: Counts, running: Sequence[Running], workers: int) -> float | None:
-    """A trial's time × free places, and what the running ones have left of it, / workers."""
+    """(A trial's time × free places + what is left of the running trials) / workers."""
     if counts.used == counts.total:
         return 0.0
     if trial_s is None or not running:
@@ -176,7 +176,7 @@ def _left_s(trial_s: float | None, counts: Counts, running: Sequence[Running], w
 
 
 def last_end_s(snapshot: Snapshot) -> float | None:
-    """When the last of the running trials will have ended, if none of them is pruned; None if that is not known."""
+    """In how many seconds the last running trial ends, if none is pruned. None if that is unknown."""
     whole_s = _whole_s(snapshot.running, snapshot.epochs)
     if whole_s is None:
         return None

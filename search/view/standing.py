@@ -1,4 +1,4 @@
-"""How the trials of one study stand to each other: ranks, attempts at the same place, what their diagnostics say."""
+"""How the trials of one study compare: ranks, attempts at the same place, and what their diagnostics say."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Standing:
     """Of one moment; trials and places by their numbers."""
 
     study: StoredStudy
-    ranks: Mapping[int, int]  # of the trials that have a value: the places' rows decide
+    ranks: Mapping[int, int]  # of the trials with a value; the places' rows decide which have one
     later: Mapping[int, int]  # trial: the next attempt at its place
     states: Mapping[int, PlaceState]  # place: its state
     judged: int  # how many trials had a value when the verdicts were found
@@ -31,7 +31,9 @@ class Standing:
 
 
 def standing_of(study: StoredStudy, trials: Sequence[FrozenTrial], before: Standing | None = None) -> Standing:
-    """Read the places' rows and compare; verdicts of `before` are kept until the study has grown by a twentieth."""
+    """Read the places' rows and compare the trials. Verdicts of `before` are kept until the study has grown by a
+    twentieth.
+    """
     outcomes = Places.of(study).outcomes()
     valued = sorted((one.value, one.trial) for one in outcomes if one.value is not None and one.trial is not None)
     ranks = {trial: rank for rank, (_, trial) in enumerate(valued, start=1)}
@@ -72,7 +74,7 @@ class Judged:
 
 @dataclass(frozen=True)
 class Apart:
-    """The parameter by which trials with a sign differ most from those without: its medians, and the test's p."""
+    """The parameter in which trials with a sign differ most from those without it: its medians, and the test's p."""
 
     name: str
     with_sign: float
@@ -82,7 +84,7 @@ class Apart:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A sign whose trials do worse: the medians of their scores, and the test's p."""
+    """A sign that goes with worse scores: the trials with it and without it, and the test's p."""
 
     sign: Sign
     with_sign: tuple[Judged, ...]
@@ -93,7 +95,7 @@ class Verdict:
 
     @cached_property
     def concerns(self) -> frozenset[int]:
-        """Numbers of the trials that show the sign and do no better than the middle one of those without."""
+        """Numbers of the trials that show the sign and score less than the median of those without it."""
         middle = _middle(self.without)
         return frozenset(one.number for one in self.with_sign if one.score < middle)
 
@@ -111,16 +113,16 @@ class Verdict:
 
 
 def verdicts(trials: Sequence[FrozenTrial], metric: str = DEFAULT) -> list[Verdict]:
-    """What the study's trials bear out; empty with fewer than ten on either side of every sign."""
+    """The verdicts that the study's trials confirm. A sign needs ten trials with it and ten without it."""
     judged = [one for trial in trials if (one := _judged(trial, metric)) is not None]
     found = [_verdict(sign, judged, metric) for sign in SIGNS]
     return [verdict for verdict in found if verdict is not None]
 
 
 def diagnosed(scores: TrialScores) -> Diagnostics | None:
-    """The diagnostics beside a trial's scores; None for a head that tells nothing."""
+    """The diagnostics of a trial; None for a head without any."""
     told = scores.diagnostics
-    # Earlier versions stored a judgement of the single trial with them.
+    # Earlier versions also stored a judgement of the single trial.
     return Diagnostics.from_dict({field.name: told[field.name] for field in fields(Diagnostics)}) if told else None
 
 
@@ -150,13 +152,13 @@ def _apart(with_sign: Sequence[Judged], without: Sequence[Judged]) -> Apart | No
         here, there = ([one.params[name] for one in side] for side in (with_sign, without))
         return Apart(name, median(here), median(there), _rank_test(here, there, "two-sided"))
 
-    # Equal medians leave nothing to advise.
+    # With equal medians there is nothing to advise.
     found = [one for one in map(compared, with_sign[0].params) if one.with_sign != one.without]
     return min(found, key=lambda one: one.p, default=None)
 
 
 def _rank_test(here: Sequence[float], there: Sequence[float], alternative: str) -> float:
-    """Mann and Whitney's, which asks nothing of how scores are distributed."""
+    """Mann and Whitney's test: it makes no assumption on how scores are distributed."""
     from scipy.stats import mannwhitneyu
 
     return float(mannwhitneyu(here, there, alternative=alternative).pvalue)

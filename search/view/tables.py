@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: where it is too narrow, the least important columns are left out, and named."""
+"""Tables that fit the terminal. If it is too narrow, the least important columns are left out and named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LEAST_FOLDED = 12  # a column of words narrower than this is no longer read
 
 @dataclass(frozen=True)
 class Column:
-    """`rank` 0 always stays; of the others the highest goes first."""
+    """A column with `rank` 0 always stays. Of the others the highest rank is left out first."""
 
     name: str
     right: bool = False
@@ -25,7 +25,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A table for `Console.print`. Nothing in its cells is taken for markup."""
+    """A table for `Console.print`. Text in its cells is never read as markup."""
 
     columns: Sequence[Column]
     rows: Sequence[Sequence[str | Text]]
@@ -43,10 +43,10 @@ class Fitted:
         yield table
         left_out = [column.name for number, column in enumerate(self.columns) if number not in kept]
         if left_out:
-            yield Text(f"(too narrow here for: {', '.join(left_out)})", style="dim")
+            yield Text(f"(the terminal is too narrow for: {', '.join(left_out)})", style="dim")
 
     def _kept(self, width: int) -> list[int]:
-        """Numbers of the columns that fit; words may be folded, numbers may not."""
+        """Numbers of the columns that fit. Words may be wrapped, numbers may not."""
         kept = list(range(len(self.columns)))
         while self._needed(kept) > width and any(self.columns[number].rank for number in kept):
             kept.remove(max(kept, key=lambda number: (self.columns[number].rank, number)))

@@ -1,4 +1,4 @@
-"""How a snapshot looks in a terminal: the live view, and plain lines where there is none."""
+"""How a snapshot looks: the live view in a terminal, and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from affinity_search.studies.heads import HeadDefinition
 
 
 def params_text(params: dict[str, float | int], head: HeadDefinition) -> str:
-    """λ 0.435, σ 90.7, m 10; the head's name without parameters."""
+    """`λ 0.435, σ 90.7, m 10`; without parameters the head's name."""
     return ", ".join(f"{head.symbol(name)} {value:.4g}" for name, value in params.items()) or head.name
 
 
 def duration_text(seconds: float | None) -> str:
-    """`3 min 20 s` and the like; `?` where unknown."""
+    """Such as `3 min 20 s`; `?` if unknown."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -38,9 +38,9 @@ def duration_text(seconds: float | None) -> str:
 
 
 def best_text(best: Best | None, protocol: str, *, explain: bool = True) -> str:
-    """The best score with the images that it was chosen on: under `article` these are the test images.
+    """The best score, and the images that it was chosen on. Under `article` these are the test images.
 
-    `explain` says what a symbol means; lines that come again and again need it once.
+    With `explain` it says what a symbol means. Repeated lines need that only once.
     """
     if best is None:
         return "none finished yet"
@@ -60,7 +60,7 @@ def counts_text(snapshot: Snapshot) -> str:
 def left_text(snapshot: Snapshot) -> str:
     """How long the rest takes, or why nobody can say."""
     if not snapshot.running:
-        return "unknown: nobody is working on it"
+        return "unknown: no worker runs"
     return "known in the first epoch" if snapshot.left_s is None else _estimate(snapshot)
 
 
@@ -70,7 +70,7 @@ def _estimate(snapshot: Snapshot) -> str:
 
 
 def rough_text(seconds: float) -> str:
-    """An estimate, in as few digits as it deserves: it is read again every second."""
+    """A rounded estimate, with no more digits than it is worth."""
     for least, step in ((4 * 3600.0, 1800), (3600.0, 600), (600.0, 60), (120.0, 30)):
         if seconds >= least:
             return duration_text(step * round(seconds / step)).removesuffix(" 0 s").removesuffix(" 0 min")
@@ -78,7 +78,7 @@ def rough_text(seconds: float) -> str:
 
 
 def notices(snapshot: Snapshot) -> list[str]:
-    """What a person should know beside the figures."""
+    """What a person should know in addition."""
     lines = []
     if snapshot.stopped:
         study = shlex.quote(snapshot.study)
@@ -87,19 +87,19 @@ def notices(snapshot: Snapshot) -> list[str]:
 
 
 def foreign_lines(snapshot: Snapshot) -> list[str]:
-    """What is in the study that nobody trains."""
+    """Trials in the study that no worker trains."""
     lines = []
     if snapshot.foreign:
         trials = "1 trial was" if snapshot.foreign == 1 else f"{snapshot.foreign} trials were"
         lines.append(
-            f"{trials} put into this study by another program (as `study.enqueue_trial` does); no worker trains such "
+            f"{trials} added to this study by another program (as `study.enqueue_trial` does); no worker trains such "
             "trials, and they do not count"
         )
     return lines
 
 
 def failure_lines(snapshot: Snapshot, most: int = 3) -> list[str]:
-    """Why places were spent without a value."""
+    """Why places were used up without a value."""
     return [f"failed ({count}): {reason}" for reason, count in list(snapshot.failures.items())[:most]]
 
 
@@ -182,22 +182,22 @@ def _worker_row(running: Running, epochs: int) -> tuple[str, ...]:
 
 
 REFRESH_S = 1.0
-QUIET_S = 60.0  # without a line, until one tells that the search goes on
+QUIET_S = 60.0  # seconds without a line; then one says that the search goes on
 HINT = "Ctrl-C once: finish the running trials; twice: give them back and stop now"
 
 
 class Progress(Protocol):
-    """Where a launcher shows the state and says things."""
+    """Shows the state of a launcher and its messages."""
 
     def show(self, study: StoredStudy, workers: Sequence[str] = ()) -> None:
-        """Show the study's present state and what these workers do; may be called as often as one likes."""
+        """Show the study's present state and what these workers do. May be called at any rate."""
 
     def say(self, message: str) -> None:
         """One line for the person."""
 
 
 class LivePanel:
-    """Redraws a panel at most once in `REFRESH_S`: every look is a few database queries."""
+    """Redraws a panel at most once in `REFRESH_S`: every redraw is a few database queries."""
 
     def __init__(self, live: Live, hint: Callable[[], str]) -> None:
         self._live = live
@@ -225,7 +225,7 @@ class LivePanel:
 
 
 class PlainLines:
-    """A line whenever a place is used or a worker comes or goes, one for every new best trial, and one in a while."""
+    """Writes a line when a place is used, when a worker comes or goes, for a new best trial, and from time to time."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -239,7 +239,7 @@ class PlainLines:
         self._looked = time.monotonic()
         snapshot = take(study, len(workers))
         if snapshot.counts.used == snapshot.counts.total:
-            return  # whoever shows a search tells how it ended
+            return  # the caller tells how the search ended
         word = "best so far:" if self._last is None else "new best"
         if self._last is None and workers:
             self.say(starting_text(len(workers)))
@@ -261,7 +261,7 @@ def _key(snapshot: Snapshot) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def progress_for(study: StoredStudy, hint: Callable[[], str]) -> Iterator[Progress]:
-    """A live panel if stderr is a terminal, with `hint` below it, else plain lines."""
+    """A live panel with `hint` below it if stderr is a terminal, else plain lines."""
     console = Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
         yield PlainLines(Console(stderr=True, highlight=False, emoji=False, soft_wrap=True))

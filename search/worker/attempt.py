@@ -1,4 +1,4 @@
-"""One attempt at one place: its Optuna trial from ask to tell, and the place's row that decides."""
+"""One attempt at one place. The place's row decides how it ended; its Optuna trial follows."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ TELL_SHARE_EVERY_S = 10.0
 
 
 class Attempt:
-    """Begun with a claim; ended exactly once by `complete`, `prune`, `fail`, `retry_later` or `give_back`.
+    """It begins with a claim. One of `complete`, `prune`, `fail`, `retry_later` and `give_back` ends it, exactly once.
 
-    The place's row is written first, on the condition that the claim still holds, and the Optuna trial follows at once:
-    nothing slow may come in between, because a worker that is killed there leaves a half for others to complete.
+    At the end the place's row is written first, if the claim still holds. The Optuna trial follows at once. Nothing
+    slow may come in between: a worker that is killed there leaves a half-ended trial, which others must complete.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Attempt:
         album: Album | None = None,
         is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`album` keeps what the trial's pictures are drawn from; `is_lost` tells that the lease has gone to another.
+        """`album` keeps the data of the trial's pictures. `is_lost` tells whether another worker has the place now.
 
         Raises:
             LostPlaceError: somebody else holds the place by now.
@@ -76,8 +76,8 @@ class Attempt:
         patience = study.backend.patience
         self._reports = Reports(self._report, patience.limit_s if patience else None)
         self._resumed = 0  # epochs that an earlier attempt has trained
-        self._ending = threading.Lock()  # taken by the thread that ends the attempt, and never given back
-        self._ended: tuple[int, str] | None = None  # which thread did, and how
+        self._ending = threading.Lock()  # the thread that ends the attempt takes it and never releases it
+        self._ended: tuple[int, str] | None = None  # which thread ended it, and how
         self._started = time.monotonic()
         self._tell_share_at = self._started + TELL_SHARE_EVERY_S
         trial_id, self.params = ask(study, claim, self.seed, holder, versions, self._key, pictures_of(study.spec))
@@ -89,7 +89,7 @@ class Attempt:
         try:
             self._places.begin(self.claim, self.number, self.params)
         except LostPlaceError:
-            self.drop()  # nobody else knows of this trial: it would run for ever
+            self.drop()  # nobody else knows this trial: it would run for ever
             raise
 
     @property
@@ -99,12 +99,12 @@ class Attempt:
 
     @property
     def epochs(self) -> list[EpochScore]:
-        """What was reported so far, an earlier attempt's epochs among them."""
+        """The epochs that were reported so far, with those of an earlier attempt."""
         return self._scores
 
     @property
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must agree in: everything that decides how training goes on."""
+        """Everything that decides how training goes on. A checkpoint with another identity is not used."""
         return {
             "fingerprint": self.study.fingerprint,
             "params": self.params,
@@ -118,7 +118,8 @@ class Attempt:
         should_stop: Callable[[], bool],
         on_epoch: Callable[[EpochScore], None] = lambda score: None,
     ) -> None:
-        """Train the place's parameters with its seed, reporting every epoch; from its checkpoint on if there is one.
+        """Train the place's parameters with its seed, and report every epoch. Goes on from its checkpoint if there is
+        one.
 
         `on_epoch` is called for each epoch that is trained now.
 
@@ -152,25 +153,25 @@ class Attempt:
             self.report(score)
 
     def _tell_of_missing_checkpoint(self) -> None:
-        """An earlier attempt's epochs are lost if its worker had another folder."""
+        """Tell that the epochs of an earlier attempt are lost: its worker kept checkpoints in another folder."""
         if self.claim.params is None or self._checkpoint.path.exists():
             return
         earlier = [trial for trial in attempts_at(self.study, self.claim.number) if trial.intermediate_values]
         if earlier:
             reached, who = len(earlier[-1].intermediate_values), TrialFacts.of(earlier[-1]).worker or "its worker"
             self._say(
-                f"place {self.claim.number} starts afresh, although {who} had trained {reached} epochs of it: there is "
-                f"no checkpoint {self._checkpoint.path}; machines that share --files go on with each other's"
+                f"place {self.claim.number} starts again from its first epoch: {who} had trained {reached} epochs, but "
+                f"there is no checkpoint {self._checkpoint.path}; give all machines the same --files folder to go on"
             )
 
     def report(self, score: EpochScore) -> None:
-        """Record the best value so far, 1 − metric; while the storage is away, with the next one that gets through.
+        """Record the best value so far, 1 − metric. If the storage is away, it is sent later with the next report.
 
         A trial's value is its best epoch's, so pruner and sampler are told the same.
 
         Raises:
-            optuna.TrialPruned: the study's pruner says that the trial is not worth going on.
-            LostPlaceError: the trial was ended by others.
+            optuna.TrialPruned: the study's pruner stops the trial.
+            LostPlaceError: others have ended the trial.
             StorageGoneError: the storage has been away for longer than the limit.
         """
         self._scores.append(score)
@@ -181,7 +182,7 @@ class Attempt:
             raise optuna.TrialPruned
 
     def tell_share(self, share: float) -> None:
-        """Of the first epoch, now and then: until it is over nothing else would show that the training moves."""
+        """Record now and then how much of the first epoch is done. Before its end nothing else shows progress."""
         if self._scores or not share or time.monotonic() < self._tell_share_at:
             return
         self._tell_share_at = time.monotonic() + TELL_SHARE_EVERY_S
@@ -196,7 +197,7 @@ class Attempt:
         self.record.report(report.value, report.epoch)
 
     def save(self) -> None:
-        """Write the last finished epoch, for whoever takes the place up; a lost place's file is its new holder's."""
+        """Write the last finished epoch for the next attempt. A lost place's file belongs to its new holder."""
         if not self._is_lost():
             self._checkpoint.write()
 
@@ -205,7 +206,7 @@ class Attempt:
         self._finish(PlaceState.COMPLETE, TrialState.COMPLETE)
 
     def prune(self) -> None:
-        """End as stopped by the pruner, with the same value of the epochs so far."""
+        """End as pruned, with the value of the best epoch so far."""
         self._finish(PlaceState.PRUNED, TrialState.PRUNED)
 
     def _finish(self, place: PlaceState, trial: TrialState) -> None:
@@ -224,9 +225,9 @@ class Attempt:
         self._follow(PlaceState.SPENT, TrialState.FAIL)
 
     def retry_later(self, cause: str, reason: str, *, last: bool = False, card: str | None = None) -> bool:
-        """End this attempt; the place is free again unless that was the last one. Returns whether it is used up.
+        """End this attempt. The place is free again, unless this was its last attempt. Returns whether it is used up.
 
-        `card` is the GPU that had a part in it, for `failed_before`.
+        `card` is the GPU on which it failed; `failed_before` reads it.
         """
         self.save()
         self._end(cause)
@@ -236,30 +237,30 @@ class Attempt:
         return state == PlaceState.SPENT
 
     def failed_before(self, cause: str, *, beside: str | None = None) -> bool:
-        """Whether an earlier attempt at this place ended for that cause; on another GPU than `beside`, if given."""
+        """Whether an earlier attempt at this place ended for that cause, and not on the GPU `beside`."""
         trials = attempts_at(self.study, self.claim.number)
         earlier = [TrialFacts.of(trial) for trial in trials if trial.number != self.number]
         return any(facts.cause == cause and (beside is None or facts.card != beside) for facts in earlier)
 
     def give_back(self, reason: str) -> None:
-        """End this attempt on request, with a checkpoint; it is not counted.
+        """End this attempt on request and keep a checkpoint. The attempt does not count.
 
-        Raises the database's error if that is away: the place then comes back when its lease ends.
+        Raises the database's error if it is away: then the place becomes free when its lease ends.
         """
         self.save()
         self._end(Cause.PREEMPTED)
         self._give_back(reason)
 
     def abandon(self, reason: str) -> None:
-        """As `give_back`, from another thread than the one that trains; nothing if that one is ending it already."""
+        """As `give_back`, from another thread. Does nothing if the training thread is ending it already."""
         if self._end(Cause.PREEMPTED, wait=False):
             self.save()
             self._give_back(reason)
 
     def _end(self, how: str, *, wait: bool = True) -> bool:
-        """Before anything of an end is written. False if another thread ends the attempt and this one does not wait.
+        """Call it before any end is written. False if another thread ends the attempt and `wait` is false.
 
-        Who waits waits for ever: the other thread ends the process.
+        A thread that waits here waits for ever: the other one ends the process.
 
         Raises:
             RuntimeError: this thread has ended it already.
@@ -278,14 +279,14 @@ class Attempt:
             self._follow(PlaceState.FREE, TrialState.FAIL)
 
     def _follow(self, place: PlaceState, trial: TrialState, value: float | None = None) -> None:
-        """After the place's row: its Optuna trial ends, and nobody needs the checkpoint of a used place."""
+        """End the Optuna trial after the place's row, and remove the checkpoint of a used place."""
         self.record.end(trial, value)
         if place in USED:
             self._files.drop_checkpoint(self.claim.number)
 
     def drop(self) -> None:
-        """The place is somebody else's now: only this attempt's own Optuna trial is closed."""
-        reason = "its place went to another worker, as this one was not heard of"
+        """Another worker has the place now: close only this attempt's Optuna trial."""
+        reason = "its place went to another worker, because this one was silent for too long"
         end_trial(self.study, self.number, TrialState.FAIL, reason=reason)
 
     def _keep_history(self) -> None:
@@ -300,7 +301,7 @@ class Attempt:
         self.record.tell_failure(cause, reason, self._duration_s(), card)
 
     def _describe_scores(self) -> None:
-        """The best epoch's metrics; a finished trial takes no attributes, so this comes before its end."""
+        """Record the best epoch's metrics before the end: a finished trial takes no attributes."""
         self._reports.flush()
         best, told = best_epoch(self._scores, self.study.spec.metric), self._scores[-1].diagnostics
         self.record.tell_scores(
@@ -318,17 +319,17 @@ LONGEST_PAUSE_S = 15.0
 
 @dataclass(frozen=True)
 class Report:
-    """What Optuna is told after an epoch, counted from 0 as its steps are: the best value so far."""
+    """What Optuna is told after an epoch: the best value so far. Epochs count from 0, as Optuna's steps do."""
 
     epoch: int
     value: float
 
 
 class Reports:
-    """Training never waits for the storage: what cannot be sent waits, and is tried again in pauses that grow."""
+    """Reports to the storage. Training never waits: a report that fails is tried again, in pauses that grow."""
 
     def __init__(self, send: Callable[[Report], None], limit_s: float | None) -> None:
-        """`send` reports one epoch; `limit_s` is how long an outage may last, None for ever."""
+        """`send` reports one epoch. `limit_s` is how long an outage may last; None: for ever."""
         self._send = send
         self._limit_s = limit_s
         self._waiting: deque[Report] = deque()
@@ -337,7 +338,7 @@ class Reports:
         self._pause_s = FIRST_PAUSE_S
 
     def add(self, report: Report, then: Callable[[], bool]) -> bool:
-        """Report it and those that wait, and ask `then`; False while the storage is away.
+        """Send the reports that wait and this one, then return `then()`. False while the storage is away.
 
         Raises:
             StorageGoneError: it has been away for longer than the limit.
@@ -358,7 +359,7 @@ class Reports:
         return answer
 
     def flush(self) -> None:
-        """Send all that wait, in their order."""
+        """Send all reports that wait, in their order."""
         while self._waiting:
             self._send(self._waiting[0])
             self._waiting.popleft()

@@ -1,4 +1,6 @@
-"""An attempt's checkpoint: in memory after every epoch, on disk as often as that costs next to nothing."""
+"""An attempt's checkpoint. It is in memory after every epoch, and written to disk so seldom that it costs almost
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from affinity_search.search.training.checkpoints import TrainingState
 
-# A write waits for 200 times what the last one took: half a per cent of the time. The first is taken to cost this.
+# After a write the next one waits 200 times as long as it took. So writes take half a per cent of the time. The first
+# one is assumed to take FIRST_COST_S.
 WRITES_SHARE = 200.0
 FIRST_COST_S = 0.01
 
 
 class Checkpointer:
-    """Keeps the last finished epoch of one attempt; each trouble with the file is told once, and ends nothing."""
+    """Keeps the last finished epoch of one attempt. Trouble with the file is told once and ends nothing."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any], say: Callable[[str], None]) -> None:
-        """`identity` says whose state it is: only a checkpoint with the same one is taken up."""
+        """`identity` says whose state it is. Only a checkpoint with the same identity is used."""
         self.path = path
         self._identity = identity
         self._say = say
@@ -31,7 +34,7 @@ class Checkpointer:
         self._told = False
 
     def load(self) -> TrainingState | None:
-        """The state to go on from; None, if there is none or it cannot be trusted, which is told."""
+        """The state to go on from. None if there is none, or if it cannot be trusted; that is told."""
         from affinity_search.search.training.checkpoints import load
         from affinity_search.search.training.errors import CheckpointError
 
@@ -44,12 +47,12 @@ class Checkpointer:
         return state
 
     def refuse(self, error: Exception) -> None:
-        """The file cannot be used: the trial starts from its first epoch, and the file is written over."""
+        """Tell that the file cannot be used. The trial starts from its first epoch and overwrites the file."""
         self._written = 0
-        self._say(f"the checkpoint {self.path} is not used, as {error}; the trial starts afresh")
+        self._say(f"the checkpoint {self.path} is not used: {error}; the trial starts from its first epoch")
 
     def keep(self, state: TrainingState) -> None:
-        """After every epoch; writes the file if it is time."""
+        """Call it after every epoch. Writes the file if it is time."""
         self._state = state
         if time.monotonic() >= self._due:
             self.write()

@@ -1,6 +1,6 @@
-"""A study's images: the folder they are read from here, and whether they are those that its scores are of.
+"""A study's images: the folder that they are read from here, and whether they are the same as for its scores.
 
-The first process that reads a part of the data settles its content with the study; every later one must find the same.
+The first process that reads a part of the data stores its content's hash with the study. Later ones must find the same.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ Say = Callable[[str], None]
 
 
 def folder_for(spec: StudySpec, given: Path | None, stored: StoredStudy | None, say: Say) -> Path | None:
-    """Where the study's images are read here: the given folder, or the one stored with it; None for Keras' download.
+    """The folder of the study's images here: the given one, or the one stored with the study. None: Keras downloads
+    them.
 
     Raises:
-        StudyFileError: a folder is given that the study would not read.
+        StudyFileError: the study does not read the given folder.
     """
     name, package = spec.data.set, spec.data.source.part_of
     if package is not None:
@@ -33,30 +34,28 @@ def folder_for(spec: StudySpec, given: Path | None, stored: StoredStudy | None, 
             others = either([source.name for source in from_files()])
             raise StudyFileError(
                 spec.name,
-                [f"--data-dir {given} would not be read: {name} are part of {package}; leave it out, or "
+                [f"--data-dir {given} has no effect: {name} are part of {package}; leave it out, or "
                  f"search your images' set with --set data.set={others} and another --name"],
             )  # fmt: skip
         return None
     kept = Path(stored.data_dir) if stored and stored.data_dir else None
     if given is None and kept is not None and not kept.is_dir():
-        say(
-            f"{kept}, the study's data folder, is not here; reading Keras' own {name} (--data-dir names another folder)"
-        )
+        say(f"the study's data folder {kept} is not here; reading Keras' own {name} (--data-dir names another folder)")
         return None
     return given.absolute() if given else kept
 
 
 class StudyImages:
-    """Told of each part of a study's data when it is read here."""
+    """Is told of each part of a study's data when it is read here."""
 
     def __init__(self, study: StoredStudy, given: Path | None, say: Say, *, settles: bool = True) -> None:
-        """`settles` is false for a command that only reads the database."""
+        """With `settles` false nothing is stored: for a command that only reads the database."""
         self._study = study
         self._settles = settles
         self.folder = folder_for(study.spec, given, study, say)
 
     def __call__(self, part: Part, split: Split) -> None:
-        """Settle the part's content, if nobody has.
+        """Store the part's content with the study, if no process has done so.
 
         Raises:
             DataError: the study was trained on other images.
@@ -70,12 +69,12 @@ class StudyImages:
 
 
 def settle(study: StoredStudy, part: Part, content: Contents) -> StoredStudy:
-    """The study with the content of a part that counts for it, which may be another one."""
+    """The study with the content that counts for this part. It may differ from the given one."""
     return study.settle(f"{part}_data", json.dumps(content.to_dict()), f"{part} images settled: {content}")
 
 
 def refuse_others(study: StoredStudy, part: Part, content: Contents) -> None:
-    """Look, and settle nothing.
+    """Compare, and store nothing.
 
     Raises:
         DataError: the study was trained on other images; the line says what differs.
@@ -93,14 +92,14 @@ def refuse_others(study: StoredStudy, part: Part, content: Contents) -> None:
 
 
 def examine(spec: StudySpec, folder: Path | None, stored: StoredStudy | None) -> dict[Part, Contents]:
-    """Can the study be trained on what lies in the folder? Without one, on the set as it is published?
+    """Check that the study can be trained on the files in the folder; without a folder, on the published set.
 
     Returns:
         What was read of the folder.
 
     Raises:
-        StudyFileError: some class would have no image on one side.
-        DataError: the folder has not what the study needs, or other images than it was trained on.
+        StudyFileError: a class would have no image for training or for scoring.
+        DataError: the folder lacks what the study needs, or the study was trained on other images.
     """
     from affinity_search.search.training.data import splits as datasets
 

@@ -1,4 +1,4 @@
-"""One claimed place after the other: trained from its claim to its end, with a reaction to each way it can end."""
+"""Trains one claimed place after the other, from its claim to its end. Each way to end has its own reaction."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ GIVEN_BACK = "given back: the worker was asked to stop"
 
 @dataclass
 class Worker:
-    """A process ready to train: data loaded, device and precision settled."""
+    """A process that is ready to train: the data is loaded, the device and the precision are settled."""
 
     study: StoredStudy
     holder: Holder
@@ -59,10 +59,10 @@ class Worker:
     card: str | None = None  # which GPU this process has; None on a CPU or TPU
     last_failed: bool = False  # whether the last attempt ended without a value
     has_stepped: bool = False
-    attempt: Attempt | None = None  # the present one, for `abandon`
+    attempt: Attempt | None = None  # the running attempt, for `abandon`
 
     def run(self, claim: Claim, should_stop: Callable[[], bool]) -> bool:
-        """One attempt at a claimed place; true if the place was used up by it."""
+        """Make one attempt at a claimed place. True if it used up the place."""
         self.study = self.study.refreshed()  # others may have widened the space or changed the sampler
         with LeaseKeeper(self.places, claim) as keeper:
             try:
@@ -92,7 +92,7 @@ class Worker:
                 self.attempt = None
 
     def abandon(self) -> None:
-        """Save the last finished epoch and give the place back, for a main thread that does not answer."""
+        """Save the last finished epoch and give the place back, when the main thread hangs."""
         attempt = self.attempt
         if attempt is not None:
             try:
@@ -102,7 +102,7 @@ class Worker:
                 os._exit(Exit.VANISHED)
 
     def _stepped(self, attempt: Attempt) -> bool:
-        """Training asks after every step whether to stop: the first time, how long the start took is told."""
+        """Called after every step. The first time it tells how long the start took."""
         attempt.tell_share(self.trainer.epoch_share)
         if not self.has_stepped:
             self.has_stepped = True
@@ -111,7 +111,9 @@ class Worker:
         return False
 
     def _train(self, attempt: Attempt, should_stop: Callable[[], bool]) -> Exception | None:
-        """What kept it from its end. `_conclude` reacts to it; its own errors are no errors of the training."""
+        """Train. Returns the error that ended the training early, or None. `_conclude` reacts to it outside of this
+        `try`.
+        """
 
         def show(score: EpochScore) -> None:
             spec = self.study.spec
@@ -126,10 +128,10 @@ class Worker:
         return None
 
     def _conclude(self, attempt: Attempt, outcome: Exception | None) -> bool:
-        """End the attempt as its outcome demands; true if the place is used up.
+        """End the attempt as its outcome says. True if the place is used up.
 
-        A failed trial is spent, one that had no memory is tried once more (see `_out_of_memory`), a storage that stays
-        away ends the worker.
+        A failed trial uses up its place. After a lack of memory it is tried once more (see `_out_of_memory`). A storage
+        that stays away ends the worker.
         """
         self.last_failed = outcome is not None and not isinstance(outcome, optuna.TrialPruned)
         if isinstance(outcome, optuna.TrialPruned):
@@ -146,11 +148,12 @@ class Worker:
         elif isinstance(outcome, StorageGoneError):
             raise outcome
         elif isinstance(outcome, MACHINE_ERRORS):
-            # Whatever place was tried here would fail so: none is spent, no attempt is counted.
+            # Every place would fail so on this machine: the place is kept, and the attempt does not count.
             self._give_back(attempt, f"given back: {unfit_text(outcome)}")
             raise UnfitMachineError(unfit_text(outcome)) from outcome
         elif outcome is not None:
-            # Unknown, so perhaps this machine's fault: the place gets another attempt, this process ends loudly.
+            # An unknown error may be this machine's fault. The place gets another attempt, and this process ends with
+            # the error.
             text = f"{type(outcome).__name__}: {outcome}"
             attempt.retry_later(text.splitlines()[0], text[:500])
             raise outcome
@@ -165,7 +168,7 @@ class Worker:
         return f"{spec.score.label} {best.scores[spec.metric]:.4f} ({spec.protocol}) at epoch {best.number}"
 
     def _out_of_memory(self, attempt: Attempt, error: OutOfMemoryError) -> bool:
-        """Spend the place if it failed so before, or free it; true if it is spent.
+        """Use the place up if it failed so before, else free it. True if it is used up.
 
         Raises:
             OutOfMemoryError: this was on a GPU, and the process is to end.
@@ -174,13 +177,14 @@ class Worker:
             say(f"trial {attempt.number} failed: {error}")
             again = attempt.failed_before(Cause.OUT_OF_MEMORY)
             return attempt.retry_later(Cause.OUT_OF_MEMORY, str(error), last=again)
-        # All trials of a study need about the same memory, so a lack of it speaks against the GPU (others use it, or it
-        # is broken) sooner than against the place: that is spent when a second GPU had no room for it either. How often
-        # a single one fails says nothing; should there be no other, the study's `max_attempts` bounds it.
-        say(f"trial {attempt.number} failed: {Cause.OUT_OF_MEMORY}")  # the process' last line tells the rest
+        # All trials of a study need about the same memory. So a lack of it is more likely the GPU's fault (others use
+        # it, or it is broken) than the place's. The place is used up when a second GPU has no room either. If there is
+        # only one GPU, the study's `max_attempts` is the limit.
+        say(f"trial {attempt.number} failed: {Cause.OUT_OF_MEMORY}")  # the last line of the process tells the rest
         again = attempt.failed_before(Cause.OUT_OF_MEMORY, beside=self.card)
         attempt.retry_later(Cause.OUT_OF_MEMORY, str(error), last=again, card=self.card)
-        # What this process holds of the GPU may be in the way. A launcher starts another there, but not for ever.
+        # The memory that this process holds may be in the way. A launcher starts another process there, a limited
+        # number of times.
         raise error
 
     def _give_back(self, attempt: Attempt, reason: str = GIVEN_BACK) -> None:
@@ -190,7 +194,7 @@ class Worker:
         except Exception as error:
             if not is_transient(error):
                 raise
-            say(f"trial {attempt.number} stopped; the storage is away: its place comes back when its lease ends")
+            say(f"trial {attempt.number} stopped; the storage is away, so its place becomes free when its lease ends")
 
 
 def epoch_text(score: EpochScore, spec: StudySpec) -> str:

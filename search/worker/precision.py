@@ -1,4 +1,4 @@
-"""Who decides a study's precision: its file, else its launcher by the devices it plans for, else its first worker."""
+"""Who decides a study's precision: its file; else its launcher, by its devices; else its first worker."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ Say = Callable[[str], None]
 
 
 def settle_for(study: StoredStudy, slots: Sequence[Slot], say: Say) -> StoredStudy:
-    """Before any worker starts: what all the devices of a launch compute well in. Left to the workers where unknown."""
+    """Settle a precision that suits all devices of a launch, before any worker starts. If that is unknown, the workers
+    decide.
+    """
     if study.precision is not None or not slots:
         return study
     kind, _ = device_of(slots[0].device)
@@ -28,7 +30,7 @@ def settle_for(study: StoredStudy, slots: Sequence[Slot], say: Say) -> StoredStu
 
 
 def settle(study: StoredStudy, precision: str, on_cpu: bool, say: Say) -> StoredStudy:
-    """The study with the precision that counts for it. A CPU's choice is told: GPUs may come later."""
+    """The study with its settled precision. A choice for a CPU is told, because GPUs may join later."""
     asked = study.spec.training.precision
     open_still = study.precision is None and asked == "auto"
     study = study.settle_precision(precision if asked == "auto" else asked)

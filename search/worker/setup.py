@@ -1,4 +1,4 @@
-"""A worker's process from its set-up to its end: one place after the other, until none is free."""
+"""A worker's process: its set-up, then one place after the other until none is free."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from affinity_search.storage.study import StoredStudy
 
 @dataclass(frozen=True)
 class WorkerOptions:
-    """What a worker runs on: `device` is as for `devices.configure`; `threads` None leaves the choice to the framework.
+    """What a worker runs on. `device` is as for `devices.configure`. With `threads` None the framework chooses.
 
-    `files` None is the storage's default folder; `outage_s` is how long the storage may be away.
+    `files` None is the storage's default folder. `outage_s` is how long the storage may be away.
     """
 
     device: str
@@ -48,16 +48,16 @@ class WorkerOptions:
     files: Path | None = None
     outage_s: float = DEFAULT_LIMIT_S
     memory_mib: int | None = None
-    signals: StopSignals | None = None  # the caller's, who sees afterwards whether somebody has asked to stop
+    signals: StopSignals | None = None  # the caller's: it can see afterwards whether somebody asked to stop
 
 
 def new_worker_id() -> str:
-    """Unique for the life of a worker process, readable in tables: host and a random part."""
+    """An id for a worker process: the host and a random part. It is unique and can be read in tables."""
     return f"{socket.gethostname()[:40]}-{secrets.token_hex(3)}"
 
 
 def work(study: StoredStudy, options: WorkerOptions) -> int:
-    """Use up places of the study until none is free or somebody asks to stop; returns how many it ended.
+    """Use up places of the study until none is free or somebody asks to stop. Returns how many trials ended.
 
     Raises:
         DeviceError, DataError: this machine cannot train the study; no place is claimed.
@@ -70,7 +70,7 @@ def work(study: StoredStudy, options: WorkerOptions) -> int:
         if signals.draining:
             return 0
         recovery = RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE, listener)
-        # A launcher writes the notes for its workers; one that was started by itself has nobody else to do it.
+        # A launcher writes the study's notes. A worker without a launcher writes them itself.
         reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
         with Deadline() as deadline, recovery, reporting:
             return _use_up_places(study, options, signals, listener, deadline)
@@ -80,7 +80,7 @@ def _use_up_places(
     study: StoredStudy, options: WorkerOptions, signals: StopSignals, listener: StopListener, deadline: Deadline
 ) -> int:
     since = study.backend.time()
-    with told_as_unfit(), collector_resting():  # it would go through all that is being imported half a dozen times
+    with told_as_unfit(), collector_resting():  # it would scan all that is imported, half a dozen times
         worker = _prepare(study, options)
     deadline.last_resort = worker.abandon
     ended = 0
@@ -99,7 +99,7 @@ def _use_up_places(
 
 
 def announce(signals: StopSignals) -> None:
-    """Called from the signal handler, where `print` could find itself interrupted in the middle of a line."""
+    """Called from the signal handler. `print` is not safe there: the signal may have interrupted another `print`."""
     message = "stopping now, the trial is given back" if signals.stopping else "no new trial after this one"
     with contextlib.suppress(OSError):  # a full disk under the log
         os.write(2, f"{time.strftime('%H:%M:%S')} {message}\n".encode())
@@ -126,7 +126,7 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     places = Places.of(study, options.lease_s)
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)
-    study.read_ahead()  # the sampler needs all trials: seconds in a study of thousands, and no part of the first trial
+    study.read_ahead()  # the sampler needs all trials; thousands take seconds, outside of the first trial
     spec = study.spec
     names = spec.data.source.classes
     album = Album(files, trainer.class_sizes, say, names, trainer.minority, spec.metric, spec.network.head)
@@ -134,7 +134,7 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
 
 
 def tried_files(stored: StoredStudy, files: Path | None, say: Callable[[str], None]) -> None:
-    """Try the study's folder before the work: one that was asked for must be writable, the default one is done without.
+    """Check before the work that the study's folder can be written. Without --files the search goes on without it.
 
     Raises:
         StorageError: the folder that was asked for cannot be written.
@@ -144,10 +144,10 @@ def tried_files(stored: StoredStudy, files: Path | None, say: Callable[[str], No
     if reason and files:
         raise StorageError(f"--files {files} cannot be written: {reason}; name another folder")
     if reason:
-        say(f"{root} cannot be written ({reason}): no checkpoints and pictures are kept; name a folder with --files")
+        say(f"{root} cannot be written ({reason}); no checkpoints and pictures are kept; name a folder with --files")
 
 
 def sweep(files: StudyFiles, places: Places) -> None:
-    """Remove the checkpoints of used places: workers that died between a place's end and theirs left them."""
+    """Remove the checkpoints of used places. A worker that died right after a place's end leaves one."""
     if files.checkpoints.is_dir():
         files.sweep(place.number for place in places.rows(*USED))

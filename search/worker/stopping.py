@@ -1,4 +1,4 @@
-"""Hearing of `affinity-search stop`, which only leaves a mark in the database."""
+"""How a process learns of signals and of `affinity-search stop`, which leaves a mark in the database."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from affinity_search.storage.study import StoredStudy
 
 
 class StopListener:
-    """Called with the study as the database has it now; tells the signals, and the person why, once."""
+    """Called with the study as the database has it now. If it was stopped, tells the signals, and tells the person why,
+    once.
+    """
 
     def __init__(self, signals: StopSignals, say: Callable[[str], None]) -> None:
         self._signals = signals
@@ -32,7 +34,7 @@ class StopListener:
 
 
 def stopped_text(study: StoredStudy) -> str:
-    """What it means, and how to go on."""
+    """What the stop means, and how to go on."""
     running = "running ones are given back" if study.stopped == Stop.NOW else "running ones finish"
     return (
         f"study {study.name!r} was stopped by `affinity-search stop`: no new trials, {running}; "
@@ -41,10 +43,11 @@ def stopped_text(study: StoredStudy) -> str:
 
 
 class StopSignals:
-    """Within its context, the first SIGINT asks to drain; a second one, SIGTERM or SIGHUP to stop now.
+    """Within its context the first SIGINT asks to finish the running trials. A second one, SIGTERM or SIGHUP asks to
+    stop now.
 
-    The handler only sets flags: raising from it could tear a database write apart. What was ignored at the start stays
-    ignored: `nohup` ignores SIGHUP, and a shell's `&` in a script SIGINT.
+    The handler only sets flags: an exception from it could interrupt a database write. A signal that was ignored at the
+    start stays ignored. `nohup` ignores SIGHUP; a script's `&` ignores SIGINT.
     """
 
     def __init__(self, on_change: Callable[[StopSignals], None] | None = None) -> None:
@@ -72,29 +75,29 @@ class StopSignals:
             self._on_change(self)
 
     def stop_from_elsewhere(self, *, now: bool) -> None:
-        """As a signal would; for a request that came by the database. `now` also reaches a main thread deep in C."""
+        """As a signal would, for a request from the database. `now` also reaches a main thread in C code."""
         if now and not self.stopping:
             os.kill(os.getpid(), signal.SIGTERM)
         self.draining = True
 
     def should_stop(self) -> bool:
-        """For a trainer, which asks after every call of its compiled step."""
+        """A trainer asks this after every call of its compiled step."""
         return self.stopping
 
 
 def is_ignored(number: int) -> bool:
-    """Whether whoever started this process has seen to it that the signal does nothing."""
+    """Whether this process was started with the signal ignored."""
     return signal.getsignal(number) == signal.SIG_IGN
 
 
-GRACE_S = 6.0  # for the regular way out: the end of a step, a checkpoint, the place given back
-LAST_RESORT_S = 2.5  # for the same from another thread
+GRACE_S = 6.0  # for the normal end: finish a step, write a checkpoint, give the place back
+LAST_RESORT_S = 2.5  # for the same, done by another thread
 
 
 class Deadline(Background):
-    """Within its context, a request to stop now that is not followed in `grace_s` ends the process.
+    """Within its context a request to stop now ends the process if it still runs after `grace_s`.
 
-    Python runs signal handlers in the main thread, between two of its instructions: not while that thread is inside a
+    Python runs signal handlers in the main thread between two instructions. So it cannot while that thread is inside a
     compilation or a large step. The C handler writes the signal's number into a pipe at once, and this thread reads it.
     """
 
@@ -105,7 +108,7 @@ class Deadline(Background):
         grace_s: float = GRACE_S,
         exit_now: Callable[[int], object] = os._exit,
     ) -> None:
-        """`last_resort` saves what can be saved; it is given 2.5 s and must bear that the main thread wakes up.
+        """`last_resort` saves what can be saved. It has 2.5 s, and the main thread may wake up meanwhile.
 
         It may be set later, when there is something to save.
         """

@@ -1,4 +1,4 @@
-"""What the trials of a study have in common: its images, and the one trainer that trains them all."""
+"""What all trials of a study share: its images, and one trainer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from affinity_search.studies.model.spec import StudySpec
 
 UNSEARCHED_RATE = 1e-3  # never used: where a study has no rate, each trial has its own
 
-if TYPE_CHECKING:  # Keras is imported by the worker that trains, not by everything that names an objective
+if TYPE_CHECKING:  # only the worker that trains imports Keras
     from affinity_search.search.devices import Device
     from affinity_search.search.devices.precision import Precision
     from affinity_search.search.training.checkpoints import TrainingState
@@ -36,12 +36,12 @@ class StudyTrainer:
     ) -> None:
         """Load the training images and those that score the epochs; `embedding` as in `NetworkConfig`.
 
-        `seen` is told of each part of the data as it is read, the test set's later, and may refuse it.
+        `seen` is told of each part of the data when it is read, and may refuse it. The test set is read later.
 
         Raises:
             DataError: the data set is not there, cannot be read, or has too few images.
         """
-        # What trains is imported here too: what is wrong with it is then known before a place is claimed.
+        # Import the training code here too: if it is broken, that is known before a place is claimed.
         from affinity_search.search.training import fit  # noqa: F401
 
         self._device = device
@@ -55,7 +55,7 @@ class StudyTrainer:
         self._shares: tuple[int, ...] | None = None
         self._trainer: Trainer | None = None
         self._max_centers = 0
-        # A batch that the images do not fill would be filled up with copies of them. A TPU's cores take equal parts.
+        # Too few images for a batch would be filled up with copies. A TPU's cores take equal parts of a batch.
         most, cores = len(self._train), device.replicas()
         self._batch = min(spec.training.batch, max(cores, most - most % cores))
 
@@ -68,9 +68,9 @@ class StudyTrainer:
         max_centers: int | None = None,
         resume: TrainingState | None = None,
     ) -> Iterator[EpochScore]:
-        """Train once. `max_centers` is the space's present largest m: beyond the built one, the trainer is rebuilt.
+        """Train once. `max_centers` is the largest m of the space now. If it has grown, the trainer is built anew.
 
-        The rest, and what it raises, is as with `Trainer.epochs`; after OutOfMemoryError the next run builds anew.
+        All else is as in `Trainer.epochs`. After OutOfMemoryError the next run builds a new trainer.
         """
         from affinity_search.search.training.errors import OutOfMemoryError
 
@@ -79,16 +79,16 @@ class StudyTrainer:
         try:
             yield from trainer.epochs(params, seed, should_stop=should_stop, resume=resume)
         except OutOfMemoryError:
-            self._trainer = None  # its variables and functions would hold on to what room there is
+            self._trainer = None  # its variables and functions would keep the memory
             raise
 
     def state(self) -> TrainingState:
-        """Where the present run stands after its last epoch."""
+        """The state of the present run after its last epoch."""
         assert self._trainer is not None, "train first"
         return self._trainer.state()
 
     def go_back(self, state: TrainingState) -> None:
-        """To an earlier epoch of the present run."""
+        """Go back to an earlier epoch of the present run."""
         assert self._trainer is not None, "train first"
         self._trainer.go_back(state)
 
@@ -98,7 +98,9 @@ class StudyTrainer:
         asked = self._spec.training.batch
         if asked == self._batch:
             return None
-        return f"training.batch is {asked}, and there are {len(self._train)} training images: batches of {self._batch}"
+        return (
+            f"training.batch is {asked}, but there are {len(self._train)} training images; batches have {self._batch}"
+        )
 
     @property
     def epoch_share(self) -> float:
@@ -112,7 +114,7 @@ class StudyTrainer:
 
     @property
     def minority(self) -> tuple[bool, ...]:
-        """Of each class, whether it is a small one."""
+        """For each class: whether it is a small one."""
         return self._train.minority
 
     def use_draw(self, draw: int) -> None:
@@ -122,7 +124,7 @@ class StudyTrainer:
             self._trainer.use(self._train, self._evaluation)
 
     def open_test(self) -> None:
-        """Read the test set, for `score_test`; only `evaluate` does, and before its first run.
+        """Read the test set for `score_test`. Only `evaluate` does so, before its first run.
 
         Raises:
             DataError: it is not there or cannot be read.
@@ -146,7 +148,7 @@ class StudyTrainer:
         return weighted if self._shares is None else weighted | {"plain": plain}
 
     def features(self) -> Features:
-        """Of the images that score the epochs, with the present weights; within or after a run."""
+        """The features of the images that score the epochs, with the present weights. Call it during or after a run."""
         assert self._trainer is not None, "train first"
         return self._trainer.features()
 

@@ -277,7 +277,7 @@ class TestALockedFile:
         request.getfixturevalue("locked")
         worker.process.terminate()
         assert worker.ended(timeout_s=10) == 0, worker.said
-        assert "its place comes back when its lease ends" in worker.said
+        assert "its place becomes free when its lease ends" in worker.said
 
     def test_silence_behind_a_lock_ends_no_lease(self, sqlite: Backend, request: pytest.FixtureRequest) -> None:
         """The file can be read all the time, but nobody could have renewed: the watch begins when it can be written."""

@@ -1,1 +1,1 @@
-"""The web page: Optuna's own dashboard behind our doors. Each module is one door, as WSGI middleware."""
+"""The web page: Optuna's own dashboard behind our checks. Each check is one module, as WSGI middleware."""

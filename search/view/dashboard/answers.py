@@ -1,4 +1,4 @@
-"""What leaves the dashboard: harmless artifacts, headers that keep other pages out, and large answers compressed."""
+"""What the dashboard sends: harmless artifacts, headers that keep other pages out, and compressed large answers."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
 ALWAYS = {
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "SAMEORIGIN",  # no other page draws itself over ours
+    "X-Frame-Options": "SAMEORIGIN",  # no other page may show ours in a frame
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
 }
-# Every other kind could run script with the reader's login (HTML, SVG, XML, PDF): it is saved, not shown. An <img>
-# draws an SVG all the same, and runs none of its script.
+# Every other kind (HTML, SVG, XML, PDF) could run script with the reader's login, so the browser saves it. An <img>
+# still shows an SVG and runs none of its script.
 SHOWN = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "text/plain", "text/csv", "application/json"})
 WORTH_COMPRESSING = 2048  # bytes
-# The page shows a value on one line, and long ones would make all of it as wide as they are.
+# The page shows a value on one line. A long one would make the whole page wide.
 STYLE = b"""<style>
 body { overflow-wrap: anywhere }
 p.MuiTypography-body1 { white-space: normal } /* an attribute's value */
 * { scrollbar-color: #808080 transparent } /* white ones shine on the dark page */
 table:not([class]) :is(th, td) { padding: 2px 12px; text-align: left } /* those in notes */
 </style>"""
-# The page has no reading mode of its own: without this it offers buttons that can only fail. Should a later version
-# name them otherwise, they are seen again, and refused as before.
+# The page has no read-only mode. Without this it shows buttons that can only fail. If a later version renames them,
+# they are shown again; their requests are refused as before.
 READ_ONLY_STYLE = b"""<style>
 [aria-label="delete study"], [aria-label="rename study"],
 button:has([data-testid=AddBoxIcon]), button:has([data-testid=EditIcon]), button:has([data-testid=DeleteIcon])
@@ -41,7 +41,7 @@ FAST = 1  # gzip's level: 20 MB of trials shrink to a tenth in 0.3 s
 
 
 class Answers:
-    """Mends the answers of optuna-dashboard, which sends artifacts as whatever they call themselves, to any origin."""
+    """Corrects optuna-dashboard's answers: it sends an artifact as the type that its name claims, to any origin."""
 
     def __init__(self, app: WSGIApplication, *, read_only: bool) -> None:
         self._app = app

@@ -1,7 +1,7 @@
-"""Who may ask the dashboard for what: its own host names only, and nothing that changes a study without --allow-edit.
+"""Which requests the dashboard accepts: only for its own host names, and no changes to a study without --allow-edit.
 
-Optuna's dashboard checks none of this: a web page elsewhere could point its own name at this machine (DNS rebinding)
-and delete studies.
+Optuna's dashboard checks neither. A foreign web page could point its name at this machine (DNS rebinding) and delete
+studies.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def is_loopback(address: str) -> bool:
 
 
 def host_of(authority: str) -> str | None:
-    """The host in HOST:PORT, in lower case and without an IPv6 address' brackets; None if it is no such thing."""
+    """The host in HOST:PORT, in lower case and without the brackets of an IPv6 address. None if the text is neither."""
     if not authority.isascii() or any(character in authority for character in "@/?#\\ "):
         return None
     try:
@@ -42,7 +42,7 @@ def host_of(authority: str) -> str | None:
 
 
 class Guard:
-    """Refuses a request for another host, from another origin, or (unless `allow_edit`) that would change something."""
+    """Refuses a request for another host or from another origin. Without `allow_edit` it also refuses changes."""
 
     def __init__(self, app: WSGIApplication, hosts: Collection[str], *, allow_edit: bool) -> None:
         self._app = app
@@ -56,9 +56,9 @@ class Guard:
     def _refusal(self, request: Request) -> Response | None:
         host = request.environ.get("HTTP_HOST", "")
         if host_of(host) not in self._hosts:
-            # Not the name itself: whoever forged it chose it. Whoever runs the server knows which name is missing.
+            # The page does not repeat the name: an attacker may have chosen it. Its owner knows which name is missing.
             return refused(request, 403, "This dashboard does not answer to that host name; see --allowed-host.")
-        # An origin's scheme says nothing: behind a proxy that ends TLS it is not ours.
+        # The origin's scheme is not compared: behind a proxy with TLS it differs from ours.
         origin = request.headers.get("Origin")
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             return refused(request, 403, "This dashboard does not answer to pages of another origin.")
@@ -75,7 +75,7 @@ PAGE = """<!doctype html><title>affinity-search</title><meta name="viewport" con
 
 
 def refused(request: Request, status: int, reason: str) -> Response:
-    """A page where a browser shows it to a person; for the dashboard's own page the reason of a failure."""
+    """An HTML page for a browser; JSON with the reason for a request of the dashboard's own page."""
     if request.accept_mimetypes.quality("text/html") > request.accept_mimetypes.quality("application/json"):
         return Response(PAGE.format(reason=html.escape(reason)), status, content_type="text/html; charset=utf-8")
     return Response(json.dumps({"reason": reason}) + "\n", status, content_type="application/json")

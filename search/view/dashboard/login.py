@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 ATTEMPTS = parse("10 per 5 minutes")
-IPV6_PREFIX = 64  # what one customer gets: an attacker has all of its addresses
+IPV6_PREFIX = 64  # a provider gives one customer such a network, so an attacker has all of its addresses
 
 
 def client_of(address: str | None) -> str:
-    """Whose attempts count together: an IPv4 address, an IPv6 network, or everybody without an address."""
+    """The client whose attempts count together: an IPv4 address, an IPv6 network, or all clients without an address."""
     try:
         ip = ipaddress.ip_address(address or "")
     except ValueError:
@@ -36,10 +36,10 @@ def client_of(address: str | None) -> str:
 
 
 class Login:
-    """Lets a request pass that carries the password.
+    """Lets a request with the password pass.
 
-    A client that was wrong too often is refused, right or wrong, until its oldest attempts are forgotten: an answer
-    that told a right guess from a wrong one would make the limit worthless.
+    A client with too many wrong attempts is refused until its oldest attempts are forgotten, even with the right
+    password. Otherwise the answer would confirm a right guess.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Login:
     def _refusal(self, request: Request) -> Response | None:
         given = request.authorization
         if given is None or given.type != "basic":
-            # No attempt: every browser begins so.
+            # This is no attempt: every browser begins without a password.
             return self._challenge(request, "Sign in to see this dashboard: load the page again.")
         client = client_of(request.remote_addr)
         if not self._limiter.test(self._attempts, client):
@@ -67,7 +67,7 @@ class Login:
             return None
         self._limiter.hit(self._attempts, client)
         if not self._limiter.test(self._attempts, client):
-            self._say(f"login: {client} was wrong {self._attempts.amount} times and is refused for a while")
+            self._say(f"login: {client} gave a wrong password {self._attempts.amount} times and is refused for a while")
         return self._challenge(request, "Wrong user name or password.")
 
     def _challenge(self, request: Request, reason: str) -> Response:

@@ -14,18 +14,18 @@ MAKE_ONE = "make one with: python3 -c 'import secrets; print(secrets.token_urlsa
 
 
 class PasswordFileError(AffinitySearchError):
-    """The password file cannot be used: the dashboard does not start."""
+    """The password file cannot be used, so the dashboard does not start."""
 
 
 @dataclass(frozen=True)
 class Password:
-    """What a person must give; `user` None accepts every user name."""
+    """What a person must enter. `user` None accepts every user name."""
 
     user: str | None
     secret: str = field(repr=False)
 
     def matches(self, user: str | None, secret: str | None) -> bool:
-        """Whether both are right, in a time that does not tell how much of them is."""
+        """Whether both are right. The time it takes does not depend on how much of them is right."""
         right_user = self.user is None or _same(self.user, user or "")
         right_secret = _same(self.secret, secret or "")
         return right_user and right_secret
@@ -36,11 +36,11 @@ def _same(one: str, other: str) -> bool:
 
 
 def read_password(path: Path) -> Password:
-    """Read a file of one line, USER:PASSWORD or PASSWORD alone; the first colon divides.
+    """Read a file with one line: USER:PASSWORD, or PASSWORD alone. The first colon divides.
 
     Raises:
-        PasswordFileError: it cannot be read, others can read it, it has several lines, or its password is too short.
-            The message holds nothing of the password.
+        PasswordFileError: the file cannot be read, others can read it, it has several lines, or its password is too
+        short. The message shows no part of the password.
     """
     try:
         mode = path.stat().st_mode & 0o777

@@ -1,4 +1,4 @@
-"""A dashboard whose database is gone says so, instead of showing what it remembers for ever."""
+"""If its database is gone, the dashboard says so instead of showing old values for ever."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Present:
-    """Looks before every request."""
+    """Checks before every request."""
 
     def __init__(self, app: WSGIApplication, check: Callable[[], None], say: Callable[[str], None]) -> None:
         self._app = app

@@ -1,8 +1,9 @@
-"""What the dashboard's page shows of our trials, made when it is asked for: a note on each, and short attributes.
+"""What the dashboard's page shows of each trial: a note and short attributes. They are made when the page asks for
+them.
 
-The database keeps what belongs together in one attribute, which the page would show as a line of JSON. A note on every
-trial would have to lie among the study's own attributes, which optuna-dashboard reads and searches for each trial.
-So both are put into its answer, as a plugin of Bottle's: the answer is not JSON yet.
+The database keeps related facts in one attribute. The page would show that as a line of JSON. Notes on trials would
+have to be attributes of the study, and optuna-dashboard reads and searches all of those for each trial. So a plugin of
+Bottle puts both into the answer, before it becomes JSON.
 """
 
 from __future__ import annotations
@@ -28,10 +29,11 @@ STUDY = "/api/studies/<study_id:int>"
 # In the order in which the page shows them.
 NUMBERS = (*METRICS, "minority_f1", "majority_f1", "best_epoch", "epochs", "duration_s", "place", "attempt", "seed")
 TEXTS = ("worker", "device")
-# The page draws every curve it is sent: thousands keep a browser busy for minutes. Of a large study the best are sent.
+# The page draws every curve that it gets, and thousands keep a browser busy for minutes. So of a large study only the
+# best are sent.
 MOST_CURVES = 300
-TRIALS_A_SECOND = 500  # how long a look at a study is believed: of 5,000 trials for ten seconds
-EARLIER_NOTES = "**Rank "  # earlier versions stored notes of the best trials, which nobody keeps true any more
+TRIALS_A_SECOND = 500  # how long a reading of a study is used: ten seconds for 5,000 trials
+EARLIER_NOTES = "**Rank "  # earlier versions stored notes on the best trials; they are out of date
 
 
 class Readable:
@@ -58,7 +60,7 @@ class Readable:
 
     def _mend(self, study_id: int, answer: dict[str, Any]) -> None:
         token = next((one["value"] for one in answer["user_attrs"] if one["key"] == TOKEN_ATTRIBUTE), None)
-        if token is None:  # not ours
+        if token is None:  # another program's
             return
         shown = [*answer["trials"], *answer["best_trials"]]
         seen = self._seen.get(token)
@@ -73,7 +75,7 @@ class Readable:
                 _show(one, seen.trials[one["number"]], seen.standing)
 
     def _look(self, study_id: int, name: str, before: _Look | None) -> _Look | None:
-        """None for a study that has been deleted."""
+        """None for a deleted study."""
         trials = self._storage.get_all_trials(study_id, deepcopy=False)
         until = time.monotonic() + len(trials) / TRIALS_A_SECOND
         if before is not None and before.mark == _mark(trials):
@@ -94,11 +96,11 @@ class _Look:
 
     @property
     def mark(self) -> tuple[int, int]:
-        """Where this is the same, the standing is."""
+        """If this is the same, the standing is too."""
         return _mark(self.trials)
 
     def holds_for(self, shown: Sequence[dict[str, Any]]) -> bool:
-        """Whether it is young enough, and no trial that is shown has begun or ended since."""
+        """Whether it is young enough, and no shown trial has begun or ended since."""
         states = {trial["number"]: trial["state"] for trial in shown}
         return time.monotonic() < self.until and all(
             number < len(self.trials) and self.trials[number].state.name.capitalize() == state
@@ -113,7 +115,7 @@ def _mark(trials: Sequence[FrozenTrial]) -> tuple[int, int]:
 def _show(shown: dict[str, Any], trial: FrozenTrial, standing: Standing) -> None:
     """`shown` is optuna-dashboard's answer for the trial."""
     shown["user_attrs"] = [{"key": key, "value": value} for key, value in short_attributes(trial).items()]
-    if "values" in shown:  # shown in large type; an infinite one is a word
+    if "values" in shown:  # shown in large type; infinity is a word
         shown["values"] = [round(value, 6) if isinstance(value, float) else value for value in shown["values"]]
     if trial.state.is_finished() and standing.ranks.get(trial.number, MOST_CURVES + 1) > MOST_CURVES < len(
         standing.ranks
@@ -144,7 +146,7 @@ def _short(value: Any) -> str:
 
 
 def _columns(stored: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The names of all trials' attributes, and which are numbers."""
+    """The names of the attributes of all trials, and which of them are numbers."""
     kept = [one for one in stored if one["key"] not in KEPT_TOGETHER]
     ours = len(kept) < len(stored)
     names = {one["key"] for one in kept}

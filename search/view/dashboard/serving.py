@@ -1,4 +1,4 @@
-"""optuna-dashboard with every door in front of it, and the server that it runs in."""
+"""optuna-dashboard with all checks in front of it, and the server that it runs in."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
 THREADS = 8
-# The server takes a whole body in before any door sees the request, from anybody: who only reads sends none.
+# The server reads a whole body before any check sees the request. Readers send none, so theirs may be short.
 BODY_READING = 16 * 1024
 BODY_EDITING = 256 * 1024 * 1024  # an artifact, as optuna-dashboard takes them
 ANY_ADDRESS = ("", "0.0.0.0", "::", "*")
@@ -54,7 +54,7 @@ def guarded(
 ) -> WSGIApplication:
     """The dashboard of all studies in `storage`, with the artifacts under `files`.
 
-    `check` raises a VanishedError when the database is gone: then every answer is its message.
+    `check` raises VanishedError when the database is gone. Then every answer is that message.
     """
     from optuna_dashboard import wsgi
 
@@ -70,28 +70,32 @@ def server_for(app: WSGIApplication, access: Access) -> Any:
     """A waitress server that listens already.
 
     Raises:
-        StorageError: the address or its port is not to be had.
+        StorageError: the address or its port cannot be opened.
     """
     from waitress.server import create_server
 
     proxy: dict[str, Any] = {}
     body = BODY_EDITING if access.allow_edit else BODY_READING
     if access.trusted_proxy:
-        # Of the proxy's headers these alone: which host was asked for stays what the Host header says.
+        # Only these headers of the proxy are used. The host still comes from the Host header.
         proxy = {"trusted_proxy": access.trusted_proxy, "trusted_proxy_headers": {"x-forwarded-for"}}
     try:
         return create_server(
             app, host=access.host, port=access.port, threads=THREADS, ident=None, max_request_body_size=body, **proxy
         )
     except OSError as error:
-        hint = "try --port 0" if is_loopback(access.host) else "is it an address of this machine? Else try --port 0"
+        hint = (
+            "try --port 0"
+            if is_loopback(access.host)
+            else "check that this is an address of this machine, or try --port 0"
+        )
         raise StorageError(
             f"port {access.port} of {access.host} cannot be opened ({error.strerror}); {hint}"
         ) from error
 
 
 def port_of(server: Any) -> int:
-    """The port that the server listens on; for port 0 the system has chosen it."""
+    """The port that the server listens on. For port 0 the system chose it."""
     if hasattr(server, "effective_port"):
         return int(server.effective_port)
     return int(server.effective_listen[0][1])  # a name with several addresses

@@ -1,6 +1,6 @@
-"""Matplotlib without its global state: a figure is an object, and becomes PNG bytes.
+"""Matplotlib without its global state. A figure is an object and becomes PNG bytes.
 
-Nothing of the user's changes our pictures: no backend (MPLBACKEND), no matplotlibrc.
+The user's settings (MPLBACKEND, matplotlibrc) do not change our pictures.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 DPI = 100
 CHARACTERS_AN_INCH = 12.5  # of a title in 10 points
-# Okabe and Ito's colours, which people with any colour vision can tell apart.
+# Okabe and Ito's colours: people with any colour vision can tell them apart.
 MINORITY, MAJORITY, BEST, PLAIN, SECOND = "#D55E00", "#0072B2", "#009E73", "#333333", "#CC79A7"
 
 
 def load() -> None:
-    """Import matplotlib with its own defaults; in a program that uses it already, that program's settings stay."""
+    """Import matplotlib with its own defaults. If the program uses it already, its settings stay."""
     if "matplotlib" in sys.modules:
         return
     backend = os.environ.pop("MPLBACKEND", None)  # a notebook's, whose module this process may lack
@@ -50,7 +50,7 @@ def subplots(columns: int, width: float, height: float, title: str) -> tuple[Fig
 
 
 def wrapped(title: str, width: float) -> str:
-    """In lines that fit a figure `width` inches wide, as matplotlib cuts longer ones off."""
+    """The text in lines that fit a figure `width` inches wide: matplotlib cuts longer ones off."""
     return "\n".join(textwrap.fill(line, int(width * CHARACTERS_AN_INCH)) for line in title.splitlines())
 
 
@@ -63,7 +63,7 @@ def count_axis(axis: Axis) -> None:
 
 @contextmanager
 def styled(ax: Axes, title: str, x: str, y: str, **legend: Any) -> Iterator[Axes]:
-    """Draw within it; labels, grid and a legend, if there is anything to put into it, come afterwards."""
+    """Draw within it. Afterwards it adds labels, a grid and, if it has entries, a legend."""
     yield ax
     ax.set_title(title, fontsize=9)
     ax.set_xlabel(x)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Class:
-    """How a class is called, and whether it is a small one."""
+    """The name of a class, and whether it is a small one."""
 
     name: str
     small: bool
@@ -25,7 +25,7 @@ class Class:
 
 
 def slant(names: Sequence[str]) -> dict[str, Any]:
-    """How the names of classes stand below an axis: words would run into each other."""
+    """Options for names of classes below an axis: words are turned so that they do not overlap."""
     return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 2 else {}
 
 

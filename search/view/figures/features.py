@@ -1,4 +1,4 @@
-"""Scatters of features with the centres among them, one an epoch, and the animation of them."""
+"""Scatter plots of features and centres, one for each epoch, and an animation of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ COLOURS = (
 
 
 def in_two_dimensions(epochs: Sequence[Features]) -> tuple[list[Features], str]:
-    """The same with h = 2, and how: as they are, or projected on the last epoch's two principal components."""
+    """The features with h = 2, and how they got there: unchanged, or projected on two principal components of the last
+    epoch.
+    """
     width = epochs[-1].values.shape[1]
     if width == 2:
         return list(epochs), "features, h = 2"
@@ -55,9 +57,10 @@ def draw(
     minority: Sequence[bool] = (),
     label: str = METRICS[DEFAULT].label,
 ) -> list[bytes]:
-    """A PNG an epoch, each with its own axes, as features grow; `scores` are the epochs', called `label`.
+    """A PNG for each epoch, each with its own axes, because features grow. `scores` has one score for each epoch;
+    `label` names it.
 
-    `names` are the classes', `minority` says which of them are small (without it none is).
+    `names` are the names of the classes. `minority` says which of them are small (without it: none).
     """
     flat, how = in_two_dimensions(epochs)
     chosen = _even_choice(flat[0].labels)
@@ -68,7 +71,7 @@ def draw(
 
 
 def _even_choice(labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """At most so many images of each class: a picture of a hundred thousand dots shows none."""
+    """At most so many images of each class: a hundred thousand dots would cover each other."""
     most = MOST_IMAGES // (int(labels.max()) + 1)
     return np.concatenate([np.flatnonzero(labels == label)[:most] for label in np.unique(labels)])
 
@@ -103,7 +106,7 @@ def _scatter(
                 edgecolors="black",
                 zorder=5,
             )
-    # Centres that nothing drew near must not shrink the picture to a dot.
+    # Centres far from all images must not shrink the picture to a dot.
     low, high = np.percentile(values, [0.5, 99.5], axis=0)
     margin = 0.25 * (high - low) + 1e-6
     ax.set_xlim(low[0] - margin[0], high[0] + margin[0])

@@ -1,4 +1,4 @@
-"""The figures of a whole study for the dashboard: what was found when and at what cost, where, and by whom."""
+"""The figures of a whole study for the dashboard: scores over trials and over time, by parameter and by worker."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from affinity_search.studies.metrics import DEFAULT, METRICS
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# A figure is stored in pieces of 2 kB and sent with the study: of more trials, an even choice and the best is shown.
+# A figure is stored in pieces of 2 kB and sent with the study. With more trials than this, it shows an even choice and
+# the best.
 MOST_POINTS = 500
-# The page may be light or dark: a figure has no ground of its own, and greys that can be read on both.
+# The page may be light or dark. So a figure has no background, and its greys can be read on both.
 CLEAR, GREY, FAINT = "rgba(0,0,0,0)", "#808080", "rgba(128,128,128,0.25)"
 LINES = {"gridcolor": FAINT, "zerolinecolor": FAINT}
 STATES = {
@@ -75,7 +76,7 @@ def points_of(trials: Sequence[FrozenTrial], metric: str = DEFAULT) -> list[Poin
 
 @dataclass(frozen=True)
 class About:
-    """What the figures must know of their study."""
+    """What the figures need to know about their study."""
 
     protocol: str
     head: HeadDefinition  # whose parameters are shown
@@ -84,7 +85,7 @@ class About:
 
 
 def figures(points: Sequence[Point], about: About) -> dict[str, Figure]:
-    """By the id under which the dashboard keeps it; empty without a score."""
+    """The figures by their ids in the dashboard. Empty without a score."""
     if not points:
         return {}
     shown, head = _thinned(points), about.head
@@ -115,7 +116,8 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
     from plotly.graph_objects import Figure
 
     figure = Figure()
-    # The dashboard puts plotly's buttons into the top right corner: the title stands below them, the legend below all.
+    # The dashboard puts plotly's buttons into the top right corner. So the title is below them, and the legend below
+    # the figure.
     heading = {"text": title, "x": 0.02, "y": 0.91, "font": {"size": 15}}
     margin = {"l": 60, "r": 20, "t": 70, "b": 50}
     legend = {"orientation": "h", "y": -0.2}
@@ -128,7 +130,7 @@ def _figure(title: str, x: str, y: str, **layout: Any) -> Figure:
 
 
 def _hover(points: Sequence[Point], about: About) -> list[str]:
-    """Kept short: it is stored and sent for every point of every figure."""
+    """Short, because it is stored and sent for every point of every figure."""
     return [f"trial {p.trial}: {p.score:.4f}<br>{params_text(p.params, about.head)}" for p in points]
 
 
@@ -137,7 +139,7 @@ def _rounded(values: Iterable[float]) -> list[float]:
 
 
 def _best(points: Sequence[Point], about: About) -> Figure:
-    """Only the trials that were a new best, and the last: a staircase needs no more."""
+    """Only the trials that were a new best, and the last one: steps need no more points."""
     steps: list[Point] = []
     for point in points:
         if not steps or point.score > steps[-1].score:
@@ -167,7 +169,7 @@ def _best(points: Sequence[Point], about: About) -> Figure:
 
 
 def _scatter(figure: Figure, points: Sequence[Point], about: About, x: Of, y: Of, colour: Of | None = None) -> None:
-    """A trace for each state that occurs: complete trials lie above the pruned ones."""
+    """A trace for each state. Complete trials are drawn over the pruned ones."""
     for state in (PRUNED, COMPLETE):
         mine = [point for point in points if point.state == state]
         if mine:
@@ -175,7 +177,7 @@ def _scatter(figure: Figure, points: Sequence[Point], about: About, x: Of, y: Of
             marker |= {"color": _rounded(map(colour, mine)), "coloraxis": "coloraxis"} if colour else {}
             places = {"x": _rounded(map(x, mine)), "y": _rounded(map(y, mine)), "text": _hover(mine, about)}
             figure.add_scatter(**places, mode="markers", name=state, hoverinfo="text", marker=marker, showlegend=False)
-            # In the legend a marker that is coloured point by point is black, which is not seen on a dark page.
+            # In the legend a marker with a colour for each point is black, and a dark page hides it.
             grey = STATES[state] | {"line": {"width": 1.5}, "color": GREY}
             figure.add_scatter(x=[None], y=[None], mode="markers", name=state, marker=grey, showlegend=True)
 
@@ -186,7 +188,7 @@ def _by_score(figure: Figure, points: Sequence[Point], about: About, x: Of, y: O
 
 
 def _plane(points: Sequence[Point], about: About, x: str, y: str) -> Figure:
-    """Two parameters, and the score as a colour."""
+    """Two parameters as axes, and the score as a colour."""
     symbols = " and ".join(map(about.head.symbol, (x, y)))
     figure = _figure(f"{symbols}, coloured by {about.label} ({about.protocol})", x, y)
     _by_score(figure, points, about, lambda point: point.params[x], lambda point: point.params[y])

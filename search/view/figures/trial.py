@@ -46,10 +46,10 @@ def draw(
     metric: Metric = METRICS[DEFAULT],
     head: HeadDefinition = HEADS[DEFAULT_HEAD],
 ) -> dict[str, bytes]:
-    """PNG files by name: `epochs` in order, at least one; `class_sizes` are training images of each class.
+    """PNG files by name. `epochs` are in order, at least one. `class_sizes` are the training images of each class.
 
-    Classes without names are shown by their numbers, all as large ones without `minority`. The best epoch is the best
-    by `metric`. `head` has told what its loss does, or there is no picture of that.
+    Without names, classes are shown by their numbers. Without `minority`, all are shown as large ones. The best epoch
+    is the best by `metric`. There is a picture of the loss only if the head has diagnostics.
     """
     classes = [
         Class(class_names[number] if class_names else str(number), bool(minority) and minority[number])
@@ -134,7 +134,7 @@ def _by_class_size(
 
 
 def _label_points(ax: Axes, sizes: Sequence[int], values: Sequence[float], names: Sequence[str]) -> None:
-    """Names beside their points: those of a column go right and left in turn."""
+    """Write names beside their points. In a column they go right and left in turn."""
     for column in _columns(sizes):
         rising = sorted(column, key=lambda number: values[number])
         for side, numbers in ((1, rising[::2]), (-1, rising[1::2])):
@@ -151,7 +151,7 @@ def _label_points(ax: Axes, sizes: Sequence[int], values: Sequence[float], names
 
 
 def _columns(sizes: Sequence[int]) -> list[list[int]]:
-    """Classes of about one size stand in one column."""
+    """Classes of about the same size share a column."""
     columns: list[list[int]] = []
     for number in sorted(range(len(sizes)), key=lambda number: sizes[number]):
         if columns and sizes[number] < 1.6 * sizes[columns[-1][-1]]:

@@ -346,5 +346,5 @@ def test_trials_that_another_program_queued_are_told_and_do_not_count(
     train(study)
     found = json.loads(cli("status", "tiny", "--json", "--storage", sqlite_url).out)
     assert (found["attempts"], found["foreign"]) == (1, 1)
-    assert "1 trial was put into this study by another program" in cli("status", "tiny", "--storage", sqlite_url).out
+    assert "1 trial was added to this study by another program" in cli("status", "tiny", "--storage", sqlite_url).out
     assert [row["trial"] for row in json.loads(cli("trials", "tiny", "--json", "--storage", sqlite_url).out)] == [1]

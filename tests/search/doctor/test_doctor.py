@@ -256,7 +256,7 @@ class TestData:
         at = ("--storage", sqlite_url, "--data-dir", str(tmp_path))
         ran = cli("doctor", *at, fails=True)
         assert ran.code == 1
-        assert f"failed   data mnist: not in {tmp_path}; put it there, " in line(ran, "data mnist")
+        assert f"failed   data mnist: not in {tmp_path}; put the files there, " in line(ran, "data mnist")
         assert line(ran, "data cifar10").startswith("failed")
         assert line(ran, "data digits").startswith("ok"), "it is part of scikit-learn"
         write_mnist(tmp_path)

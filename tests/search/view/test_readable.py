@@ -62,7 +62,7 @@ def test_every_way_to_end_has_its_note(backend: Backend) -> None:
     assert failed.startswith("**Failed** after 1 of 5 epochs: `the loss became NaN in 'epoch 2'`. Best macro F1")
     assert "Place 2 is used up." in failed
     assert stopped.startswith(
-        "**Given back** after 2 of 5 epochs, which is no failure: `given back: the worker was asked to stop`. "
+        "**Given back** after 2 of 5 epochs; this is no failure: `given back: the worker was asked to stop`. "
         "Best macro F1 until then: 0.4000. Trial 4 took up place 3 again."
     )
     assert running.startswith("**Running**, after 0 of 5 epochs.")

@@ -221,7 +221,7 @@ class TestGoingOn:
     ) -> None:
         checkpoint.write_bytes(b"not a checkpoint")
         worker = self.finish(study, database_url, start)
-        assert worker.said.count("afresh") == 1
+        assert worker.said.count("from its first epoch") == 1
         assert f"the checkpoint {checkpoint} is not used, as it cannot be read" in worker.said
         assert "epoch 1/4" in worker.said
         assert TrialFacts.of(study.optuna.get_trials()[1]).resumed_epochs is None
@@ -232,8 +232,8 @@ class TestGoingOn:
     ) -> None:
         checkpoint.rename(tmp_path / "elsewhere")
         worker = self.finish(study, database_url, start)
-        assert worker.said.count("afresh") == 1
-        assert f"no checkpoint {checkpoint}; machines that share --files" in worker.said
+        assert worker.said.count("from its first epoch") == 1
+        assert f"no checkpoint {checkpoint}; give all machines the same --files folder" in worker.said
         assert "had trained 1 epochs" in worker.said
 
 

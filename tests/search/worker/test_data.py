@@ -143,7 +143,7 @@ class TestFolder:
         said: list[str] = []
         assert folder_for(study.spec, None, study, said.append) is None
         assert said == [
-            f"{m1}, the study's data folder, is not here; reading Keras' own mnist (--data-dir names another folder)"
+            f"the study's data folder {m1} is not here; reading Keras' own mnist (--data-dir names another folder)"
         ]
 
     def test_a_relative_one_is_stored_as_it_is_meant(
@@ -158,7 +158,7 @@ class TestFolder:
         ran = cli(
             *command, "digits", "--data-dir", str(tmp_path), "--storage", f"sqlite:///{tmp_path}/new.db", fails=True
         )
-        assert f"--data-dir {tmp_path} would not be read: digits are part of scikit-learn" in ran.err
+        assert f"--data-dir {tmp_path} has no effect: digits are part of scikit-learn" in ran.err
         assert (ran.code, list(tmp_path.iterdir())) == (1, [])
 
     def test_nor_does_doctor_accept_it(self, cli: Cli, sqlite: Backend, sqlite_url: str, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def test_a_batch_above_the_training_images_is_cut_and_told() -> None:
     small = ["training.epochs=1", "training.batch=5000"]
     wide = StudyTrainer(DEVICE, load(TINY, small), "float32", None)
     images = sum(wide.class_sizes)
-    assert wide.note == f"training.batch is 5000, and there are {images} training images: batches of {images}"
+    assert wide.note == f"training.batch is 5000, but there are {images} training images; batches have {images}"
     exact = StudyTrainer(DEVICE, load(TINY, [*small, f"training.batch={images}"]), "float32", None)
     assert exact.note is None
     assert next(wide.epochs(params, 0)).loss == next(exact.epochs(params, 0)).loss

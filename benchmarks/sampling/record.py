@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=HERE, help="where the table is written")
     options = parser.parse_args()
     command = Command(f"table-{options.table}", options.data_dir)
-    command.launch(str(study_of(options.table)), "--devices", options.devices, "--workers", options.workers)
+    many = "--workers" if options.devices == "cpu" else "--workers-per-device"
+    command.launch(str(study_of(options.table)), "--devices", options.devices, many, options.workers)
     table = options.out / f"{options.table}.csv"
     rows = write(command.url, f"table-{options.table}", table)
     print(f"{rows} trials in {table.name}; {options.devices}, {options.workers} workers; {machine()}")

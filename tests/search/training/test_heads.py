@@ -34,7 +34,7 @@ PARAMS = {
 
 
 def margins(rng):
-    return {"lambda": rng.uniform(0.05, 1), "sigma": rng.uniform(1, 20), "n_centers": int(rng.integers(1, ROOM + 1))}
+    return {"lambda": rng.uniform(0.05, 1), "sigma": rng.uniform(1, 20), "n_centers": int(rng.integers(1, ROOM))}
 
 
 def made(name, class_sizes, width, params, seed=0):

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 from affinity_search.search.training.heads.affinity_watch import Watch
-from affinity_search.search.training.heads.base import Head, Params, Tensor, require, setting
+from affinity_search.search.training.heads.base import Head, Params, Tensor, require, require_amounts, setting
 from affinity_search.search.training.heads.class_sizes import relative_margins
 
 # Stands for the distance to a centre that does not exist: no real one is farther, and it is finite in float32.
@@ -215,15 +215,17 @@ class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
         """Start a trial: its `lambda`, `sigma` and `n_centers`, and fresh centres from `seed`.
 
         `margin_power` is q of the margins by class, 0 where it is left out. Nothing is traced or compiled again. Raises
-        ValueError unless the three are given, 1 ≤ n_centers ≤ max_centers and λ and σ are above 0.
+        ValueError unless the three are given, 1 ≤ n_centers ≤ max_centers, λ and σ are above 0 and q is not below.
         """
         require(params, "lambda", "sigma", "n_centers", optional=("margin_power",))
         lambda_, sigma, n_centers = params["lambda"], params["sigma"], int(params["n_centers"])
         _check(n_centers, self.max_centers, sigma, lambda_)
+        power = params.get("margin_power", 0.0)
+        require_amounts({"margin_power": power}, "margin_power")
         width = self.centers.shape[-1]
         self.centers.assign(initial_centers(self.n_classes, n_centers, self.max_centers, width, seed))
         self.sigma.assign(sigma)
-        margins = lambda_ * relative_margins(self.class_sizes, params.get("margin_power", 0.0))
+        margins = lambda_ * relative_margins(self.class_sizes, power)
         self.margin.assign(margins.astype("float32"))
         self.used.assign((np.arange(self.max_centers) < n_centers).astype("float32"))
 

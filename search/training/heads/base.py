@@ -63,6 +63,13 @@ def require(params: Params, *keys: str, optional: Sequence[str] = ()) -> None:
         raise ValueError(f"the head takes {wanted}, and was given {given}")
 
 
+def require_amounts(params: Params, *keys: str) -> None:
+    """Raises ValueError unless each of these is 0 or more, and finite."""
+    for key in keys:
+        if not 0 <= params[key] < float("inf"):
+            raise ValueError(f"{key} is {params[key]}; it must be 0 or more, and finite")
+
+
 def setting(layer: Any, name: str, value: Any) -> Any:
     """A float32 variable of the layer that is not trained: what a trial sets, of the shape of its first value.
 

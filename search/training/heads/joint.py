@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from affinity_search.search.training.heads.affinity import AffinityHead
-from affinity_search.search.training.heads.base import Params, Tensor, redraw, setting
+from affinity_search.search.training.heads.base import Params, Tensor, redraw, require_amounts, setting
 from affinity_search.search.training.heads.logit.layer import cross_entropy
 
 ARTICLE_SHARE = 1.0
@@ -43,6 +43,7 @@ class JointHead(AffinityHead):
         own = dict(params)
         if "softmax_share" not in own:
             raise ValueError(f"the joint head takes softmax_share too, and was given {', '.join(own)}")
+        require_amounts(own, "softmax_share")
         share = own.pop("softmax_share")
         super().begin(own, seed)
         self.share.assign(share)

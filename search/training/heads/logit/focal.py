@@ -24,6 +24,7 @@ class FocalHead(LogitHead):
     """Features (N, h) in, logits (N, C) out; γ is `gamma`, p is `class_weight_power`."""
 
     starts: ClassVar[dict[str, float]] = {"gamma": 2.0, "class_weight_power": 0.0}
+    optional: ClassVar[tuple[str, ...]] = ("class_weight_power",)
 
     def settings_of(self, params: Params) -> dict[str, float | NDArray[Any]]:
         """γ, and w (C,)."""

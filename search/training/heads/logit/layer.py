@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from affinity_search.search.training.heads.base import Head, Params, Tensor, redraw, require, setting
+from affinity_search.search.training.heads.base import Head, Params, Tensor, redraw, require, require_amounts, setting
 
 
 def cross_entropy(labels: Tensor, logits: Tensor) -> Tensor:
@@ -30,6 +30,7 @@ class LogitHead(Head, keras.layers.Dense):  # type: ignore[misc]
 
     logits = True
     starts: ClassVar[dict[str, float]] = {}
+    optional: ClassVar[tuple[str, ...]] = ()  # what a trial may leave out: it is then as in `starts`
 
     def __init__(self, class_sizes: Sequence[int], **options: Any) -> None:
         """`class_sizes` are the training images of each class; the head's parameters may stand among the options.
@@ -37,9 +38,7 @@ class LogitHead(Head, keras.layers.Dense):  # type: ignore[misc]
         Raises ValueError for a parameter that is negative or not finite.
         """
         self._given = {key: float(options.pop(key, start)) for key, start in self.starts.items()}
-        for key, value in self._given.items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{key} is {value}; it must be 0 or more, and finite")
+        require_amounts(self._given, *self._given)
         super().__init__(len(class_sizes), **{"dtype": "float32"} | options)
         self.class_sizes = tuple(int(size) for size in class_sizes)
 
@@ -53,6 +52,14 @@ class LogitHead(Head, keras.layers.Dense):  # type: ignore[misc]
         plain = {key: value for key, value in super().get_config().items() if key not in ("units", "dtype")}
         return {**plain, "class_sizes": list(self.class_sizes), **self._given}
 
+    def save_own_variables(self, store: Any) -> None:
+        """All of them: a Dense layer knows of its kernel and bias alone, and leaves the settings out."""
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store: Any) -> None:
+        """What `save_own_variables` stored."""
+        keras.layers.Layer.load_own_variables(self, store)
+
     def settings_of(self, params: Params) -> dict[str, float | NDArray[Any]]:
         """What the loss reads, by name: always the same names and shapes."""
         return {}
@@ -63,9 +70,14 @@ class LogitHead(Head, keras.layers.Dense):  # type: ignore[misc]
         self.settings = {name: setting(self, name, value) for name, value in self.settings_of(self._given).items()}
 
     def begin(self, params: Params, seed: int) -> None:
-        """Set the trial's parameters, all of `starts`, and draw fresh weights from `seed`."""
-        require(params, *self.starts)
-        for name, value in self.settings_of(params).items():
+        """Set the trial's parameters, those of `starts`, and draw fresh weights from `seed`.
+
+        Raises ValueError for other ones, and for one that is negative or not finite.
+        """
+        require(params, *(key for key in self.starts if key not in self.optional), optional=self.optional)
+        require_amounts(params, *params)
+        left_out = {key: self.starts[key] for key in self.optional}
+        for name, value in self.settings_of({**left_out, **params}).items():
             self.settings[name].assign(np.asarray(value, "float32"))
         redraw(self, seed, keep=self.settings.values())
 

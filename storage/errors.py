@@ -13,45 +13,44 @@ if TYPE_CHECKING:
 
 
 class StorageError(AffinitySearchError):
-    """The database cannot be used as asked: the command ends with this message."""
+    """The database cannot be used as asked. The command ends with this message."""
 
 
 class StorageGoneError(StorageError):
-    """The database was away for longer than the limit: the worker exits with this line; its place comes back."""
+    """The database was away for longer than the limit. The worker exits with this line, and its place becomes free."""
 
     @classmethod
     def after(cls, seconds: float, why: str) -> StorageGoneError:
         """With `why` in the database's own words."""
         return cls(
-            f"the storage was away for {seconds:.0f} s ({why}); start again when it is back: nothing that was "
-            "reported is lost"
+            f"the storage was away for {seconds:.0f} s ({why}); start again when it is back: no reported score is lost"
         )
 
 
 class VanishedError(StorageGoneError):
-    """The SQLite file was deleted, moved or replaced while it was open; its contents have been saved, and the message
-    says where. The process keeps its trial's checkpoint and ends with code 74: nothing is tried again.
+    """The SQLite file was deleted, moved or replaced while it was open. Its contents were saved, and the message says
+    where. The process keeps its trial's checkpoint and ends with code 74. Nothing is tried again.
     """
 
 
 class NoDatabaseError(StorageError):
-    """A command that only reads found no database, or one without our tables: it creates neither."""
+    """A command that only reads found no database, or one without our tables. It creates neither."""
 
 
 class OutdatedError(StorageError):
-    """The tables are of an older version: commands that write bring them up to date, the others end with this."""
+    """The tables are of an older version. Commands that write update them; the others end with this."""
 
 
 class StudyNotFoundError(StorageError):
-    """No study of that name is stored: the command ends with the names that are."""
+    """No study of that name is stored. The command ends with the names of the stored ones."""
 
 
 class StudyMismatchError(StorageError):
-    """The given definition would change what the stored scores mean: the command ends with the differing lines."""
+    """The given definition would change what the stored scores mean. The command ends with the lines that differ."""
 
 
 class SmallerBudgetError(StorageError):
-    """Fewer places were asked for than the study has: the command asks on a terminal, and else ends with this."""
+    """The person asked for fewer places than the study has. On a terminal the command asks; else it ends with this."""
 
     def __init__(self, name: str, asked: int, counts: Counts) -> None:
         study = shlex.quote(name)
@@ -64,7 +63,7 @@ class SmallerBudgetError(StorageError):
 
 
 class HeldPlacesError(StorageError):
-    """Somebody is at work on a study that is to be removed: the command ends with who it is."""
+    """A worker trains the study that should be deleted. The command ends and names the worker."""
 
     def __init__(self, name: str, holders: Sequence[str]) -> None:
         shown = ", ".join(holders[:3]) + (f" and {len(holders) - 3} more" if len(holders) > 3 else "")
@@ -75,12 +74,12 @@ class HeldPlacesError(StorageError):
 
 
 class LostPlaceError(StorageError):
-    """Somebody else holds the place now: the worker says so in a line, drops the trial and takes another place."""
+    """Another worker holds the place now. This one says so, drops the trial and takes another place."""
 
 
 class RepeatedFailureError(StorageError):
-    """Places fail one after the other for one cause: whoever trains them stops instead of burning the budget."""
+    """Places fail one after the other for the same cause. The search stops, so that it does not use up the budget."""
 
 
 class NothingToExportError(StorageError):
-    """The study has no finished trial, not the one that is asked for, or a trial lacks its scores."""
+    """The study has no finished trial, lacks the one that was asked for, or a trial lacks its scores."""

@@ -1,7 +1,7 @@
-"""Files of a study, in a folder that its workers share if they can: checkpoints by the place's number.
+"""Files of a study, in a folder that its workers should share. Checkpoints are named by the place's number.
 
-Names come from the study's random token: never from what people choose, never from database ids, which SQLite uses
-again. What decides anything is in the database; these files only spare work.
+Names come from the study's random token. They never come from people's names or database ids: SQLite uses ids again.
+The database decides everything; these files only save work.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from affinity_search.storage.urls import is_sqlite, sqlite_path
 
 
 def base_name(database: Path) -> str:
-    """`studies` for `studies.db`, and for its rescued copies too (see `rescue`)."""
+    """`studies` for `studies.db` and for its rescued copies (see `rescue`)."""
     return re.sub(r"(?<=.)(\.rescued(-\d+)?)+$", "", database.stem)
 
 
 def files_of(database: Path) -> Path:
-    """`studies.db` has `studies.files`, and a rescued copy goes on with the checkpoints of what it is a copy of."""
+    """The folder `studies.files` for `studies.db`. A rescued copy uses the folder of its original."""
     return database.with_name(f"{base_name(database)}.files")
 
 
@@ -41,11 +41,11 @@ def default_root(url: URL) -> Path:
 
 
 def why_not_writable(folder: Path) -> str | None:
-    """Tries it, and makes the folder if it is not there: the reason, or None if all is well."""
+    """Make the folder if it is missing, and try to write in it. Returns the reason if that fails, else None."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(4096))  # a full disk takes an empty file
+            file.write(bytes(4096))  # a full disk accepts an empty file
             file.flush()
     except OSError as error:
         return error.strerror or str(error)
@@ -61,39 +61,39 @@ class StudyFiles:
 
     @property
     def folder(self) -> Path:
-        """All that is the study's alone."""
+        """The folder of this study alone."""
         return self.root / self.token
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of the checkpoints; `save` of a checkpoint makes it."""
+        """The folder of the checkpoints. Saving a checkpoint makes it."""
         return self.folder / "checkpoints"
 
     def checkpoint(self, place: int) -> Path:
-        """Where the place's last checkpoint is, if it has one."""
+        """The path of the place's last checkpoint, if it has one."""
         return self.checkpoints / f"{place}.npz"
 
     def history(self, key: str) -> Path:
-        """What the pictures of the attempt with that random key are drawn from."""
+        """The data for the pictures of the attempt with that random key."""
         return self.root / self.token / "histories" / f"{key}.json.gz"
 
     @property
     def logs(self) -> Path:
-        """A folder for each launch."""
+        """The folder of the logs: one folder for each launch."""
         return self.root / self.token / "logs"
 
     def drop_checkpoint(self, place: int) -> None:
-        """The place is used: nobody will take it up again. A folder that cannot be written keeps it."""
+        """Remove the checkpoint of a used place. If the folder cannot be written, the file stays."""
         self.sweep([place])
 
     def left_behind(self, used: Iterable[int]) -> list[Path]:
-        """Files of used places, which workers that died left: nobody needs them."""
+        """Files of used places that dead workers left. Nobody needs them."""
         over = {str(number) for number in used}
-        # A worker killed while writing leaves its unfinished file, PLACE.npz.RANDOM.
+        # A worker that was killed while writing leaves an unfinished file, PLACE.npz.RANDOM.
         return sorted(path for path in self.checkpoints.glob("*.npz*") if path.name.partition(".")[0] in over)
 
     def sweep(self, used: Iterable[int]) -> list[Path]:
-        """Remove what is left behind, as far as the folder lets us; returns what was removed."""
+        """Remove these files, as far as permissions allow. Returns what was removed."""
         removed = []
         for path in self.left_behind(used):
             with contextlib.suppress(OSError):

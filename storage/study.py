@@ -20,7 +20,7 @@ from affinity_search.studies.model.spec import StudySpec, fingerprint
 
 # The one link from an Optuna study to our rows. It travels with the study, so a deleted study takes it along.
 TOKEN_ATTRIBUTE = "affinity_search_token"
-# Columns that are null until somebody settles them, and attributes of StoredStudy.
+# Columns that are null until a process settles them. They are attributes of StoredStudy too.
 SETTLED = ("precision", "data_dir", "train_data", "test_data")
 
 
@@ -34,8 +34,8 @@ class StoredStudy:
     precision: str | None  # settled by the first worker
     optuna: optuna.Study
     stopped: Stop | None = None  # since `stop`, until `launch`
-    data_dir: str | None = None  # where its creator had the images
-    train_data: str | None = None  # JSON, what the images are known by; settled by whoever reads them first
+    data_dir: str | None = None  # where the images were when it was created
+    train_data: str | None = None  # JSON, what identifies the images; settled by the process that reads them first
     test_data: str | None = None
 
     @property
@@ -44,7 +44,7 @@ class StoredStudy:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what a score of this study means; before the precision is settled, of the asked-for one."""
+        """Hash of what a score of this study means. Before the precision is settled, the asked-for one counts."""
         return fingerprint(self.spec, self.precision or self.spec.training.precision)
 
     @property
@@ -59,12 +59,12 @@ class StoredStudy:
         return self.precision
 
     def refreshed(self) -> StoredStudy:
-        """The same study with the definition that the database holds now: others may have widened it."""
+        """The same study with the definition that is stored now: others may have widened the space."""
         spec, kept = _definition(self.backend, self.token, self.name)
         return replace(self, spec=spec, **kept)
 
     def under_its_name(self) -> StoredStudy:
-        """The same study with the name that it has now: others may have renamed it.
+        """The same study with its present name: others may have renamed it.
 
         Raises:
             KeyError: it was deleted.
@@ -73,14 +73,14 @@ class StoredStudy:
         return replace(self, spec=_named(self.spec, name))
 
     def settle_precision(self, precision: str) -> StoredStudy:
-        """Let the first worker decide the precision for every later one; returns the study with the settled one."""
+        """Settle the precision, if no earlier worker has. Returns the study with the settled one."""
         return self.settle("precision", precision, f"settled as {precision}")
 
     def settle(self, what: str, value: str, text: str) -> StoredStudy:
-        """Let the first process that comes decide one of SETTLED for every later one, with `text` in the history.
+        """Settle one of SETTLED, if no earlier process has, and write `text` into the history.
 
         Returns:
-            The study with what is settled now, which may be somebody else's.
+            The study with the settled value, which an earlier process may have chosen.
         """
         column = tables.studies.c[what]
         unsettled = update(tables.studies).where(tables.studies.c.token == self.token, column.is_(None))
@@ -94,13 +94,13 @@ class StoredStudy:
         return self.refreshed()
 
     def read_ahead(self) -> None:
-        """Read every trial that the database has; whatever asks for them later reads the newer ones alone."""
+        """Read all trials of the study. Later requests then read only newer ones."""
         with collector_resting():
             self.optuna.get_trials(deepcopy=False)
         leave_what_is_here()
 
     def made_patient(self, patience: Patience) -> StoredStudy:
-        """The same study for a worker: its requests wait for a database that is away."""
+        """The same study for a worker: requests wait for a database that is away."""
         backend = replace(self.backend, patience=patience)
         return replace(self, backend=backend, optuna=optuna.load_study(study_name=self.name, storage=backend.optuna))
 
@@ -131,7 +131,7 @@ def find_study(backend: Backend, name: str) -> StoredStudy | None:
 
 
 def token_of(backend: Backend, study: optuna.Study) -> str:
-    """What our rows are found by.
+    """The study's token, the key of our rows.
 
     Raises:
         StorageError: this program did not make the study.
@@ -150,7 +150,7 @@ def load_study(backend: Backend, name: str) -> StoredStudy:
     """The stored study of that name.
 
     Raises:
-        StudyNotFoundError: there is none; the message lists those that are.
+        StudyNotFoundError: there is none. The message lists the stored ones.
     """
     found = find_study(backend, name)
     if found is None:
@@ -159,7 +159,7 @@ def load_study(backend: Backend, name: str) -> StoredStudy:
 
 
 def no_such_study(backend: Backend, name: str) -> StudyNotFoundError:
-    """The error, with the names that are there."""
+    """The error, with the names of the stored studies."""
     names = study_names(backend)
     there = "it holds " + ", ".join(names[:20]) if names else "it holds none"
     return StudyNotFoundError(f"no study {name!r} in {backend}; {there}")
@@ -196,13 +196,13 @@ def _definition(backend: Backend, token: str, name: str) -> tuple[StudySpec, dic
 
 
 def _named(spec: StudySpec, name: str) -> StudySpec:
-    """Optuna's name for the study is the one that counts: its dashboard can change it."""
+    """Optuna's name for the study counts: its dashboard can change it."""
     return spec if spec.name == name else spec.model_copy(update={"name": name})
 
 
 @lru_cache(maxsize=16)
 def _read(definition: str) -> StudySpec:
-    """It is read before every trial, and checking it takes as long as a transaction."""
+    """Cached: it is read before every trial, and checking it takes as long as a transaction."""
     return StudySpec.from_dict(json.loads(definition))
 
 

@@ -1,4 +1,4 @@
-"""Storage URLs: one reading of them for every command, and showing them without their secrets."""
+"""Reads storage URLs, in the same way for every command, and shows them without secrets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from affinity_search.storage.errors import StorageError
 SECRET_QUERY_KEYS = frozenset({"password", "passfile", "sslpassword", "sslkey"})
 USE = "use sqlite:///FILE.db or postgresql://USER@HOST:5432/DATABASE"
 
-# Which driver speaks with the database is ours to choose. People copy URLs that name another: these mean the same.
+# We choose the driver. People copy URLs with other drivers; these mean the same.
 DRIVERS = {
     "sqlite": {"pysqlite"},
     "postgresql": {"psycopg", "psycopg2", "psycopg2cffi", "psycopg_async", "asyncpg", "pg8000"},
 }
 OURS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg"}
-# psycopg takes these of Python alone, as values that no URL can write.
+# psycopg takes these options only from Python code: a URL cannot hold their values.
 NO_OPTIONS = ("autocommit", "context", "row_factory", "cursor_factory")
 # What SQLite itself would do without being asked to.
 USUAL_OPTIONS = {"uri": None, "mode": ("rw", "rwc"), "cache": ("private",)}
@@ -31,8 +31,8 @@ def parse_url(url: str) -> URL:
     """Read a storage URL; only SQLite and PostgreSQL are supported.
 
     Raises:
-        StorageError: a bare path (with the URL to use instead), an unknown kind of database, an option that cannot be
-            meant, or no URL at all.
+        StorageError: a bare path (the message has the URL to use), an unknown kind of database, a wrong option, or no
+        URL.
     """
     text = cleaned(url, "the storage URL")
     found = re.match(r"(\w+)(?:\+(\w+))?://", text, re.ASCII)
@@ -68,7 +68,7 @@ def sqlite_url(path: str | Path) -> str:
 def _unreadable(kind: str) -> StorageError:
     which = f"starting with {kind!r}:// " if kind else ""
     return StorageError(
-        f"the storage URL {which}cannot be read (its rest is not shown: it may hold a "
+        f"the storage URL {which}cannot be read (the rest is not shown, because it may hold a "
         "password); use sqlite:///FILE.db or postgresql://USER:PASSWORD@HOST:5432/DATABASE, with special "
         "characters of the password percent-encoded"
     )
@@ -91,16 +91,20 @@ def _sqlite(url: URL, rest: str) -> URL:
     for key, value in query.items():
         usual = USUAL_OPTIONS.get(key, ())
         if usual is not None and value not in usual:
-            raise StorageError(f"the option {key}={value} of a SQLite URL is not taken here; use {plain}")
+            raise StorageError(f"the option {key}={value} of the SQLite URL is not supported; use {plain}")
     return URL.create("sqlite", database=expanded(name))
 
 
 def _postgresql(url: URL) -> URL:
     if any("@" in part for part in (url.host or "", url.database or "")):
-        raise _unreadable("postgresql")  # an @ or / of the password that was not encoded: the rest of it went astray
+        raise _unreadable(
+            "postgresql"
+        )  # an @ or / in the password was not encoded, so a part of the password stands elsewhere
     for key in NO_OPTIONS:
         if key in url.query:
-            raise StorageError(f"the option {key!r} of the storage URL is Python's and not PostgreSQL's; leave it out")
+            raise StorageError(
+                f"the option {key!r} of the storage URL is for Python code, not for PostgreSQL; leave it out"
+            )
     prepare_threshold(url)
     return url
 
@@ -108,8 +112,8 @@ def _postgresql(url: URL) -> URL:
 def prepare_threshold(url: URL) -> dict[str, int | None]:
     """The driver's option of that name, if the URL has it, as the driver wants it.
 
-    0 and none turn prepared statements off, which a pooler of transactions may ask for. The driver itself would prepare
-    every statement for 0, but other drivers' 0 means never.
+    0 and none turn prepared statements off; a pooler of transactions may need that. For this driver 0 would mean to
+    prepare every statement, but for other drivers it means never.
     """
     given = url.query.get("prepare_threshold")
     if given is None:
@@ -120,8 +124,8 @@ def prepare_threshold(url: URL) -> dict[str, int | None]:
 
 
 def redact(url: URL) -> str:
-    """The URL as it may be shown: passwords replaced, wherever they stand."""
-    # The driver is ours to choose: people know the URL without it.
+    """The URL with all passwords replaced, so that it can be shown."""
+    # People know the URL without the driver.
     shown = url.set(
         drivername=url.get_backend_name(),
         query={key: "***" if key in SECRET_QUERY_KEYS else value for key, value in url.query.items()},
@@ -143,7 +147,7 @@ def is_sqlite(url: URL) -> bool:
 
 
 def sqlite_path(url: URL) -> Path:
-    """The file that the URL leads to. A file is what it resolves to: through a link it has the same lock and folder.
+    """The file that the URL leads to, after symbolic links: so a link has the same lock and folder as its file.
 
     Raises:
         StorageError: symbolic links lead in a circle, or the path is too long.
@@ -158,7 +162,7 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def cleaned(text: str, what: str) -> str:
-    """Without the blanks, line breaks and quotes that a .env file leaves around a value.
+    """The text without the blanks, line breaks and quotes that a .env file leaves around a value.
 
     Raises:
         StorageError: a line break or another control character is left inside. The value itself, which may hold a
@@ -173,17 +177,17 @@ def cleaned(text: str, what: str) -> str:
 
 
 def expanded(path: str) -> str:
-    """With the home folder in the place of a leading ~ or ~USER; a shell leaves it within quotes and after `///`.
+    """The path with the home folder for a leading ~ or ~USER. A shell keeps the ~ within quotes and after `///`.
 
     Raises:
         StorageError: there is no such home.
     """
     if not path.startswith("~"):
-        return path  # as it was written: Path would tidy it up
+        return path  # as it was written: Path would change it
     try:
         return str(Path(path).expanduser())
     except RuntimeError:
         if "/" not in path and path != "~":
-            return path  # a file whose name begins so
+            return path  # a file name that begins with ~
         home = path.split("/")[0]
         raise StorageError(f"{home} of {path!r} is no known home folder; write the whole path") from None

@@ -163,9 +163,9 @@ def _retrained(setting: Setting, study: StoredStudy, place: Place) -> list[float
 
     slot = setting.slot
     os.environ.update(slot.environment)
-    devices.configure(slot.device, None if setting.is_gpu else 1)
+    device = devices.configure(slot.device, None if setting.is_gpu else 1)
     spec = study.spec
-    trainer = StudyTrainer(spec, study.settled_precision, setting.data_dir)
+    trainer = StudyTrainer(device, spec, study.settled_precision, setting.data_dir)
     seed = trial_seed(spec.seed, place.number)
     epochs = trainer.epochs(place.params or {}, seed, max_centers=spec.max_centers)
     return list(accumulate((value_of(epoch.scores, spec.metric) for epoch in epochs), min))

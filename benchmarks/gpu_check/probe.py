@@ -13,7 +13,10 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from affinity_search.search.devices import Device
 
 PARAMS = {"lambda": 0.43, "sigma": 90.0, "n_centers": 1}  # the article's
 # What XLA is told: as the program does it; only without operations that differ from run to run; nothing.
@@ -81,30 +84,29 @@ def product_error() -> float:
     return float(np.abs(found - exact).max() / np.abs(exact).max())
 
 
-def train(asked: Asked, batch: int, precision: str) -> dict[str, Any]:
+def train(device: Device, asked: Asked, batch: int, precision: str) -> dict[str, Any]:
     """All its epochs; the seconds of those after the first, which compiles."""
     from pathlib import Path
 
-    from affinity_search.search import devices
     from affinity_search.search.worker.study_trainer import StudyTrainer
     from affinity_search.studies.files import load
 
     watched: list[Watched] = []
-    make = devices.training_steps
+    make = device.training_steps
 
     def watching(model: Any, size: int) -> Watched:
         watched.append(Watched(make(model, size)))
         return watched[-1]
 
-    devices.training_steps = watching  # type: ignore[assignment]
+    device.training_steps = watching  # type: ignore[method-assign]
     spec = load(asked.study, [*asked.settings, f"training.batch={batch}"])
-    trainer = StudyTrainer(spec, precision, Path(asked.data_dir) if asked.data_dir else None)
+    trainer = StudyTrainer(device, spec, precision, Path(asked.data_dir) if asked.data_dir else None)
     began, scores, epoch_s, steps_s = time.perf_counter(), [], [], [0.0]
     for epoch in trainer.epochs(PARAMS, 1):
         scores.append((epoch.loss, epoch.scores.macro_f1))
         epoch_s.append(epoch.duration_s)
         steps_s.append(watched[-1].seconds)
-    devices.training_steps = make
+    device.training_steps = make  # type: ignore[method-assign]
     images = sum(trainer.class_sizes)
     return {
         "batch": batch,
@@ -125,9 +127,9 @@ def main() -> None:
 
     if asked.operations != "deterministic":
         start_jax("cpu" if asked.device == "cpu" else "cuda", asked.operations)
-    devices.configure(asked.device)
-    cases = [train(asked, batch, precision) for batch, precision in asked.cases]
-    told = {"device": devices.describe(), "float32_product_error": product_error(), "cases": cases}
+    device = devices.configure(asked.device)
+    cases = [train(device, asked, batch, precision) for batch, precision in asked.cases]
+    told = {"device": device.describe(), "float32_product_error": product_error(), "cases": cases}
     print(json.dumps(told))
 
 

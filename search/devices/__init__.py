@@ -1,4 +1,4 @@
-"""All hardware: devices, precision, compilation. Nothing else imports TensorFlow, and this only inside functions.
+"""All hardware: devices, precision, compilation. Only this room imports TensorFlow, and only inside functions.
 
 Keras reads its backend when it is first imported, and TensorFlow fixes its
 threads when it first computes: call `configure` before anything imports keras.
@@ -43,7 +43,7 @@ def configure(device: str, threads: int | None = None, memory_mib: int | None = 
     global _current
     kind, index = device_of(device)
     if threads is not None and threads < 1:
-        raise DeviceError(f"threads is {threads}; it must be at least 1.")
+        raise DeviceError(f"threads is {threads}; allowed: a whole number from 1.")
     _require_backend()
     made = _chosen()(Wanted(kind, index, threads, memory_mib))
     if _current is not None and (type(made), made.wanted) == (type(_current), _current.wanted):
@@ -74,12 +74,14 @@ def precision_on(kind: Kind, capability: int, widths: Sequence[int]) -> str:
 
 
 def _chosen() -> type[Device]:
-    """Nothing else asks which backend it is. For one that trains nothing, which `configure` refuses: TensorFlow's."""
+    """The class for Keras' backend. This is the only place that chooses it. A backend that cannot train gets
+    TensorFlow's class here; `configure` refuses it.
+    """
     return _BACKENDS.get(backend(), TensorFlowDevice)
 
 
 def _require_backend() -> None:
-    """Raise UnfitMachineError, with what to install, unless Keras' backend is here and one that training runs on."""
+    """Check that Keras' backend is installed and can train. Raises UnfitMachineError with what to install."""
     chosen = backend()
     here = [name for name in TRAINING_BACKENDS if find_spec(name)]
     if chosen in here:

@@ -1,4 +1,6 @@
-"""The NVIDIA GPUs of this machine: what NVML tells of each, and which of them CUDA_VISIBLE_DEVICES leaves to us."""
+"""The NVIDIA GPUs of this machine: what NVML (the driver's library) tells about each, and which CUDA_VISIBLE_DEVICES
+shows.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class NoSuchDeviceError(AffinitySearchError):
-    """The devices asked for are not on this machine: the launcher starts no worker."""
+    """This machine lacks the devices that were asked for. The launcher starts no worker."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU at the moment of asking; of one that NVML cannot read, no more than its index is known."""
+    """A GPU as it is now. If NVML cannot read it, only its index is known."""
 
-    index: int  # nvidia-smi's; the next ones' change when a card falls off the bus
+    index: int  # nvidia-smi's; when a card is lost, the next ones get other numbers
     uuid: str = ""
     name: str = ""
     total_mib: int = 0
@@ -36,7 +38,7 @@ class Gpu:
 
 
 def gpus() -> list[Gpu]:
-    """The GPUs by index, lost ones among them; empty without a driver. Honours no CUDA_VISIBLE_DEVICES.
+    """All GPUs by index, lost ones too. Empty without a driver. Does not look at CUDA_VISIBLE_DEVICES.
 
     Raises:
         NoSuchDeviceError: the driver is there, but cannot even count them.
@@ -50,13 +52,13 @@ def gpus() -> list[Gpu]:
     try:
         return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
     except pynvml.NVMLError as error:
-        raise NoSuchDeviceError(f"NVML does not count the GPUs ({error}); look at nvidia-smi") from error
+        raise NoSuchDeviceError(f"NVML cannot count the GPUs ({error}); check the driver with nvidia-smi") from error
     finally:
         pynvml.nvmlShutdown()
 
 
 def _gpu(pynvml: Any, index: int) -> Gpu:
-    """Each is asked by itself: one that does not answer says nothing about the others."""
+    """Each GPU is asked alone, so one that does not answer hides no other."""
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
@@ -79,12 +81,12 @@ def _text(said: str | bytes) -> str:
 
 
 def visible(present: Sequence[Gpu]) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES (by index or UUID) leaves to this process, in its order; all if it is not set.
+    """The GPUs that CUDA_VISIBLE_DEVICES shows (by index or UUID), in its order. All if it is not set.
 
-    As CUDA reads it: up to the first entry that names no GPU, so that "" and "-1" leave none.
+    It is read as CUDA does: up to the first entry that names no GPU. So "" and "-1" show none.
 
     Raises:
-        NoSuchDeviceError: it names parts of a GPU, which no worker can be given here.
+        NoSuchDeviceError: it names a part of a GPU (MIG). Workers cannot get one here.
     """
     listed = os.environ.get(VISIBLE)
     if listed is None:
@@ -101,8 +103,8 @@ def visible(present: Sequence[Gpu]) -> list[Gpu]:
 def _named(entry: str, present: Sequence[Gpu]) -> Gpu | None:
     if entry.startswith("MIG-"):
         raise NoSuchDeviceError(
-            f"{VISIBLE} is {os.environ[VISIBLE]!r}: GPUs in MIG parts are not shared out here; start a process for "
-            "each part, with --device gpu:0"
+            f"{VISIBLE} is {os.environ[VISIBLE]!r}: workers cannot be planned on parts of a GPU (MIG); start a "
+            "process for each part, with --device gpu:0"
         )
     if entry.isdecimal():
         fitting = [gpu for gpu in present if gpu.index == int(entry)]
@@ -112,10 +114,10 @@ def _named(entry: str, present: Sequence[Gpu]) -> Gpu | None:
 
 
 def card(device: str) -> str | None:
-    """Which GPU this process calls `device` (gpu:K), in words that are the same in every process that has it.
+    """The GPU that this process calls `device` (gpu:K), in words that are the same in all processes.
 
-    Its UUID, or what is as good where NVML does not answer; None if it is no GPU. Ask before a backend starts, which
-    may set CUDA_VISIBLE_DEVICES.
+    Its UUID; if NVML does not answer, host and number. None if it is no GPU. Ask before a backend starts: that may set
+    CUDA_VISIBLE_DEVICES.
     """
     kind, _, index = device.partition(":")
     if kind != "gpu":

@@ -1,4 +1,4 @@
-"""Which backend Keras uses and which versions are installed, and Keras imported as training needs it."""
+"""The backend that Keras uses, the installed versions, and the import of Keras as training needs it."""
 
 import contextlib
 import importlib.metadata
@@ -20,13 +20,14 @@ _BACKEND_PACKAGES = {
 def backend() -> str:
     """The Keras backend that this process uses or will use: KERAS_BACKEND, or else TensorFlow.
 
-    Not what ~/.keras/keras.json says: a file outside the study would decide over its scores.
+    Not what ~/.keras/keras.json says: a file outside the study must not change its scores.
     """
     return os.environ.get("KERAS_BACKEND") or "tensorflow"
 
 
 def import_keras() -> None:
-    """Import Keras with settings of our own, whatever the user's keras.json has. Call it before anything else does.
+    """Import Keras with our own settings, not those of the user's keras.json. Call it before anything else imports
+    Keras.
 
     Raises UnfitMachineError for a keras.json that Keras itself refuses.
     """
@@ -36,7 +37,7 @@ def import_keras() -> None:
             import keras
     except ValueError as error:
         raise UnfitMachineError(
-            f"Keras does not accept {keras_home() / 'keras.json'} ({error}); mend or remove that file"
+            f"Keras does not accept {keras_home() / 'keras.json'} ({error}); correct or remove that file"
         ) from error
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
@@ -46,10 +47,10 @@ def import_keras() -> None:
 
 @contextlib.contextmanager
 def without_matplotlib() -> Iterator[None]:
-    """Within it Keras does not find matplotlib, which it imports for galleries of images that nobody here asks for.
+    """Within it Keras does not find matplotlib. Keras imports it for galleries of images, which we do not use.
 
-    That would read the user's matplotlibrc and a notebook's MPLBACKEND, which this process cannot load, and end a
-    worker for it.
+    matplotlib would read the user's matplotlibrc and a notebook's MPLBACKEND. This process may be unable to load that
+    backend, and the worker would end.
     """
     name = "matplotlib"
     if name in sys.modules:
@@ -63,7 +64,9 @@ def without_matplotlib() -> Iterator[None]:
 
 
 def keras_home() -> Path:
-    """Keras' own folder, as Keras itself finds it: its configuration, and its cache of data sets in `datasets`."""
+    """Keras' own folder, found as Keras finds it. It holds its configuration and, in `datasets`, its cache of data
+    sets.
+    """
     if given := os.environ.get("KERAS_HOME"):
         return Path(given)
     try:
@@ -74,7 +77,7 @@ def keras_home() -> Path:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a result depends on, from package metadata."""
+    """Versions of the packages that a result depends on, from their metadata."""
     found = {"python": platform.python_version(), "backend": backend()}
     for package in ("keras", "optuna", "numpy", "scikit-learn", "affinity-search"):
         found[package] = _version(package) or "not installed"

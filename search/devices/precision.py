@@ -1,4 +1,4 @@
-"""The precisions that training knows, and what the processor makes of them."""
+"""The precisions of training, and whether this processor is fast in them."""
 
 from pathlib import Path
 from typing import Literal, get_args
@@ -11,7 +11,7 @@ _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether bfloat16 products are instructions of their own here; elsewhere they are emulated and slow."""
+    """Whether this processor has instructions for bfloat16 products. Others emulate them, which is slow."""
     try:
         lines = cpuinfo.read_text().splitlines()
     except OSError:  # not Linux

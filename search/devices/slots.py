@@ -1,4 +1,4 @@
-"""Which devices this machine has, found without importing TensorFlow: GPUs by NVML, TPUs by their device files."""
+"""Plans workers on the devices of this machine, without importing TensorFlow."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from affinity_search.search.devices.nvidia import VISIBLE, Gpu, NoSuchDeviceErro
 
 @dataclass(frozen=True)
 class Slot:
-    """Room for one worker process: what people see, what it is told, and its environment."""
+    """Room for one worker process: its label for people, its options, and its environment."""
 
     label: str  # cpu, gpu:1, tpu
     device: str  # the worker's --device
     threads: int | None
     environment: dict[str, str]
-    uuid: str | None = None  # its GPU's: NVML numbers the others anew when a card falls off the bus
-    memory_mib: int | None = None  # its share of a GPU that it does not have for itself
+    uuid: str | None = None  # its GPU's: indices change when a card is lost
+    memory_mib: int | None = None  # its share of a GPU that several workers use
 
 
-# Of a GPU that several workers share, what stays for the driver and each process's own.
+# Workers that share a GPU get this part of its memory. The rest is for the driver and for each process.
 SHARED = 0.9
-# Below it no network of ours finds room beside its images.
+# With less than this our networks and their images have no room.
 LEAST_FREE_MIB = 1024
 
 
 def trouble(slot: Slot) -> str | None:
-    """Why no worker can be started there now: its GPU is gone or full. None if all is well."""
+    """Why no worker can start there now: its GPU is gone or full. None if all is well."""
     if slot.uuid is None:
         return None
     try:
@@ -43,7 +43,7 @@ def trouble(slot: Slot) -> str | None:
     if gpu is None:
         lost = "".join(f", and one is lost ({gpu.lost})" for gpu in present if gpu.lost)
         found = f"NVML finds {len(present)} GPUs{lost}, none of them {slot.uuid}"
-        return f"{slot.label} has disappeared: {found}; look at nvidia-smi"
+        return f"{slot.label} has disappeared: {found}; check it with nvidia-smi"
     needed = max(LEAST_FREE_MIB, slot.memory_mib or 0)
     if gpu.free_mib < needed:
         found = f"{gpu.free_mib} MiB free of {gpu.total_mib}, {needed} needed"
@@ -67,19 +67,19 @@ def plan(
     tpus: Sequence[str] = (),
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Slot]:
-    """One slot for each worker: `devices` is auto, cpu, gpu, gpu:0,2 or tpu; `workers` counts CPU workers.
+    """One slot for each worker. `devices` is as for `launch --devices`. `workers` is the number of CPU workers.
 
-    `per_device` workers share each GPU; `tpus` names TPUs elsewhere, one worker each. auto and gpu take the GPUs that
-    CUDA_VISIBLE_DEVICES shows and NVML can read; `say` gets a line about each that it cannot.
+    `per_device` workers share each GPU. `tpus` names TPUs elsewhere, with one worker each. auto and gpu take the GPUs
+    that CUDA_VISIBLE_DEVICES shows and NVML can read. `say` gets a line about each GPU that NVML cannot read.
 
     Raises:
-        NoSuchDeviceError: an unknown word, a GPU or TPU that is not there, or a count that the devices do not take.
+        NoSuchDeviceError: an unknown word, a device that is not there, or a number of workers that does not fit.
     """
     if devices == "auto":
         devices = (TPU if tpus else next((kind for kind in ACCELERATORS if kind.is_here()), CPU)).key
     kind, indices = _kind_of(devices)
     if tpus and kind is not TPU:
-        raise NoSuchDeviceError(f"--tpu {tpus[0]} given for {devices}; TPUs are named with --devices tpu")
+        raise NoSuchDeviceError(f"--tpu {tpus[0]} given with --devices {devices}; use --devices tpu or leave --tpu out")
     if per_device != 1 and kind is not GPU:
         raise NoSuchDeviceError(
             f"--workers-per-device {per_device} given for {devices}: only GPUs are shared; on a CPU use --workers"
@@ -89,7 +89,7 @@ def plan(
     slots = _gpu_slots(indices, per_device, say) if kind is GPU else _named_tpus(tpus) if tpus else [_only_one(kind)]
     if workers is not None and workers != len(slots):
         raise NoSuchDeviceError(
-            f"--workers {workers} given for {devices}, where {len(slots)} run; --workers-per-device puts more on a GPU"
+            f"--workers {workers} given for {devices}, but {len(slots)} run; --workers-per-device puts more on a GPU"
         )
     return slots
 
@@ -104,9 +104,9 @@ def _kind_of(devices: str) -> tuple[Kind, str]:
 
 
 def own_device(asked: str, tpus: Sequence[str] = ()) -> str:
-    """The device of a command that trains in this process: for auto the first that answers of this machine's best.
+    """The device of a command that trains in this process. auto: the first one that answers of the best kind here.
 
-    This process then sees that one alone: CUDA's first GPU may be lost, or another's.
+    Then this process sees only that device: CUDA's first GPU may be lost, or another program may use it.
     """
     if asked != "auto" and not tpus:
         return asked
@@ -131,7 +131,7 @@ def _gpu_slots(indices: str, per_device: int, say: Callable[[str], None]) -> lis
 
 
 def _gpu_slot(gpu: Gpu, per_device: int) -> Slot:
-    """The worker sees its GPU alone, as number 0, and of a shared one its part of the memory."""
+    """The worker sees only its GPU, as number 0. On a shared GPU it gets its part of the memory."""
     environment = {VISIBLE: gpu.uuid}
     if per_device == 1:
         return Slot(gpu.label, "gpu:0", None, environment, gpu.uuid)
@@ -141,7 +141,7 @@ def _gpu_slot(gpu: Gpu, per_device: int) -> Slot:
 
 
 def _answering(seen: Sequence[Gpu], say: Callable[[str], None]) -> list[Gpu]:
-    """Those that NVML can read; a line about each of the others."""
+    """The GPUs that NVML can read. `say` gets a line about each other one."""
     if not seen:
         listed = os.environ[VISIBLE]
         raise NoSuchDeviceError(f"{VISIBLE} is {listed!r} and hides every GPU; unset it, or use --devices cpu")
@@ -150,12 +150,12 @@ def _answering(seen: Sequence[Gpu], say: Callable[[str], None]) -> list[Gpu]:
         reasons = ", ".join(f"{gpu.label}: {gpu.lost}" for gpu in lost)
         raise NoSuchDeviceError(f"NVML answers for no GPU ({reasons}); look at nvidia-smi, or use --devices cpu")
     for gpu in lost:
-        say(f"{gpu.label} is left out: NVML does not answer for it ({gpu.lost}); look at nvidia-smi")
+        say(f"{gpu.label} is left out: NVML does not answer for it ({gpu.lost}); check it with nvidia-smi")
     return [gpu for gpu in seen if not gpu.lost]
 
 
 def _chosen(text: str, present: Sequence[Gpu]) -> list[Gpu]:
-    """Those that were asked for by index, every one of which must be there."""
+    """The GPUs with these indices. All of them must be there."""
     parts = [part.strip() for part in text.split(",")]
     numbers = [int(part) for part in parts if part.isdecimal() and int(part) < len(present)]
     if len(set(numbers)) != len(parts):

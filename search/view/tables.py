@@ -43,7 +43,7 @@ class Fitted:
         yield table
         left_out = [column.name for number, column in enumerate(self.columns) if number not in kept]
         if left_out:
-            yield Text(f"(the terminal is too narrow for: {', '.join(left_out)})", style="dim")
+            yield Text(f"(too narrow for: {', '.join(left_out)})", style="dim")
 
     def _kept(self, width: int) -> list[int]:
         """Numbers of the columns that fit. Words may be wrapped, numbers may not."""

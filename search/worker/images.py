@@ -123,7 +123,7 @@ def examine(spec: StudySpec, folder: Path | None, stored: StoredStudy | None) ->
 def read_splits(
     spec: StudySpec, folder: Path | None, seen: Seen | None = None, *, draw: int = 0
 ) -> tuple[Split, Split]:
-    """The images that a study trains on, and those that score its epochs; `seen` is told of each part as it is read.
+    """The images that a study trains on, and those that score its epochs. `seen` is told of each part when it is read.
 
     `draw` 0 is the search's own; others are for runs that judge its settings on images that it has not chosen them by.
 

@@ -1,1 +1,1 @@
-"""From a URL to an open database, and all that leans on Optuna's inside."""
+"""From a URL to an open database, and all code that uses Optuna's private parts."""

@@ -44,12 +44,12 @@ T = TypeVar("T")
 DRIVER_ERRORS = (SQLAlchemyError, sqlite3.Error)
 
 CREATION_TIMEOUT_S = 120.0
-# Any 64-bit number will do, as long as every version of this program uses the same.
+# Any 64-bit number, but the same in every version of this program.
 POSTGRES_LOCK_KEY = 0x0AFF1217
 CONNECT_ARGS = {
     "connect_timeout": 10,
     "application_name": "affinity-search",
-    # A server whose machine vanished sends nothing at all: give the connection up after half a minute.
+    # A server that lost its machine sends nothing. Give up such a connection after half a minute.
     "keepalives_idle": 30,
     "tcp_user_timeout": 30000,
 }
@@ -59,7 +59,7 @@ CONNECT_ARGS = {
 class Backend:
     """An open database: our engine, Optuna's storage, and the URL they share.
 
-    With `patience` (a worker's), requests of either kind wait for a database that is away.
+    With `patience`, as workers have it, both kinds of request wait for a database that is away.
     """
 
     url: URL
@@ -75,7 +75,7 @@ class Backend:
         return drafting_storage(cached if self.patience is None else patient_storage(cached, self.patience))
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
-        """Do `work` in one transaction; with patience perhaps twice, if the first answer was lost."""
+        """Do `work` in one transaction. With patience it may run twice: if the first answer was lost."""
 
         def once() -> T:
             with self.engine.begin() as connection:
@@ -85,14 +85,16 @@ class Backend:
 
     @property
     def secret_url(self) -> str:
-        """The URL with its password, for the environment of our own workers only."""
+        """The URL with its password. Only for the environment of our own workers."""
         return self.url.render_as_string(hide_password=False)
 
     def __str__(self) -> str:
         return redact(self.url)
 
     def now(self) -> ColumnElement[float]:
-        """SQL for the database's own clock, in seconds since 1970: machines' clocks differ, this one is shared."""
+        """SQL for the database's own clock, in seconds since 1970. Machines' clocks differ; this one is the same for
+        all.
+        """
         if self.engine.dialect.name == "sqlite":
             return literal_column("((julianday('now') - 2440587.5) * 86400.0)", Float)
         return func.extract("epoch", func.clock_timestamp()).cast(Float)
@@ -103,18 +105,18 @@ class Backend:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Hold the database's creation lock: at most one process creates or changes tables or studies."""
+        """Hold the database's creation lock. Only its holder creates or changes tables or studies."""
         self.check()
         with _exclusive(self.url, self.engine):
             yield
 
     @property
     def vanished(self) -> bool:
-        """Whether any thread has found that the SQLite file is gone; without a look."""
+        """Whether any thread has found that the SQLite file is gone. It does not look again."""
         return self.presence is not None and self.presence.vanished
 
     def check(self) -> None:
-        """Look whether a SQLite file is still there; every request does so too.
+        """Check that a SQLite file is still there. Every request does so too.
 
         Raises:
             VanishedError: it is not.
@@ -123,7 +125,7 @@ class Backend:
             self.presence.check()
 
     def prove_writable(self) -> None:
-        """Write something that changes nothing; raises the database's error if it takes no writes now."""
+        """Make a write that changes nothing. Raises the database's error if it takes no writes now."""
         studies = tables.studies
         nobody = update(studies).where(studies.c.token == "").values(created_at=studies.c.created_at)
         self.transaction(lambda connection: connection.execute(nobody))
@@ -139,12 +141,12 @@ class Backend:
 def open_backend(url: str, *, create: bool, read_only: bool = False, into_existing: bool = False) -> Backend:
     """Open the database at `url`, creating and migrating its tables under a lock when `create` is true.
 
-    With `read_only` the database itself refuses every change that comes over this backend's connections. Tables of
-    other programs keep it from creating, unless `into_existing` is true. What is refused leaves everything as it was.
+    With `read_only` the database itself refuses all changes over this backend's connections. If there are tables of
+    other programs, nothing is created, unless `into_existing` is true. A refused call changes nothing.
 
     Raises:
-        StorageError: the URL is no URL, its driver is missing, the server refuses, the database does not exist (and
-            `create` is false), or its schema is of a newer version. The message never contains the password.
+        StorageError: the URL is wrong, its driver is missing, the server refuses, the database does not exist (and
+        `create` is false), or a newer version made its tables. The message never contains the password.
     """
     parsed = parse_url(url)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -198,7 +200,7 @@ def _opened(
 def _looking(url: URL) -> Iterator[Engine | None]:
     """For a look before anything is written; None where no SQLite file is.
 
-    Whoever opens a SQLite file to write changes it at once.
+    Opening a SQLite file to write changes it at once.
     """
     _check_sqlite_folder(url)
     if not sqlite_path(url).exists():
@@ -234,14 +236,14 @@ def _create(url: URL, engine: Engine, options: dict[str, Any]) -> None:
 
 
 def _server_options(url: URL, read_only: bool) -> dict[str, Any]:
-    # A worker needs one connection for its writes and one for whatever reads beside it; many workers share one server.
+    # A worker needs one connection for writes and one for reads. Many workers share one server.
     return {
-        # False would not be the default: it asks for read-write where an administrator made read-only the rule.
+        # False is not the default: it would ask for read-write even if the administrator set read-only.
         "execution_options": {"postgresql_readonly": True} if read_only else {},
         "pool_pre_ping": True,
         "pool_size": 2,
         "max_overflow": 2,
-        # What the URL says goes before our defaults, except for the encoding of what we read and write.
+        # The URL's options go before our defaults, except for the encoding.
         "connect_args": {key: value for key, value in CONNECT_ARGS.items() if key not in url.query}
         | {"client_encoding": "utf8"}
         | prepare_threshold(url),
@@ -250,7 +252,7 @@ def _server_options(url: URL, read_only: bool) -> dict[str, Any]:
 
 def _optuna_storage(url: URL, options: dict[str, Any], *, skip_table_creation: bool) -> BatchingRDBStorage:
     secret = url.render_as_string(hide_password=False)
-    # Optuna runs str.format over the URL: braces in a password would raise KeyError.
+    # Optuna calls str.format on the URL, so braces in a password would raise KeyError.
     return BatchingRDBStorage(
         secret.replace("{", "{{").replace("}", "}}"),
         engine_kwargs=options,
@@ -262,7 +264,8 @@ def _optuna_storage(url: URL, options: dict[str, Any], *, skip_table_creation: b
 @contextmanager
 def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
     if is_sqlite(url):
-        # A sidecar file, because Optuna writes through its own connections while the lock is held. It holds no state.
+        # The lock is a file beside the database: Optuna writes through its own connections while the lock is held. The
+        # file is empty.
         try:
             lock = filelock.FileLock(f"{sqlite_path(url)}.lock", timeout=CREATION_TIMEOUT_S).acquire()
         except filelock.Timeout as error:
@@ -270,7 +273,7 @@ def _exclusive(url: URL, engine: Engine) -> Iterator[None]:
         with lock:
             yield
         return
-    # The lock ends with its transaction: a pooler of transactions would leave a session's lock with a stranger.
+    # The lock ends with its transaction. Behind a pooler of transactions, another client would get a session's lock.
     with engine.begin() as connection:
         connection.execute(text(f"SET LOCAL lock_timeout = '{int(CREATION_TIMEOUT_S)}s'"))
         connection.execute(text(f"SELECT pg_advisory_xact_lock({POSTGRES_LOCK_KEY})"))
@@ -285,10 +288,10 @@ def _check_sqlite_folder(url: URL) -> None:
 
 
 def _require_tables(url: URL, looking: Engine | None) -> None:
-    """Refuse to read where nothing is, instead of leaving an empty SQLite file behind."""
+    """Refuse to open a missing SQLite file to read: SQLite would leave an empty one behind."""
     if looking is None:
         raise NoDatabaseError(
             f"no database at {redact(url)}; `affinity-search launch STUDY` creates it, "
-            "and --storage or AFFINITY_SEARCH_STORAGE names another"
+            "or name another with --storage or AFFINITY_SEARCH_STORAGE"
         )
     schema.require(looking, redact(url))

@@ -1,4 +1,4 @@
-"""What the database or its driver said, as one sentence with the next step and without any secret."""
+"""Errors of the database or its driver, as one sentence with the next step and without any secret."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ def explain(url: URL, error: BaseException) -> StorageError:
     if isinstance(error, (ImportError, NoSuchModuleError)):
         return StorageError(f"{shown} needs the driver psycopg, {_missing_driver(line)}")
     if isinstance(error, filelock.Timeout):
-        return StorageError(f"another process has been creating {shown} for too long; is one hanging?")
+        return StorageError(
+            f"another process has been creating {shown} for too long; stop it if it hangs, then try again"
+        )
     if isinstance(error, RuntimeError) and "table schema" in line:
         return StorageError(f"{shown} was made by a newer Optuna: {line}")
     if is_sqlite(url):
@@ -70,16 +72,16 @@ def _foreign(path: Path) -> str:
 
 def _begins_as_sqlite(path: Path) -> bool:
     try:
-        # It stays open: closing it would take the locks of this process's connections to the file.
+        # The file stays open: closing it would end the locks of this process's connections to it.
         return os.pread(os.open(path, os.O_RDONLY), len(SQLITE_MAGIC), 0) == SQLITE_MAGIC
     except OSError:
         return False
 
 
 def damaged(path: Path | str, line: str) -> str:
-    """What is left to do about a SQLite file that lost a part."""
+    """The message for a damaged SQLite file, with the command that saves what can be read."""
     rescued = str(Path(path).with_suffix(".rescued.db"))
-    # `.recover` finds more, but many builds of sqlite3 lack it; a dump that met damage ends by taking itself back.
+    # `.recover` finds more, but many builds of sqlite3 lack it. A dump that met damage ends with ROLLBACK.
     dump = f"sqlite3 -cmd 'PRAGMA writable_schema=ON' {shlex.quote(str(path))} .dump"
     command = f"{dump} | sed 's/^ROLLBACK.*/COMMIT;/' | sqlite3 {shlex.quote(rescued)}"
     return (
@@ -108,7 +110,7 @@ def _postgres_cause(url: URL, error: BaseException, line: str) -> str:
 
 
 def _missing_right(error: BaseException, line: str, role: str | None) -> str:
-    """Which privilege to ask for: what was tried, on what the database names."""
+    """The privilege to ask for: what the statement tried, on the object that the database names."""
     found = re.search(r"permission denied for (\w+) \"?([^\"\s]+)", line)
     who = f"user {role}" if role else "the user of the storage URL"
     if found is None:
@@ -131,7 +133,7 @@ def _right(error: BaseException, kind: str) -> str:
 
 
 def explain_late(error: BaseException) -> str | None:
-    """One sentence for a database that failed in the middle of a command; None if it is no such failure."""
+    """One sentence for a database that failed during a command. None for other errors."""
     if _driver_error(error) is None:
         return None
     line = first_line(error)
@@ -149,14 +151,14 @@ def explain_late(error: BaseException) -> str | None:
 
 
 def first_line(error: BaseException | None) -> str:
-    """The driver's own first line; the statement and its parameters, which SQLAlchemy appends, stay out."""
+    """The driver's first line, without the statement and parameters that SQLAlchemy appends."""
     found = _driver_error(error)
     original = error if found is None else found.orig
     return (str(original).strip().splitlines() or [type(original).__name__])[0]
 
 
 def _driver_error(error: BaseException | None) -> DBAPIError | None:
-    """The database's error behind whatever Optuna or we made of it."""
+    """The database's error behind an error of Optuna or of ours."""
     while error is not None and not isinstance(error, DBAPIError):
         error = error.__cause__ or error.__context__
     return error

@@ -1,4 +1,4 @@
-"""Riding out an outage: what a worker asks of the database is tried again until the database is back."""
+"""Waiting for a database that is away: a worker's request is tried again until the database is back."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 LONGEST_PAUSE_S = 15.0
 LOCK_WAIT_S = 60.0  # for another connection's lock on a SQLite file
-# Operational errors that waiting does not mend.
+# Operational errors that do not go away by waiting.
 LASTING = ("no such table", "no such column", "readonly database", "does not exist", "syntax error", "malformed")
 
 
 def is_transient(error: BaseException | None) -> bool:
-    """Whether the failure is the connection's or a lock's, so that the same request may succeed later.
+    """Whether the failure is due to the connection or to a lock. Then the same request may succeed later.
 
-    Optuna wraps database errors (`StorageInternalError` covers bad data too), so the causes decide.
+    Optuna wraps database errors, and its `StorageInternalError` covers bad data too. So the causes decide.
     """
     while error is not None and not isinstance(error, VanishedError):
         if isinstance(error, PoolTimeoutError):
@@ -40,7 +40,7 @@ def is_transient(error: BaseException | None) -> bool:
 
 
 class _Mood(threading.local):
-    """How this thread's requests take a failure."""
+    """How the requests of this thread react to a failure."""
 
     hurried = False
     patient = False
@@ -51,7 +51,7 @@ _mood = _Mood()
 
 @contextlib.contextmanager
 def at_once() -> Iterator[None]:
-    """Within it, requests of this thread fail at the first error, and wait but a moment for a locked SQLite file."""
+    """Within it, requests of this thread fail at the first error. They wait only a second for a locked SQLite file."""
     before, _mood.hurried = _mood.hurried, True
     try:
         yield
@@ -69,16 +69,16 @@ def _as_patient() -> Iterator[None]:
 
 
 def lock_wait_s() -> float:
-    """How long a request of this thread shall wait for another connection's lock on a SQLite file."""
+    """How long a request of this thread waits for another connection's lock on a SQLite file."""
     if _mood.hurried:
         return 1.0
-    return 5.0 if _mood.patient else LOCK_WAIT_S  # who is patient tries again, and may be told to stop in between
+    return 5.0 if _mood.patient else LOCK_WAIT_S  # with patience it is tried again, and may stop in between
 
 
 class Patience:
-    """Tries a request again, in pauses that grow to 15 s, for as long as `limit_s`.
+    """Tries a request again for `limit_s`, in pauses that grow to 15 s.
 
-    Every request must bear being made twice: the answer to one that succeeded can be lost with the connection.
+    It must be safe to make every request twice: an answer can be lost with the connection after the request succeeded.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class Patience:
         limit_s: float = DEFAULT_LIMIT_S,
         give_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`give_up` is asked between tries: a worker that is to stop now does not wait for a database."""
+        """`give_up` is asked between tries, so that a worker that must stop now does not wait."""
         self._say = say
         self.limit_s = limit_s
         self._give_up = give_up
 
     def call(self, request: Callable[[], T]) -> T:
-        """The request's answer.
+        """Returns the request's answer.
 
         Raises:
             StorageGoneError: the database stayed away for `limit_s`, or `give_up` said so.
@@ -110,7 +110,7 @@ class Patience:
             return self._again(request, error)
 
     def _again(self, request: Callable[[], T], first: Exception) -> T:
-        """Go on trying. Apart from `call`, because the machinery of it would cost every request a tenth of its time."""
+        """Go on trying. It is separate from `call` because it would make every request a tenth slower."""
         since = time.monotonic()
         failures = [first]
 

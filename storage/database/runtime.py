@@ -1,4 +1,4 @@
-"""A thread that lives as long as a context: for whatever a process does beside its work."""
+"""A thread that lives as long as a context, for what a process does beside its work."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Self
 
 from affinity_search.storage.errors import VanishedError
 
-LONGEST_END_S = 10.0  # an end waits no longer for a request that hangs; the thread is a daemon
+LONGEST_END_S = 10.0  # the end waits no longer for a hanging request; the thread is a daemon
 
 
 class Background(ABC):
-    """Within its context `_run` runs in a thread of its own; it ends when `_done` is set."""
+    """Within its context `_run` runs in another thread. The thread ends when `_done` is set."""
 
     def __init__(self, name: str) -> None:
         self._done = threading.Event()
@@ -33,12 +33,12 @@ class Background(ABC):
         self._thread.join(timeout=LONGEST_END_S)
 
     def _run_while_present(self) -> None:
-        with contextlib.suppress(VanishedError):  # the main thread finds the same, and says it
+        with contextlib.suppress(VanishedError):  # the main thread finds the same and says so
             self._run()
 
     @abstractmethod
     def _run(self) -> None:
-        """Work until `_done`; pauses are waits for it."""
+        """Work until `_done` is set. Pause by waiting for it."""
 
 
 _lock = threading.Lock()
@@ -47,7 +47,7 @@ _resting = 0
 
 @contextlib.contextmanager
 def collector_resting() -> Iterator[None]:
-    """Within it, in any thread, nothing is collected."""
+    """Within it Python's garbage collector is off, in all threads."""
     global _resting
     with _lock:
         _resting += 1
@@ -62,5 +62,7 @@ def collector_resting() -> Iterator[None]:
 
 
 def leave_what_is_here() -> None:
-    """No later collection goes through what exists by now: half a second for a framework, or for 10,000 trials."""
+    """Later garbage collections skip the objects that exist now. To scan a framework or 10,000 trials takes half a
+    second.
+    """
     gc.freeze()

@@ -1,4 +1,4 @@
-"""The version of our tables: made, found, and brought up to date."""
+"""Creates our tables, finds their version, and brings them up to date."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN_TABLES = 3
 
 
 def is_current(engine: Engine) -> bool:
-    """Whether the tables are those of this program; false for none, and for an older version's.
+    """Whether the tables have this program's version. False for an older version, and if there are none.
 
     Raises:
         StorageError: they are of a newer version.
@@ -29,9 +29,9 @@ def is_current(engine: Engine) -> bool:
 
 
 def refuse_others(engine: Engine, shown: str, *, into_existing: bool) -> None:
-    """For commands that create: write only into an empty database or one of ours, unless the person asks for it.
+    """For commands that create: refuse a database that has only other programs' tables, unless the person asks for it.
 
-    `tables.schema` is the first table that is made: with it a database is ours, however far its maker came.
+    `tables.schema` is the first table that is made. A database with it is ours, even if its creation was cut off.
 
     Raises:
         StorageError: other programs' tables are there.
@@ -46,7 +46,7 @@ def refuse_others(engine: Engine, shown: str, *, into_existing: bool) -> None:
         return
     what = "studies of Optuna" if optunas else f"another program's tables ({_some(there)})"
     raise StorageError(
-        f"{shown} holds {what} and none of affinity-search; name a new database with --storage, or add "
+        f"{shown} holds {what} and no studies of affinity-search; name a new database with --storage, or add "
         f"--into-existing to put affinity-search's tables beside them"
     )
 
@@ -73,15 +73,15 @@ def require_unicode(engine: Engine, shown: str) -> None:
 
 
 def mark(engine: Engine) -> None:
-    """Make the first table, by which a database is known as ours."""
+    """Make the first table: it marks a database as ours."""
     tables.schema.create(engine, checkfirst=True)
 
 
 def require(engine: Engine, shown: str) -> None:
-    """For commands that create nothing; `shown` is how a message calls the database.
+    """For commands that create nothing. `shown` is the database's name in messages.
 
     Raises:
-        StorageError: there are no tables (then a NoDatabaseError), or older or newer ones.
+        StorageError: the tables are older or newer. NoDatabaseError: there are none.
     """
     if is_current(engine):
         return
@@ -97,7 +97,8 @@ def require(engine: Engine, shown: str) -> None:
 def bring_up_to_date(engine: Engine) -> None:
     """Create what is missing. The caller holds the creation lock.
 
-    The version is written last: whoever sees it sees finished tables. New versions only add columns that may be null.
+    The version is written last, so a version means that the tables are complete. New versions only add columns that may
+    be null.
     """
     tables.metadata.create_all(engine)
     found = inspect(engine)

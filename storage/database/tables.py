@@ -1,7 +1,7 @@
 """Our tables beside Optuna's, in the same database.
 
-Rows are keyed by the study's random token, never by Optuna's study id: SQLite uses ids again after a
-deletion, and rows of a deleted study must not be found by a later one of the same name.
+The key of rows is the study's random token, never Optuna's study id. SQLite uses ids again after a deletion, and a
+later study must not find the rows of a deleted one.
 """
 
 from enum import StrEnum
@@ -18,13 +18,13 @@ CAUSE_LENGTH = 200
 
 
 class Cause(StrEnum):
-    """Why an attempt ended without a value; an error that nobody foresaw is its own cause, by type and message."""
+    """Why an attempt ended without a value. For an unexpected error the cause is its type and message."""
 
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out of memory"
     PREEMPTED = "preempted"  # on request: not a failure, and not counted
-    LOST = "lost"  # its holder fell silent
-    DIED = "worker died"  # its holder's process ended, as its launcher saw
+    LOST = "lost"  # its worker fell silent
+    DIED = "worker died"  # its launcher saw that the worker's process ended
 
 
 class Stop(StrEnum):
@@ -54,10 +54,10 @@ studies = Table(
     metadata,
     Column("token", String(32), primary_key=True),
     Column("definition", Text, nullable=False),  # StudySpec.to_dict() as JSON
-    Column("precision", String(32)),  # settled by the first worker; null until then
+    Column("precision", String(32)),  # settled by the first worker; null before
     Column("stopped", String(16)),  # a Stop, from `stop` until `launch`; null: trials may begin
-    Column("data_dir", Text),  # the folder of the images, as its creator named it; null: none was named
-    Column("train_data", Text),  # JSON, what the images are known by; settled by whoever reads them first
+    Column("data_dir", Text),  # the folder of the images, as given at its creation; null: none
+    Column("train_data", Text),  # JSON, what identifies the images; settled by the process that reads them first
     Column("test_data", Text),
     Column("created_at", Float, nullable=False),  # seconds since 1970 by the database's clock, as every *_at
 )
@@ -69,7 +69,7 @@ places = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("state", String(16), nullable=False),
     Column("attempt", Integer, nullable=False),  # attempts begun and counted
-    Column("lease", String(32)),  # random, new with every claim: who holds the place proves it with this
+    Column("lease", String(32)),  # random, new with every claim: with it the holder proves that the place is its own
     Column("lease_s", Float),  # how long the holder's lease lasts when nobody renews it
     Column("lease_until", Float),  # by the database's clock; moves on with every renewal
     Column("worker", String(128)),  # the last holder
@@ -80,9 +80,9 @@ places = Table(
     Column("finished_at", Float),
     Column("trial", Integer),  # number of the last attempt's Optuna trial
     Column("params", Text),  # JSON; every attempt of a place trains the same parameters
-    Column("value", Float),  # 1 - metric of the best epoch; of a pruned trial too, but for those of 0.1.0
+    Column("value", Float),  # 1 - metric of the best epoch, of pruned trials too; 0.1.0 stored none for pruned ones
     Column("reason", Text),  # why the last attempt ended without a value, for people
-    Column("cause", String(CAUSE_LENGTH)),  # the same without what differs from case to case, for comparing
+    Column("cause", String(CAUSE_LENGTH)),  # the same without details of the single case, to compare causes
     Index("affinity_places_state", "token", "state", "number"),
 )
 

@@ -1,7 +1,7 @@
 """The budget: a study has N places, and a place's row decides who holds it and how it ended.
 
-Optuna's own queue cannot do this (claiming a WAITING trial is not atomic on SQLite, and `n_trials` is a count per
-process): a worker claims a place with one conditional update and only then creates its Optuna trial.
+Optuna's own queue cannot do this: claiming a WAITING trial is not atomic on SQLite, and `n_trials` counts for each
+process. So a worker claims a place with one conditional update, and only then creates its Optuna trial.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CLAIMED = (tables.places.c.number, tables.places.c.attempt, tables.places.c.par
 
 @dataclass(frozen=True)
 class Holder:
-    """Who claims: `worker` is unique for the life of a process."""
+    """The worker that claims. `worker` is a new name for each process."""
 
     worker: str
     host: str
@@ -43,16 +43,16 @@ class Holder:
 
 @dataclass(frozen=True)
 class Claim:
-    """A place held by this process: `lease` proves it in every later write."""
+    """A place that this process holds. `lease` proves it in every later write."""
 
     number: int
     attempt: int  # from 1
     lease: str
-    params: Params | None  # those of an earlier attempt, to be trained again
+    params: Params | None  # of an earlier attempt; the next one trains the same
 
 
 def add_places(connection: Connection, token: str, present: int, total: int) -> None:
-    """Append places `present` … `total` − 1 within the caller's transaction; the caller holds the creation lock."""
+    """Append places `present` … `total` − 1 within the caller's transaction. The caller holds the creation lock."""
     rows = [
         {"token": token, "number": number, "state": PlaceState.FREE, "attempt": 0} for number in range(present, total)
     ]
@@ -64,18 +64,18 @@ class Places(PlaceReader):
     """The places of one study. Every method is one transaction and may be called from any process at any time."""
 
     def __init__(self, backend: Backend, token: str, lease_s: float, max_attempts: int) -> None:
-        """As `of`, which knows them: after `max_attempts` a place is spent."""
+        """Use `of`, which knows these values. After `max_attempts` a place is used up."""
         super().__init__(backend, token)
         self.lease_s = lease_s
         self._max_attempts = max_attempts
 
     @classmethod
     def of(cls, study: StoredStudy, lease_s: float = DEFAULT_LEASE_S) -> Self:
-        """The places of a stored study; one claimed here stays held for `lease_s` without a renewal."""
+        """The places of a stored study. A claim holds for `lease_s` unless it is renewed."""
         return cls(study.backend, study.token, lease_s, study.spec.max_attempts)
 
     def claim(self, holder: Holder) -> Claim | None:
-        """Take the lowest free place, or None when none is free or the study is stopped.
+        """Take the lowest free place. None if no place is free or the study is stopped.
 
         No two callers ever get the same place.
         """
@@ -85,7 +85,7 @@ class Places(PlaceReader):
         claimed = select(*_CLAIMED).where(table.c.token == self._token, table.c.lease == lease)
 
         def take(connection: Connection) -> Any:
-            # A try whose answer was lost with the connection may have taken a place already: this lease names it.
+            # If an earlier try's answer was lost with the connection, it may have taken a place: this lease finds it.
             mine = connection.execute(claimed).one_or_none() if tries else None
             tries.append(1)
             return mine or connection.execute(statement).one_or_none()
@@ -132,7 +132,7 @@ class Places(PlaceReader):
         )
 
     def renew(self, claim: Claim) -> None:
-        """Put the end of the lease off to a full lease from now.
+        """Renew the lease: it then ends one full lease from now.
 
         Raises:
             LostPlaceError: somebody else holds the place.
@@ -140,9 +140,9 @@ class Places(PlaceReader):
         self._held(claim, lease_until=self.backend.now() + self.lease_s)
 
     def expire(self, place: HeldPlace, reason: str) -> bool:
-        """Free (or use up, after the last attempt) a held place just read.
+        """Free a held place that was just read, or use it up after its last attempt.
 
-        False, and nothing written, if its holder has renewed or ended it since, or somebody else expired it.
+        Returns false and writes nothing if its holder has renewed or ended it since, or if somebody else was faster.
         """
         table = tables.places
         unchanged = (
@@ -157,7 +157,7 @@ class Places(PlaceReader):
         return self.backend.transaction(lambda connection: connection.execute(statement).rowcount == 1)
 
     def expiry_text(self, place: HeldPlace) -> str:
-        """What `expire` would make of it."""
+        """What `expire` would do with it."""
         if self.is_last(place.attempt):
             return f"spend the place: {place.attempt} of {self._max_attempts} attempts used"
         return f"free the place for attempt {place.attempt + 1} of {self._max_attempts}"
@@ -188,7 +188,7 @@ class Places(PlaceReader):
         self._held(claim, state=state, value=value, cause=cause, reason=reason, finished_at=self.backend.now())
 
     def give_back(self, claim: Claim, reason: str) -> None:
-        """Free a place on purpose: the attempt is not counted, its parameters stay.
+        """Free a place on purpose. The attempt does not count, and the parameters stay.
 
         Raises:
             LostPlaceError: somebody else holds the place.
@@ -197,9 +197,9 @@ class Places(PlaceReader):
         self._held(claim, state=PlaceState.FREE, attempt=attempt, cause=str(Cause.PREEMPTED), reason=reason)
 
     def fail_attempt(self, claim: Claim, cause: str, reason: str, *, last: bool = False) -> PlaceState:
-        """Free the place after a failure that may pass, or use it up after its last attempt; returns which.
+        """Free the place after a failure that may pass, or use it up after its last attempt. Returns its new state.
 
-        `last` makes this attempt the last one, however many are left.
+        `last` makes this attempt the last one.
 
         Raises:
             LostPlaceError: somebody else holds the place.
@@ -211,7 +211,7 @@ class Places(PlaceReader):
         return state
 
     def release_worker(self, worker: str, reason: str) -> None:
-        """Free (or use up, after the last attempt) what a dead worker held."""
+        """Free the place that a dead worker held, or use it up after its last attempt."""
         table = tables.places
         statement = (
             update(table)
@@ -221,7 +221,7 @@ class Places(PlaceReader):
         self.backend.transaction(lambda connection: connection.execute(statement))
 
     def _lost(self, cause: str, reason: str) -> dict[str, Any]:
-        """What becomes of a held place whose holder is gone: free for another attempt, or spent after the last."""
+        """The values for a place that lost its holder: free for another attempt, or used up after the last."""
         last = self.is_last(tables.places.c.attempt)
         return {
             "state": case((last, str(PlaceState.SPENT)), else_=str(PlaceState.FREE)),
@@ -232,19 +232,19 @@ class Places(PlaceReader):
         }
 
     def is_last(self, attempt: Any) -> Any:
-        """Whether no further attempt follows; of a number, or of the column in a statement."""
+        """Whether no further attempt follows. Takes a number, or the column in a statement."""
         return attempt >= self._max_attempts
 
     def _held(self, claim: Claim, **values: Any) -> None:
-        """Write to the row while the claim holds it; a row that it has already ended the same way stays as it is."""
+        """Write to the row if the claim still holds it. A row that this claim already ended in the same way stays."""
         table = tables.places
         mine = (table.c.token == self._token, table.c.number == claim.number, table.c.lease == claim.lease)
         write = update(table).where(*mine, table.c.state == PlaceState.HELD).values(**values)
         written = select(table.c.number).where(*mine, table.c.state == values.get("state"))
 
         def work(connection: Connection) -> bool:
-            # The second look is for a try whose answer was lost with the connection.
+            # Look again: an earlier try may have succeeded and lost its answer with the connection.
             return connection.execute(write).rowcount == 1 or connection.execute(written).first() is not None
 
         if not self.backend.transaction(work):
-            raise LostPlaceError(f"place {claim.number} is held by another worker now; this attempt is dropped")
+            raise LostPlaceError(f"another worker holds place {claim.number} now; this attempt is dropped")

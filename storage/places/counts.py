@@ -1,4 +1,4 @@
-"""Reading a study's places: counts, rows, the best of them."""
+"""Reads a study's places: counts, rows, the best ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from affinity_search.storage.places.place import HeldPlace, Outcome, Place, Scor
 
 @dataclass(frozen=True)
 class Counts:
-    """Places of a study by state; `used` is what the budget has spent."""
+    """Numbers of places of a study by state. `used` is the used part of the budget."""
 
     total: int
     free: int
@@ -35,7 +35,7 @@ class Counts:
 
 
 class PlaceReader:
-    """What anybody may ask of the places of one study."""
+    """Questions about the places of one study. They change nothing."""
 
     def __init__(self, backend: Backend, token: str) -> None:
         self.backend = backend
@@ -71,17 +71,17 @@ class PlaceReader:
         return [Place.of(row._asdict()) for row in self._all(self._in(states))]
 
     def held(self) -> list[HeldPlace]:
-        """The places that somebody holds, by number."""
+        """The held places, by number."""
         return [HeldPlace.of(row._asdict()) for row in self._all(self._in([PlaceState.HELD]))]
 
     def rows_at(self, *numbers: int) -> dict[int, Place]:
-        """The places with these numbers, those that there are."""
+        """The places with these numbers, as far as they exist."""
         table = tables.places
         query = select(table).where(table.c.token == self._token, table.c.number.in_(numbers))
         return {row.number: Place.of(row._asdict()) for row in self._all(query)}
 
     def best_rows(self, top: int) -> list[ScoredPlace]:
-        """The `top` places of least value, complete or pruned, ties to the earlier trial.
+        """The `top` places with the least values, complete or pruned. With equal values the earlier trial is first.
 
         A pruned place counts with the best of its epochs. Those of 0.1.0 have no value and do not count.
         """
@@ -109,7 +109,7 @@ class PlaceReader:
         return [Outcome(number, PlaceState(state), trial, value) for number, state, trial, value in self._all(query)]
 
     def failures(self) -> dict[str, int]:
-        """How many places were spent for which reason, the most frequent first."""
+        """For each reason, how many places it used up; the most frequent first."""
         table = tables.places
         query = (
             select(table.c.reason, func.count())
@@ -120,10 +120,10 @@ class PlaceReader:
         return {row[0] or "unknown": row[1] for row in self._all(query)}
 
     def refuse_repeated_failure(self, workers: Sequence[str], since: float, times: int = 3) -> None:
-        """Look at the places that these workers have used since then (by the database's clock).
+        """Check the places that these workers have used since then (by the database's clock).
 
         Raises:
-            RepeatedFailureError: the last `times` of them were spent for the same cause.
+            RepeatedFailureError: the last `times` of them failed for the same cause.
         """
         table = tables.places
         mine = (table.c.worker.in_(workers), table.c.state.in_(USED), table.c.finished_at >= since)
@@ -131,8 +131,8 @@ class PlaceReader:
         rows = self._all(query.limit(times))
         if len(rows) == times and {(row.state, row.cause) for row in rows} == {(PlaceState.SPENT, rows[0].cause)}:
             raise RepeatedFailureError(
-                f"{times} places in a row failed for the same cause, and the rest of the budget is kept for when it is "
-                f"mended: {rows[0].reason}"
+                f"{times} places in a row failed for the same cause; solve it, then launch again for the other places: "
+                f"{rows[0].reason}"
             )
 
     def mean_duration_s(self) -> float | None:

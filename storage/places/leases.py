@@ -1,4 +1,4 @@
-"""Who holds which place, while they live: a claim's lease is renewed by a thread of its holder."""
+"""Keeps a claim alive: a thread of its holder renews the lease."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ FIRST_PAUSE_S = 0.5  # after a failed renewal; doubled up to the usual interval
 
 
 class LeaseKeeper(Background):
-    """Within its context a thread renews the claim's lease; `lost` tells that somebody else has the place.
+    """Within its context a thread renews the claim's lease. `lost` tells that another worker has the place.
 
-    A failing storage ends neither the thread nor the claim: the thread tries again, in pauses that grow.
+    If the storage fails, the thread goes on and tries again, in pauses that grow.
     """
 
     def __init__(self, places: Places, claim: Claim) -> None:
@@ -42,7 +42,7 @@ class LeaseKeeper(Background):
                     self._places.renew(self._claim)
                 pause = self._renew_s
             except LostPlaceError:
-                # Ended by its own holder just now, or taken by somebody else: only the second is a loss.
+                # The holder has just ended the place, or another worker took it. Only the second is a loss.
                 if not self._done.is_set():
                     self._lost.set()
                 return

@@ -1,4 +1,4 @@
-"""A place as its row tells it: one dataclass for the columns, made here alone."""
+"""A place as its row describes it. Only this module makes it."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from affinity_search.studies.model.parameters import Params
 
 @dataclass(frozen=True)
 class Place:
-    """The row of one place. Times are seconds since 1970 by the database's clock; None is what is not known yet."""
+    """The row of one place. Times are seconds since 1970 by the database's clock. None: not known yet."""
 
     token: str
     number: int
     state: PlaceState
     attempt: int  # attempts begun and counted
-    lease: str | None  # who holds the place proves it with this
+    lease: str | None  # the holder's proof that the place is its own
     lease_s: float | None
     lease_until: float | None
     worker: str | None  # the last holder, as host, pid and device
@@ -43,13 +43,13 @@ class Place:
 
     @property
     def is_beginning(self) -> bool:
-        """Whether its holder has not written yet which trial is its own."""
+        """Whether its holder has not yet written the number of its trial."""
         return self.state == PlaceState.HELD and self.trial is None
 
 
 @dataclass(frozen=True)
 class HeldPlace(Place):
-    """One that a worker holds, or held until it fell silent: it has a holder and a lease."""
+    """A place with a holder and a lease. The holder may have fallen silent."""
 
     lease: str
     lease_s: float
@@ -62,13 +62,13 @@ class HeldPlace(Place):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
-        """As `Place.of`; a lease of unknown length has the usual one."""
+        """As `Place.of`. If the length of the lease is unknown, it is the default."""
         return super().of({**row, "lease_s": row["lease_s"] or DEFAULT_LEASE_S})
 
 
 @dataclass(frozen=True)
 class ScoredPlace(Place):
-    """One that ended with a value, complete or pruned."""
+    """A place that ended with a value, complete or pruned."""
 
     trial: int
     params: Params
@@ -77,7 +77,7 @@ class ScoredPlace(Place):
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one place what is little enough to be read often."""
+    """The few facts of a place that are read often."""
 
     number: int
     state: PlaceState

@@ -1,7 +1,7 @@
-"""Making good what dying workers leave behind: places whose lease ended, and Optuna trials that nobody ends.
+"""Recovery after workers that died: frees places when their leases end, and ends Optuna trials that nobody ends.
 
-A reconciliation of the places' rows (which decide) and Optuna's trials (which follow). Anybody may run it any number of
-times, at once, and be killed half-way: every step is one conditional update, and the next run does the rest.
+It compares the places' rows, which decide, with Optuna's trials, which follow. It may run any number of times, in
+several processes, and may be killed half-way. Every step is one conditional update, and the next run does the rest.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ UNEXPLAINED = "its worker ended without closing it"
 
 
 class Action(ABC):
-    """One thing that recovery would do: `text` says it, `do` does it."""
+    """One thing that recovery would do. `text` describes it, `do` does it."""
 
     study: StoredStudy
 
     @property
     @abstractmethod
     def text(self) -> str:
-        """What would be done, as it follows "recovery would"."""
+        """What would be done, in words that follow "recovery would"."""
 
     @property
     @abstractmethod
     def watched(self) -> tuple[str, Any]:
-        """What an observer looks at, and its mark: whoever is still there changes that."""
+        """What an observer watches, and its mark. A living holder changes the mark."""
 
     @property
     @abstractmethod
     def watch_s(self) -> float:
-        """For how long an observer must have seen the same mark; 0 for what is decided."""
+        """For how long an observer must have seen the same mark. 0 if there is nothing to wait for."""
 
     @abstractmethod
     def do(self, silent_s: float) -> str | None:
-        """Do it after so long a watch; returns the line that tells it, None if somebody else was faster."""
+        """Do it after a watch of that length. Returns a line about it, or None if somebody else was faster."""
 
 
 @dataclass(frozen=True)
 class Expiry(Action):
-    """A held place, which is taken from its holder if that has fallen silent."""
+    """A held place. It is taken from its holder if that has fallen silent."""
 
     study: StoredStudy
     held: HeldPlace
@@ -80,7 +80,7 @@ class Expiry(Action):
 
     def do(self, silent_s: float) -> str | None:
         held = self.held
-        reason = f"lease ended: {held.worker} on {held.host} not heard of for {silent_s:.0f} s"
+        reason = f"lease ended: {held.worker} on {held.host} was silent for {silent_s:.0f} s"
         if not Places.of(self.study).expire(held, reason):
             return None
         if held.trial is not None:
@@ -90,10 +90,10 @@ class Expiry(Action):
 
 @dataclass(frozen=True)
 class Half(Action):
-    """A RUNNING Optuna trial of an attempt that is over, and how it is to end.
+    """A RUNNING Optuna trial of an attempt that is over, and the state to end it with.
 
-    The place's row has decided that for good, so anybody may end the trial, at once. Only a trial that names no place
-    (`place` is None: another program made it) is undecided: somebody may yet be at it.
+    The place's row has decided that for good, so any process may end the trial at once. A trial that names no place
+    (`place` is None) may still be at work: another program made it, so it is watched first.
     """
 
     study: StoredStudy
@@ -122,11 +122,12 @@ class Half(Action):
 
 
 def find_halves(study: StoredStudy) -> list[Half]:
-    """The trials that workers left without an end, because they died between the two, or are writing it right now."""
+    """Trials without an end, although their place has one. Their worker died in between, or is writing it now."""
     running = study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
     if not running:
         return []
-    # Read after the trials: a trial that began since is not among them, and one that ended since is told once.
+    # The rows are read after the trials. So a trial that began since is not among them, and one that ended since is
+    # told once.
     told = [TrialFacts.of(trial) for trial in running]
     rows = Places.of(study).rows_at(*(facts.place for facts in told if facts.place is not None))
     halves = [
@@ -137,7 +138,7 @@ def find_halves(study: StoredStudy) -> list[Half]:
 
 
 def complete_halves(study: StoredStudy) -> list[str]:
-    """End the trials that their places' rows have decided; one line for each."""
+    """End the trials that their places' rows have decided. Returns one line for each."""
     return [half.do() for half in find_halves(study) if half.place is not None]
 
 
@@ -145,7 +146,7 @@ ENDINGS = {PlaceState.COMPLETE: TrialState.COMPLETE, PlaceState.PRUNED: TrialSta
 
 
 def _half(study: StoredStudy, trial: FrozenTrial, facts: TrialFacts, place: Place | None) -> Half | None:
-    """None for a trial that somebody trains, or is just beginning."""
+    """None for a trial that a worker trains or is just beginning."""
     if place is not None and place.trial == trial.number:
         if place.state == PlaceState.HELD:
             return None
@@ -159,19 +160,19 @@ def _half(study: StoredStudy, trial: FrozenTrial, facts: TrialFacts, place: Plac
 
 
 def _is_holders(facts: TrialFacts, place: Place) -> bool:
-    """Whether the trial is that of the attempt that holds the place now."""
+    """Whether the trial belongs to the attempt that holds the place now."""
     return facts.worker == place.worker and facts.attempt == place.attempt
 
 
 def _value(trial: FrozenTrial, place: Place) -> float | None:
-    """The place's; pruned ones of 0.1.0 have none, and there the last score counted."""
+    """The place's value. Pruned places of 0.1.0 have none; there the last score counted."""
     scores = trial.intermediate_values
     return scores[max(scores)] if place.value is None and scores else place.value
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What an observer saw last of one lease or trial, and since when it has looked the same."""
+    """The last mark that an observer saw of a lease or trial, and since when it has not changed."""
 
     mark: Any
     since: float
@@ -180,9 +181,9 @@ class _Seen:
 class Recovery:
     """One observer of one study. Call `look` every few seconds.
 
-    The database's clock alone must not end a lease: after an outage every lease is over, and the first one back would
-    expire everybody. So an observer ends one only if it has itself seen it unrenewed for one full lease, looking on all
-    that time; a gap between two looks (the storage was away, or this process was stopped) starts the watch anew.
+    The database's clock alone must not end a lease. After an outage every lease is over, and the first process that
+    comes back would end them all. So an observer ends a lease only if it has watched it for one full lease and saw no
+    renewal. After a gap between two looks (the storage was away, or this process was stopped) the watch starts anew.
     """
 
     def __init__(
@@ -191,7 +192,7 @@ class Recovery:
         clock: Callable[[], float] = time.monotonic,
         every_s: float = DEFAULT_LEASE_S / LOOKS_A_LEASE,
     ) -> None:
-        """`every_s`: how often `look` will be called; thrice as long without a look is a gap."""
+        """`every_s`: how often `look` will be called. Three times as long without a look is a gap."""
         self.study = study
         self._clock = clock
         self._seen: dict[str, _Seen] = {}
@@ -199,15 +200,16 @@ class Recovery:
         self._last_look = float("-inf")
 
     def plan(self) -> list[Action]:
-        """What is to be done as soon as it has been watched for long enough: every held place is among it."""
-        self.study = self.study.refreshed()  # the limit of attempts may have changed, or it was stopped
+        """What must be done when it has been watched for long enough. Every held place is in the plan."""
+        self.study = self.study.refreshed()  # the limit of attempts may have changed, or the study was stopped
         return [*(Expiry(self.study, held) for held in Places.of(self.study).held()), *find_halves(self.study)]
 
     def look(self) -> list[str]:
-        """Compare with the last look and do what is certain of the plan; returns one line for each thing mended."""
+        """Compare with the last look, and do what is certain. Returns one line for each thing done."""
         plan = self.plan()
         if any(isinstance(action, Expiry) for action in plan):
-            # A SQLite file locked by another program can still be read: its holders' silence proves nothing.
+            # A SQLite file that another program locks can still be read, but holders cannot write: their silence proves
+            # nothing.
             self.study.backend.prove_writable()
         now = self._clock()
         if now - self._last_look > self._gap_s:
@@ -227,7 +229,7 @@ class Recovery:
 
 
 class RecoveryThread(Background):
-    """Within its context a thread looks every `every_s`, whether or not anybody wants a trial just then."""
+    """Within its context a thread looks every `every_s`."""
 
     def __init__(
         self,
@@ -252,8 +254,8 @@ class RecoveryThread(Background):
             except VanishedError:
                 raise
             except Exception as error:
-                # While the storage is away there is nothing to mend; the gap makes the observer watch anew. Whatever
-                # else went wrong is told, and must not end the watch over everybody's places.
+                # While the storage is away there is nothing to do, and the gap makes the observer watch anew. Other
+                # errors are told; they must not end this thread.
                 lines = [] if is_transient(error) else [f"recovery failed: {error}"]
             for line in lines:
                 self._say(line)

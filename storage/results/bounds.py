@@ -1,4 +1,6 @@
-"""Whether the best trials crowd at a bound of the space, which then was too narrow: the article's best two did."""
+"""Finds bounds of the space at which the best trials crowd: there the space is too narrow. The article's best two
+trials lay at one.
+"""
 
 from __future__ import annotations
 
@@ -19,25 +21,25 @@ NEAR = 0.05  # of the range, in logarithms where the space is
 
 @dataclass(frozen=True)
 class Crowded:
-    """Half of the best trials or more lie at one end of a parameter's range."""
+    """A parameter with half of the best trials or more at one end of its range."""
 
     name: str
     end: str  # low or high
     near: int
     best: int
     bound: float
-    edit: str | None  # what to pass to --set to widen it; None where the parameter can take no more
+    edit: str | None  # the value of --set that widens it; None if the parameter allows no more
 
     @property
     def text(self) -> str:
         """A sentence with the next step."""
         where = f"within 5 % of {self.name}'s {self.end} bound {self.bound:g}"
         said = f"{self.near} of the {self.best} best trials lie {where}"
-        return f"{said}: widen it with --set '{self.edit}'" if self.edit else f"{said}, which is as far as it can go"
+        return f"{said}: widen it with --set '{self.edit}'" if self.edit else f"{said}; the range cannot be wider there"
 
 
 def crowded_bounds(study: StoredStudy) -> list[Crowded]:
-    """Of the stored study's present space; empty before five trials have a value."""
+    """The crowded bounds of the stored study's present space. Empty before five trials have a value."""
     places = Places.of(study)
     scored = places.scored()
     if study.spec.space is None or scored < LEAST:
@@ -62,7 +64,7 @@ def _crowded(limits: HeadParameter, parameter: RealRange | IntegerRange, values:
 
 
 def _share(parameter: RealRange | IntegerRange, value: float) -> float:
-    """Where the value lies between low (0) and high (1); beyond, if the trial is older than the present space."""
+    """Where the value lies, from low (0) to high (1). It can lie outside if the space has changed since the trial."""
     low, high = _scaled(parameter, parameter.low), _scaled(parameter, parameter.high)
     return (_scaled(parameter, value) - low) / (high - low)
 
@@ -72,7 +74,7 @@ def _scaled(parameter: RealRange | IntegerRange, value: float) -> float:
 
 
 def _edit(limits: HeadParameter, parameter: RealRange | IntegerRange, end: str) -> str | None:
-    """The range, half as wide again at that end, as far as the parameter allows."""
+    """The range, wider by a half at that end, as far as the parameter allows."""
     low, high = _scaled(parameter, parameter.low), _scaled(parameter, parameter.high)
     wider = low - (high - low) / 2 if end == "low" else high + (high - low) / 2
     wanted = _rounded(math.exp(wider) if parameter.log else wider, limits.whole)
@@ -92,6 +94,6 @@ def _least(limits: HeadParameter, parameter: RealRange | IntegerRange) -> float:
 
 
 def _rounded(value: float, whole: bool) -> float:
-    """To two significant digits: a bound that people write."""
+    """Rounded to two significant digits, as people write a bound."""
     rounded = float(f"{value:.2g}")
     return round(rounded) if whole else rounded

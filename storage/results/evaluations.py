@@ -1,4 +1,4 @@
-"""Scores on the test set: when it was opened, by whom, with which seeds, and what came of it."""
+"""Scores on the test set: who opened it, when, with which seeds, and the scores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from affinity_search.storage.study import StoredStudy
 
 
 def opened_by() -> str:
-    """user@host, as recorded with every opening of the test set."""
+    """user@host. It is recorded with every opening of the test set."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container's user id may have no name
@@ -24,7 +24,7 @@ def opened_by() -> str:
 
 
 def record_opening(study: StoredStudy, trial: int, seeds: Sequence[int]) -> int:
-    """Record, before the test set is read, that it will be; returns the record's id for `record_scores`."""
+    """Record that the test set will be read, before it is. Returns the record's id for `record_scores`."""
     row = {"token": study.token, "trial": trial, "opened_by": opened_by(), "seeds": json.dumps(list(seeds))}
     with study.backend.engine.begin() as connection:
         statement = insert(evaluations).values(**row, opened_at=study.backend.now()).returning(evaluations.c.id)
@@ -32,14 +32,14 @@ def record_opening(study: StoredStudy, trial: int, seeds: Sequence[int]) -> int:
 
 
 def record_scores(study: StoredStudy, record: int, scores: Sequence[dict[str, Any]]) -> None:
-    """Store the score objects that are there so far, one a seed, in the order of the record's seeds."""
+    """Store the scores so far: one object for each seed, in the order of the record's seeds."""
     with study.backend.engine.begin() as connection:
         statement = update(evaluations).where(evaluations.c.id == record).values(scores=json.dumps(list(scores)))
         connection.execute(statement)
 
 
 def stored_scores(study: StoredStudy, trial: int) -> dict[int, dict[str, Any]]:
-    """A trial's score objects of every evaluation so far, by seed: none needs to be trained again."""
+    """A trial's scores of all evaluations so far, by seed. None of these seeds needs training again."""
     found: dict[int, dict[str, Any]] = {}
     for row in _scored(study, trial):
         found |= dict(zip(json.loads(row["seeds"]), json.loads(row["scores"]), strict=False))  # it may be unfinished
@@ -49,7 +49,7 @@ def stored_scores(study: StoredStudy, trial: int) -> dict[int, dict[str, Any]]:
 def latest_test(study: StoredStudy, trial: int, seeds: Sequence[int] | None = None) -> dict[str, Any] | None:
     """A trial's mean, least and greatest macro F1 on the test set; None without an evaluation.
 
-    Over these `seeds`, as far as they are scored, or over all that ever were.
+    With `seeds`: over those of them that have a score. Without: over all that have one.
     """
     scores = stored_scores(study, trial)
     chosen = {seed: scores[seed] for seed in (scores if seeds is None else seeds) if seed in scores}
@@ -76,7 +76,7 @@ def tested(study: StoredStudy) -> dict[int, dict[str, Any]]:
 
 
 def summarise(scores: dict[int, dict[str, Any]], protocol: str) -> dict[str, Any]:
-    """The export's `test` object, but for who opened the test set and when."""
+    """The export's `test` object, without who opened the test set and when."""
     macro = [score["macro_f1"] for score in scores.values()]
     return {
         "protocol": protocol,
@@ -92,7 +92,7 @@ def summarise(scores: dict[int, dict[str, Any]], protocol: str) -> dict[str, Any
 
 
 def _best_epoch(score: dict[str, Any]) -> int:
-    """From 1; 0.1.0 stored it from 0, under another name."""
+    """Counted from 1. Version 0.1.0 stored it under another name, counted from 0."""
     return int(score["best_epoch"] if "best_epoch" in score else score["epoch"] + 1)
 
 

@@ -1,4 +1,4 @@
-"""The best parameters as JSON: one object for the best trial, with all that is needed to trust and repeat it."""
+"""The best trial as one JSON object, with all that is needed to check and repeat it."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ class Scored:
 
 
 def best_trials(study: StoredStudy, top: int = 1) -> list[Scored]:
-    """The `top` best trials, pruned ones included: least value first, ties to the earlier.
+    """The `top` best trials, pruned ones too. The least value is first; with equal values the earlier trial.
 
     Raises:
         NothingToExportError: no trial has a value yet.
@@ -150,7 +150,7 @@ def best_trials(study: StoredStudy, top: int = 1) -> list[Scored]:
 
 
 def _nothing(name: str, places: Places) -> str:
-    """Why there is no best trial: none has come so far, or places failed."""
+    """Why there is no best trial: none has finished yet, or all places failed."""
     counts, study = places.counts(), shlex.quote(name)
     reasons = [f"{number} × {reason.partition(chr(10))[0]}" for reason, number in places.failures().items()]
     failed = (
@@ -159,11 +159,11 @@ def _nothing(name: str, places: Places) -> str:
     if counts.used < counts.total:
         return f"study {name!r} has no finished trial yet{failed}; see: affinity-search status {study}"
     more = f"affinity-search launch {study} --trials {2 * counts.total}"
-    return f"study {name!r} has no score, and no place is left{failed}; mend the cause, then add places with: {more}"
+    return f"study {name!r} has no score, and no place is left{failed}; solve the cause, then add places with: {more}"
 
 
 def _by_number(study: optuna.Study) -> dict[int, tuple[FrozenTrial, TrialScores]]:
-    """Finished trials, and those that wait a moment for their end: their place has it, and their scores are there."""
+    """Finished trials, and running ones with an ended place: their scores are stored, and their end follows at once."""
     found = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING))
     return {trial.number: (trial, scores) for trial in found if (scores := TrialScores.of(trial))}
 
@@ -181,7 +181,7 @@ def export(study: StoredStudy, top: int | None = None) -> Export:
 
 
 def to_plain(exported: Export) -> dict[str, Any]:
-    """Plain values, ready for JSON; `top` only where it was asked for."""
+    """Plain values, ready for JSON. `top` is included only if it was asked for."""
     plain = exported.model_dump(mode="json", by_alias=True)
     if plain["top"] is None:
         del plain["top"]
@@ -231,5 +231,5 @@ def schema_text() -> str:
 
 
 def make_schema() -> str:
-    """The schema as the models define it; `make schema` writes it, a test compares it with the shipped one."""
+    """The schema as the models define it. `make schema` writes it, and a test compares it with the shipped one."""
     return json.dumps(Export.model_json_schema(by_alias=True), indent=2) + "\n"

@@ -1,4 +1,4 @@
-"""Create a study, or continue a stored one with what may change of it."""
+"""Creates a study, or continues a stored one with the changes that are allowed."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from affinity_search.studies.model.spec import StudySpec, fingerprint_difference
 
 
 def create_or_continue(backend: Backend, spec: StudySpec, *, resize: bool) -> tuple[StoredStudy, list[str]]:
-    """Store a new study with its places, or continue the one of that name with what may change of it.
+    """Store a new study with its places, or continue the stored one of that name with the allowed changes.
 
-    Sampler, pruner, attempts at a place and a wider space may change, and with `resize` a higher number of trials;
-    each change is logged in the study. The caller holds `backend.exclusive()`, since before it read a stored
-    definition to make `spec` of.
+    The sampler, the pruner and the attempts at a place may change, and the space may become wider. With `resize` the
+    number of trials may grow. Each change is logged in the study. The caller holds `backend.exclusive()` since before
+    it read the stored definition for `spec`.
 
     Returns:
-        The study, and one line for every change made or request without effect.
+        The study, and one line for each change and for each request without effect.
 
     Raises:
         StudyFileError: a number beyond reason, or options that Optuna refuses.
-        StudyMismatchError: the stored scores would mean something else; every differing line is listed.
+        StudyMismatchError: the stored scores would mean something else. The message lists all lines that differ.
         SmallerBudgetError: with `resize`, the study has more places than that.
     """
     stored = find_study(backend, spec.name)
@@ -49,7 +49,7 @@ def create_or_continue(backend: Backend, spec: StudySpec, *, resize: bool) -> tu
 
 
 def refuse_mistakes(spec: StudySpec, former: StudySpec | None = None) -> None:
-    """What no worker could train on, told before it is stored; what the `former` definition has already is kept.
+    """Refuse what no worker could train, before it is stored. What the `former` definition has already is accepted.
 
     Raises:
         StudyFileError: with a line for each mistake.
@@ -66,7 +66,7 @@ def _mistakes(spec: StudySpec) -> list[str]:
 
 
 def _create(backend: Backend, spec: StudySpec) -> StoredStudy:
-    """Optuna's rows and ours in one transaction: whoever dies in between leaves nothing."""
+    """Optuna's rows and ours in one transaction, so a process that dies leaves nothing."""
     token = secrets.token_hex(16)
     asked = spec.training.precision
     with backend.engine.begin() as connection:
@@ -80,7 +80,7 @@ def _create(backend: Backend, spec: StudySpec) -> StoredStudy:
         )
         add_places(connection, token, 0, spec.trials)
         log(connection, backend, token, "created", f"{spec.trials} places, protocol {spec.protocol}")
-        # The metric's name puts the protocol beside every score that the dashboard shows.
+        # The metric's name has the protocol, so the dashboard shows it beside every score.
         attributes = {"protocol": spec.protocol, TOKEN_ATTRIBUTE: token}
         insert_study(connection, spec.name, attributes, f"1 - {spec.score.label} ({spec.protocol})")
     return load_study(backend, spec.name)
@@ -93,7 +93,9 @@ def _continue(stored: StoredStudy, spec: StudySpec, resize: bool) -> list[str]:
         raise SmallerBudgetError(spec.name, spec.trials, Places.of(stored).counts())
     kept = []
     if not resize and spec.trials != old.trials:
-        kept = [f"the study keeps its {old.trials} places, the file says {spec.trials}; only --trials N adds places"]
+        kept = [
+            f"the study keeps its {old.trials} places, although the file says {spec.trials}; --trials N adds places"
+        ]
         spec = spec.model_copy(update={"trials": old.trials})
     changes = _changes(old, spec)
     notes = [*kept, *changes]
@@ -148,7 +150,7 @@ def _label(part: Any) -> str:
 
 
 def _store_changes(stored: StoredStudy, spec: StudySpec, changes: list[str]) -> None:
-    """Definition, places and log in one transaction; the caller holds the creation lock."""
+    """Write definition, places and log in one transaction. The caller holds the creation lock."""
     old = stored.spec
     changed = {part: getattr(spec, part) for part in ("trials", "space", "sampler", "pruner", "max_attempts")}
     merged = old.model_copy(update=changed)

@@ -1,4 +1,4 @@
-"""Removing a study: its rows in our tables, in Optuna's, and its files. Nobody may be at work on it."""
+"""Deletes a study: its rows in our tables and in Optuna's, and its files. No worker may train it."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from affinity_search.storage.trials.artifacts import RECORD_PREFIX, artifacts_fo
 
 
 def require_idle(backend: Backend, name: str) -> None:
-    """Raises as `delete_study` does, and changes nothing."""
+    """Raises as `delete_study` would, and changes nothing."""
     token = token_of(backend, _existing(backend, name))
     backend.transaction(lambda connection: _refuse_holders(connection, backend, token, name))
 
 
 def delete_study(backend: Backend, name: str, root: Path) -> None:
-    """Remove the study and its files under `root`. Killed half-way, the next call does the rest.
+    """Remove the study and its files under `root`. If the process is killed half-way, the next call does the rest.
 
     Raises:
         StudyNotFoundError: there is none of that name.
@@ -51,9 +51,9 @@ def _existing(backend: Backend, name: str) -> optuna.Study:
 
 
 def _remove_places(connection: Connection, backend: Backend, token: str, name: str) -> None:
-    """Without places nobody can claim one. The rows are locked first, so that no claim comes in between."""
+    """Delete the places, so that nobody can claim one. The rows are locked first: no claim can come in between."""
     table, studies = tables.places, tables.studies
-    # SQLite's lock is taken by a write, PostgreSQL's by reading for one.
+    # In SQLite a write takes the lock, in PostgreSQL a SELECT … FOR UPDATE.
     connection.execute(update(studies).where(studies.c.token == token).values(created_at=studies.c.created_at))
     connection.execute(select(table.c.number).where(table.c.token == token).with_for_update()).all()
     _refuse_holders(connection, backend, token, name)

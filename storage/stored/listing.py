@@ -19,7 +19,7 @@ STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialSta
 def trial_rows(study: StoredStudy) -> list[dict[str, Any]]:
     """One row for every attempt at a place, in the order of the trials' numbers; `params` is a dictionary.
 
-    What is unknown is None. Epochs are counted from 1. Trials that another program put into the study are left out.
+    Unknown values are None. Epochs count from 1. Trials that another program added to the study are left out.
     """
     places = {place.number: place for place in Places.of(study).rows()}
     trials = study.optuna.get_trials(deepcopy=False)
@@ -50,7 +50,7 @@ def _row(trial: FrozenTrial, facts: TrialFacts, place: Place | None, metric: str
 
 
 def _macro_f1(value: float, facts: TrialFacts, metric: str) -> float | None:
-    """Of the best epoch; under another metric it is known when the trial has ended."""
+    """Macro F1 of the best epoch. If the study has another metric, it is known only after the trial's end."""
     if metric == DEFAULT:
         return score_of(value)
     return facts.scores.macro_f1 if facts.scores else None
@@ -63,7 +63,7 @@ def _state(trial: FrozenTrial, facts: TrialFacts) -> str:
 
 
 def _seconds(trial: FrozenTrial, facts: TrialFacts) -> float | None:
-    """The training's own time; of a trial without scores, from its beginning to its end."""
+    """The time of the training itself. For a trial without scores: from its beginning to its end."""
     if facts.duration_s is not None:
         return facts.duration_s
     return trial.duration.total_seconds() if trial.duration else None

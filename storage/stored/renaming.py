@@ -1,4 +1,4 @@
-"""Giving a study another name. Workers that run go on: they know it by its id and its token."""
+"""Gives a study another name. Running workers go on: they use its id and its token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def rename(backend: Backend, old: str, new: str) -> None:
     """Change the name in Optuna's table and in our definition, in one transaction.
 
     Raises:
-        StorageError: there is no such study, the new name is taken, or it is no possible name.
+        StorageError: there is no such study, or the new name is taken or not allowed.
     """
     mistake = name_mistake(new)
     if mistake:

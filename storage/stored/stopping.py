@@ -1,4 +1,4 @@
-"""Stopping a study from anywhere: a mark in its row, which every claim looks at and every recovery thread reads."""
+"""Stops a study from any machine, by a mark in its row. Every claim and every recovery thread reads the mark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from affinity_search.storage.study import StoredStudy, log
 
 
 def stop(study: StoredStudy, how: Stop, by: str) -> StoredStudy:
-    """From now on nobody claims a place of it; its workers hear of it at their next look.
+    """From now on nobody claims a place of the study. Its workers learn of it at their next look.
 
     `by` goes into the history.
     """
@@ -18,7 +18,7 @@ def stop(study: StoredStudy, how: Stop, by: str) -> StoredStudy:
 
 
 def resume(study: StoredStudy, by: str) -> StoredStudy:
-    """Places may be claimed again."""
+    """Remove the mark: places may be claimed again."""
     return _mark(study, None, "resumed", f"by {by}")
 
 

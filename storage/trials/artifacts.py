@@ -1,4 +1,4 @@
-"""Files that belong to a trial and are worth looking at: one folder for all studies, named by random ids."""
+"""Files of trials for people to look at. One folder holds those of all studies, named by random ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECORD_PREFIX = "artifacts:"
 
 
 class LazyFolder(FileSystemArtifactStore):
-    """Makes its folder when the first file comes: who only looks leaves nothing behind."""
+    """An artifact store that makes its folder for the first file, so reading leaves nothing behind."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -35,8 +35,8 @@ def artifacts_folder(root: Path) -> Path:
 def records(token: str, key: str, names: Sequence[str]) -> dict[str, str]:
     """System attributes by which the dashboard and Optuna find the files of the attempt with that random key.
 
-    They are written with the trial, because a finished one takes none. The files may come later, or never. An id is
-    the study's token, the key, and the file's number: the dashboard shows them in the order of their ids.
+    They are written with the trial, because a finished one takes none. The files may come later, or never. An id is the
+    study's token, the key and the file's number. The dashboard shows files in the order of their ids.
     """
     written = {}
     for number, name in enumerate(names):

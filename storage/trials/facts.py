@@ -1,4 +1,4 @@
-"""What a trial tells of itself: the attributes that `record` writes, read into dataclasses here alone."""
+"""The facts of a trial: only this module reads the attributes that `record` writes, into dataclasses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from affinity_search.storage.study import StoredStudy
 
-# Kept together in one attribute each: setting one is a transaction, and every one of them is read with every trial.
+# Several facts share one attribute: setting one is a transaction, and each is read with every trial.
 MADE_BY = "made_by"  # place, attempt, seed, worker, device, protocol, versions
 SCORES = "scores"  # of the best epoch, and its diagnostics
 KEPT_TOGETHER = (MADE_BY, SCORES)
@@ -21,10 +21,10 @@ KEPT_TOGETHER = (MADE_BY, SCORES)
 
 @dataclass(frozen=True)
 class TrialScores:
-    """Of a trial's best epoch. Scores are fractions in [0, 1], lists are indexed by class."""
+    """The scores of a trial's best epoch. Scores are fractions in [0, 1]; lists are indexed by class."""
 
     best_epoch: int  # from 1
-    epochs: int  # trained so far, an earlier attempt's among them
+    epochs: int  # trained so far, with those of an earlier attempt
     duration_s: float  # of this attempt
     macro_f1: float
     micro_f1: float
@@ -50,7 +50,7 @@ class TrialScores:
 
 @dataclass(frozen=True)
 class TrialFacts:
-    """All that a trial tells beside its parameters and reports; None is what it does not tell."""
+    """All facts of a trial besides its parameters and reports. None: not recorded."""
 
     place: int | None  # None: another program made the trial
     attempt: int | None  # from 1
@@ -59,12 +59,12 @@ class TrialFacts:
     device: str | None
     protocol: str | None
     versions: Mapping[str, str] | None
-    cause: str | None  # why it ended without a value, for comparing
+    cause: str | None  # why it ended without a value, to compare
     reason: str | None  # the same, for people
-    card: str | None  # the GPU that had a part in it
+    card: str | None  # the GPU on which it failed
     duration_s: float | None
     resumed_epochs: int | None  # trained by an earlier attempt
-    first_epoch: float | None  # how much of it was done when that was told last, from 0 to 1
+    first_epoch: float | None  # the last recorded share of the first epoch, from 0 to 1
     scores: TrialScores | None
 
     @classmethod
@@ -76,13 +76,13 @@ class TrialFacts:
         return cls(**found | ({"duration_s": scores.duration_s} if scores else {}))
 
 
-# Looked up once: thousands of trials are read at a time.
+# Looked up once, because thousands of trials are read at a time.
 _SCORES = tuple(field.name for field in fields(TrialScores))
 _FACTS = tuple(field.name for field in fields(TrialFacts))
 
 
 def place_of(trial: FrozenTrial) -> int | None:
-    """As `TrialFacts.place`, where nothing else is asked of thousands of trials."""
+    """As `TrialFacts.place`, but faster for thousands of trials."""
     attrs = trial.user_attrs
     place: int | None = attrs.get(MADE_BY, {}).get("place", attrs.get("place"))
     return place

@@ -1,4 +1,4 @@
-"""An attempt's Optuna trial, made in one piece: parameters from the sampler, and whose it is."""
+"""Creates an attempt's Optuna trial in one piece: the sampler's parameters and the facts of the attempt."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def ask(
     key: str,
     pictures: Sequence[str],
 ) -> tuple[int, Params]:
-    """The new trial's id in the storage, and its parameters: those of an earlier attempt if there was one.
+    """The new trial's id in the storage, and its parameters. After an earlier attempt they are the same again.
 
-    `key` names the attempt's files, and `pictures` what will be drawn of them.
-    Leaves the claim's sampler and pruner in the study.
+    `key` names the attempt's files; `pictures` are the names of its pictures. Sets the claim's sampler and pruner in
+    the study.
     """
     spec = study.spec
     study.optuna.sampler = make_sampler(spec.sampler, sampler_seed(spec.seed, claim.number), claim.params)

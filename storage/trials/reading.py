@@ -1,7 +1,7 @@
-"""Optuna's storage for who looks at whole studies again and again: finished trials are read from the database once.
+"""Optuna's storage for readers of whole studies: finished trials are read from the database only once.
 
-`_CachedStorage` is what Optuna itself puts around every RDBStorage (`optuna.storages.get_storage`); its name is private
-(checked with 5.0.0), but no public one leads to it. With a bare RDBStorage each look at 10,000 trials takes seconds.
+Optuna puts `_CachedStorage` around every RDBStorage (`optuna.storages.get_storage`). Its name is private (checked with
+5.0.0), and there is no public one. With a bare RDBStorage each look at 10,000 trials takes seconds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ReadingStorage(_CachedStorage):
-    """As Optuna's, and forgets a study that was deleted: SQLite gives its ids to the next one."""
+    """As Optuna's, but it forgets a deleted study: SQLite gives its ids to the next one."""
 
     def __init__(self, database: Backend) -> None:
         super().__init__(database.rdb)
@@ -48,7 +48,7 @@ class ReadingStorage(_CachedStorage):
             return super().get_all_trials(study_id, deepcopy, states)
 
     def read_ahead(self) -> None:
-        """Read every study's trials; whatever prevents it is said to the one who asks for them."""
+        """Read the trials of all studies. An error here is ignored: the request that needs them reports it."""
         with contextlib.suppress(SQLAlchemyError, StorageInternalError, KeyError):
             for study in self.get_all_studies():
                 self.get_all_trials(study._study_id, deepcopy=False)

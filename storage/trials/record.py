@@ -1,6 +1,6 @@
-"""The only writer of an attempt's Optuna trial once `proposing` has made it: reports, attributes, its end.
+"""The only writer of an attempt's Optuna trial after `proposing` made it: reports, attributes, its end.
 
-Its holder writes by `TrialRecord`. Whoever finds that a trial has no holder any more ends it by `end_trial`.
+The holder writes with `TrialRecord`. A process that finds a trial without a holder ends it with `end_trial`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from affinity_search.storage.trials.facts import SCORES
 
 
 class TrialRecord:
-    """Raises LostPlaceError where somebody else has ended the trial: this worker's lease had ended."""
+    """Raises LostPlaceError if others have ended the trial because this worker's lease was over."""
 
     def __init__(self, study: StoredStudy, trial_id: int) -> None:
         """`trial_id` is its id in the storage, not its number."""
@@ -37,35 +37,37 @@ class TrialRecord:
             self.trial.report(value, epoch)
 
     def tell_share(self, share: float) -> None:
-        """How much of the first epoch is done, from 0 to 1, while it lasts."""
+        """Record how much of the first epoch is done, from 0 to 1."""
         self._describe(first_epoch=round(share, 3))
 
     def tell_resumed(self, epochs: int) -> None:
-        """How many epochs an earlier attempt has trained."""
+        """Record how many epochs an earlier attempt has trained."""
         self._describe(resumed_epochs=epochs)
 
     def tell_scores(
         self, scores: Mapping[str, Any], *, best_epoch: int, epochs: int, duration_s: float, diagnostics: Any = None
     ) -> None:
-        """The metrics of the best epoch, counted from 1, as `TrialScores` reads them; `diagnostics` is JSON-ready."""
+        """Record the metrics of the best epoch as `TrialScores` reads them. Epochs count from 1; `diagnostics` is ready
+        for JSON.
+        """
         counted = {"best_epoch": best_epoch, "epochs": epochs, "duration_s": duration_s}
         told = {} if diagnostics is None else {"diagnostics": diagnostics}
         self._describe(**{SCORES: counted | dict(scores) | told})
 
     def tell_failure(self, cause: str, reason: str, duration_s: float, card: str | None = None) -> None:
-        """Why it ends without a value; `card` is the GPU that had a part in it."""
+        """Record why the trial ends without a value. `card` is the GPU on which it failed."""
         self._describe(cause=str(cause), reason=reason, duration_s=duration_s, **({"card": card} if card else {}))
 
     def end(self, state: TrialState, value: float | None = None) -> None:
-        """End the trial; nothing happens if somebody has ended it already, or deleted the study.
+        """End the trial. Does nothing if it was ended already, or if the study was deleted.
 
-        As `study.tell`, which would read the trial twice for it; our samplers do nothing after a trial.
+        As `study.tell`, which would read the trial twice. Our samplers do nothing after a trial.
         """
         with contextlib.suppress(*OVER):
             self.trial.storage.set_trial_state_values(self.id, state, _values(value))
 
     def _describe(self, **attributes: Any) -> None:
-        """Each is a transaction; a finished trial takes none."""
+        """Each attribute is a transaction. A finished trial takes none."""
         with self._unless_ended():
             for key, value in attributes.items():
                 self.trial.set_user_attr(key, value)
@@ -76,7 +78,7 @@ class TrialRecord:
             yield
         except UpdateFinishedTrialError:
             raise LostPlaceError(
-                f"trial {self.number} was ended by others, as this worker was not heard of; it is dropped"
+                f"others ended trial {self.number} because this worker was silent for too long; it is dropped"
             ) from None
 
 
@@ -87,7 +89,7 @@ OVER = (UpdateFinishedTrialError, KeyError)
 def end_trial(
     study: StoredStudy, number: int, state: TrialState, value: float | None = None, reason: str | None = None
 ) -> None:
-    """Tell Optuna how a trial ended; nothing happens if somebody has told it already, or deleted the study.
+    """Tell Optuna how a trial ended. Does nothing if it was told already, or if the study was deleted.
 
     A `reason` is kept with a trial that failed.
     """
@@ -98,7 +100,7 @@ def end_trial(
 
 
 def describe_trial(study: StoredStudy, number: int, **attributes: Any) -> None:
-    """Set attributes of a trial that may be another process's.
+    """Set attributes of a trial, which may be another process's.
 
     Raises:
         KeyError: there is no such trial, or the study was deleted.

@@ -28,7 +28,7 @@ from affinity_search.studies.model.spec import (
 
 T = TypeVar("T")
 
-TRIES = 3  # trials of nothing, with which options are tried
+TRIES = 3  # trials without training, to try the options
 
 SAMPLERS: dict[str, Callable[..., BaseSampler]] = {"tpe": TPESampler, "random": RandomSampler}
 PRUNERS: dict[str, Callable[..., BasePruner]] = {
@@ -40,7 +40,7 @@ PRUNERS: dict[str, Callable[..., BasePruner]] = {
 
 
 def make_sampler(spec: SamplerSpec, seed: int, fixed: Mapping[str, Any] | None = None) -> BaseSampler:
-    """Optuna's sampler for one place, or one that gives `fixed` again for a later attempt.
+    """Optuna's sampler for one place. With `fixed` it gives those parameters again, for a later attempt.
 
     Raises:
         StudyFileError: Optuna's class does not take the options.
@@ -52,7 +52,7 @@ def make_sampler(spec: SamplerSpec, seed: int, fixed: Mapping[str, Any] | None =
 
 
 def make_pruner(spec: PrunerSpec, epochs: int) -> BasePruner:
-    """Optuna's pruner; Hyperband is told the number of epochs, which it would otherwise guess from the first trial.
+    """Optuna's pruner. Hyperband gets the number of epochs; it would otherwise guess it from the first trial.
 
     Raises:
         StudyFileError: Optuna's class does not take the options.
@@ -66,7 +66,7 @@ def make_pruner(spec: PrunerSpec, epochs: int) -> BasePruner:
 def _build(section: str, factory: Callable[..., T], options: dict[str, Any]) -> T:
     try:
         with warnings.catch_warnings():
-            # The options were chosen in the study file; that some are experimental is said in Optuna's documentation.
+            # The study file chose the options. Optuna's documentation says which are experimental.
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return factory(**options)
     except (TypeError, ValueError) as error:
@@ -74,7 +74,7 @@ def _build(section: str, factory: Callable[..., T], options: dict[str, Any]) -> 
 
 
 def _option_lines(section: str, factory: Callable[..., Any], options: dict[str, Any], error: Exception) -> list[str]:
-    """A line for each option that Optuna's class does not know, or for its own objection to a value."""
+    """A line for each option that Optuna's class does not know; else its own objection to a value."""
     known = [name for name in inspect.signature(factory).parameters if name != "seed"]
     unknown = [name for name in options if name not in known and name != "seed"]
     if not unknown:
@@ -90,7 +90,7 @@ def _meant(name: str, known: list[str]) -> str:
 
 
 def option_mistakes(spec: StudySpec) -> list[str]:
-    """What Optuna would object to in the options of sampler and pruner, at once or later; a line for each."""
+    """A line for each option of the sampler and pruner that Optuna would refuse, at once or later."""
     mistakes = []
     for section, build, use in (
         ("sampler", lambda: make_sampler(_at_once(spec.sampler), seed=0), _try_sampler),
@@ -100,13 +100,13 @@ def option_mistakes(spec: StudySpec) -> list[str]:
             use(build(), spec)
         except StudyFileError as error:
             mistakes += error.mistakes
-        except Exception as error:  # what Optuna says of a value only when it comes to use it
+        except Exception as error:  # an objection that Optuna makes only in use
             mistakes.append(f"{section}: Optuna refuses the options in use: {str(error) or type(error).__name__}")
     return mistakes
 
 
 def _at_once(spec: SamplerSpec) -> SamplerSpec:
-    """The same with hardly a trial at random, so that the options come into play."""
+    """The same with only one random trial, so that the options are used."""
     given = spec.options.get("n_startup_trials", 1)
     usual = spec.kind == "tpe" and isinstance(given, int) and given > 0
     return spec.model_copy(update={"n_startup_trials": 1}) if usual else spec
@@ -121,7 +121,7 @@ def _try_sampler(sampler: Any, spec: StudySpec) -> None:
 
 
 def _try_pruner(pruner: Any, spec: StudySpec) -> None:
-    """At powers of 3, and the last: rungs lie there."""
+    """Report at powers of 3 and at the last epoch: the rungs are there."""
     study = _study_of_nothing(pruner=pruner)
     last = spec.training.epochs - 1
     steps = sorted({min(3**power - 1, last) for power in range(12)} | {last})
@@ -143,13 +143,13 @@ def _study_of_nothing(**options: Any) -> optuna.Study:
 
 
 def idle_options(spec: StudySpec) -> list[str]:
-    """Options that can never act in a study of so many epochs and trials; a line for each."""
+    """A line for each option that can never act in a study of so many epochs and trials."""
     last, pruner, sampler = spec.training.epochs - 1, spec.pruner.options, spec.sampler.options
     late = {"halving": "min_resource", "hyperband": "min_resource", "median": "n_warmup_steps"}.get(spec.pruner.kind)
     lines = []
     if late is not None and _number(pruner.get(late)) > last:
         lines.append(
-            f"pruner.{late} is {pruner[late]}, the last of {last + 1} epochs is step {last}: no trial is ever pruned"
+            f"pruner.{late} is {pruner[late]}, but the last of {last + 1} epochs is step {last}; no trial is pruned"
         )
     for section, options in (("pruner", pruner), ("sampler", sampler)):
         first = _number(options.get("n_startup_trials"))
@@ -164,7 +164,7 @@ def _number(value: Any) -> float:
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """Optuna's distribution; a constant becomes a range of one point: the dashboard shows it, and it can widen."""
+    """Optuna's distribution. A constant becomes a range of one point: the dashboard shows it, and it can widen."""
     match parameter:
         case RealRange(low=low, high=high, log=log):
             return FloatDistribution(low, high, log=log)
@@ -180,9 +180,9 @@ def distribution(parameter: Parameter) -> BaseDistribution:
 
 
 def suggest(trial: optuna.Trial, space: SpaceSpec | None) -> dict[str, float | int]:
-    """Ask the trial for every parameter of the space; empty for a head without any.
+    """Ask the trial for every parameter of the space. Empty for a head without parameters.
 
-    A choice of integers comes back as integers whatever the database made of them.
+    A choice of integers comes back as integers, in spite of the database's own types.
     """
     chosen: dict[str, float | int] = {}
     for name, parameter in space.items() if space else ():

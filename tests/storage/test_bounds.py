@@ -58,11 +58,11 @@ def test_what_is_advised_can_be_done(sqlite: Backend) -> None:
     [
         (
             {"n_centers": 1},
-            "5 of the 5 best trials lie within 5 % of n_centers's low bound 1, which is as far as it can go",
+            "5 of the 5 best trials lie within 5 % of n_centers's low bound 1; the range cannot be wider there",
         ),
         (
             {"lambda": 1.0},
-            "5 of the 5 best trials lie within 5 % of lambda's high bound 1, which is as far as it can go",
+            "5 of the 5 best trials lie within 5 % of lambda's high bound 1; the range cannot be wider there",
         ),
     ],
 )

@@ -214,7 +214,7 @@ class TestAttemptsAtAPlace:
         watch(Recovery(study, clock), clock, 0.3, step=0.04)
         (trial,) = study.optuna.trials
         assert trial.state == TrialState.FAIL
-        assert str(TrialFacts.of(trial).reason).startswith("lease ended: lost-one on this-host not heard of for")
+        assert str(TrialFacts.of(trial).reason).startswith("lease ended: lost-one on this-host was silent for")
         assert places.rows()[0].cause == "lost"
 
 

@@ -59,7 +59,7 @@ class TestExpiry:
         clock = FakeClock()
         lines = watch(Recovery(study, clock), clock, LEASE_S * 1.5)
 
-        assert [line for line in lines if "not heard of" in line]
+        assert [line for line in lines if "was silent for" in line]
         assert row(places).state == PlaceState.FREE
         again = places.claim(holder())
         assert again is not None
@@ -158,7 +158,7 @@ class TestExpiry:
 
         worker.trainer.epochs = stopped  # type: ignore[method-assign]
         assert not worker.run(claim, lambda: False)
-        assert "was ended by others" in capsys.readouterr().err
+        assert "others ended trial" in capsys.readouterr().err
         assert (row(places).state, row(places).attempt) == (PlaceState.COMPLETE, 2)
         assert [trial.state for trial in study.optuna.get_trials()] == [TrialState.FAIL, TrialState.COMPLETE]
         following = worker.places.claim(worker.holder)

@@ -155,7 +155,7 @@ class TestComingBack:
         before = places.rows()
         given = {"begin": (3, {}), "finish": (PlaceState.COMPLETE,), "fail_attempt": ("diverged", "too late")}
         arguments = given.get(late, ("too late",))
-        with pytest.raises(LostPlaceError, match="place 0 is held by another worker now"):
+        with pytest.raises(LostPlaceError, match="another worker holds place 0 now"):
             getattr(places, late)(lost, *arguments)
         assert places.rows() == before
 

@@ -101,7 +101,7 @@ class TestCreatingBesideOthers:
     def test_it_asks_first(self, cli: Cli, theirs: Path, command: str) -> None:
         before = contents(theirs.parent)
         said = cli(command, TINY, "--storage", f"sqlite:///{theirs}", fails=True).refused()
-        assert "and none of affinity-search; name a new database with --storage, or add --into-existing" in said
+        assert "and no studies of affinity-search; name a new database with --storage, or add --into-existing" in said
         assert ("(recipes)" in said) != ("studies of Optuna" in said)
         assert contents(theirs.parent) == before
 

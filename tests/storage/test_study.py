@@ -161,7 +161,7 @@ class TestContinuing:
     def test_a_file_with_another_number_is_told(self, sqlite: Backend) -> None:
         open_study(sqlite, TINY, trials=3)
         _, notes = open_study(sqlite, TINY)
-        assert [note for note in notes if "only --trials N adds places" in note] == notes[:1] != []
+        assert [note for note in notes if "--trials N adds places" in note] == notes[:1] != []
 
     def test_a_bundled_name_continues_the_study_as_it_was_stored(self, sqlite: Backend) -> None:
         first, _ = open_study(

@@ -78,7 +78,7 @@ class TestTheWholeSearch:
         told = [line for line in launch.said.splitlines() if "error" in line]
         rescued = tmp_path / "studies.rescued.db"
         assert len(told) == 1
-        assert told[0].startswith(f"error: {database} was deleted or moved away while it was in use; what it held is")
+        assert told[0].startswith(f"error: {database} was deleted or moved away while it was in use; its contents are")
         assert told[0].endswith(f"go on with: affinity-search launch STUDY --storage sqlite:///{rescued}")
         assert "evaluate" not in launch.said
         said = [log.read_text().splitlines()[-1] for log in logs(launch).iterdir()]
@@ -131,7 +131,7 @@ class TestWhatIsGone:
         other = tmp_path / "other.db"
         make(open_backend(f"sqlite:///{other}", create=True), "other").backend.close()
         other.replace(database)
-        assert f"{database} is another file now" in found_gone(study.backend)
+        assert f"{database} was replaced by another file" in found_gone(study.backend)
         study.backend.close()
         assert values(reopened(tmp_path / "studies.rescued.db"))[0] is not None
         # The log of the first one, which is still there, is not taken for the other's.

@@ -138,11 +138,11 @@ class TestEveryCaller:
     [
         (
             ["pruner.kind=halving", "pruner.min_resource=300", "training.epochs=15"],
-            "pruner.min_resource is 300, the last of 15 epochs is step 14: no trial is ever pruned",
+            "pruner.min_resource is 300, but the last of 15 epochs is step 14; no trial is pruned",
         ),
         (
             ["pruner.kind=median", "pruner.n_warmup_steps=2"],
-            "pruner.n_warmup_steps is 2, the last of 2 epochs is step 1",
+            "pruner.n_warmup_steps is 2, but the last of 2 epochs is step 1",
         ),
         (
             ["pruner.kind=median", "pruner.n_startup_trials=4"],

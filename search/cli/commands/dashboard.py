@@ -23,37 +23,43 @@ EXAMPLES = (
 )
 
 
+Host = Annotated[
+    str,
+    typer.Option(
+        "--host", metavar="ADDRESS", help="Address to listen on; one that other machines reach needs a password."
+    ),
+]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")]
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--password-file",
+        metavar="FILE",
+        parser=home_path,
+        envvar="AFFINITY_SEARCH_PASSWORD_FILE",
+        help="Ask for the password in this file: USER:PASSWORD or a password alone, mode 600.",
+    ),
+]
+AllowedHost = Annotated[
+    list[str] | None,
+    typer.Option("--allowed-host", metavar="NAME", help="A host name that people type to reach it; repeatable."),
+]
+AllowEdit = Annotated[
+    bool, typer.Option("--allow-edit", help="Allow the page to change and delete studies and their files.")
+]
+TrustedProxy = Annotated[
+    str | None,
+    typer.Option("--trusted-proxy", metavar="ADDRESS", help="Address of a proxy; its X-Forwarded-For is believed."),
+]
+
+
 def dashboard(
-    host: Annotated[
-        str,
-        typer.Option(
-            "--host", metavar="ADDRESS", help="Address to listen on; one that other machines reach needs a password."
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")
-    ] = 8080,
-    password_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--password-file",
-            metavar="FILE",
-            parser=home_path,
-            envvar="AFFINITY_SEARCH_PASSWORD_FILE",
-            help="Ask for the password in this file: USER:PASSWORD or a password alone, mode 600.",
-        ),
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option("--allowed-host", metavar="NAME", help="A host name that people type to reach it; repeatable."),
-    ] = None,
-    allow_edit: Annotated[
-        bool, typer.Option("--allow-edit", help="Allow the page to change and delete studies and their files.")
-    ] = False,
-    trusted_proxy: Annotated[
-        str | None,
-        typer.Option("--trusted-proxy", metavar="ADDRESS", help="Address of a proxy whose X-Forwarded-For is true."),
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 8080,
+    password_file: PasswordFile = None,
+    allowed_host: AllowedHost = None,
+    allow_edit: AllowEdit = False,
+    trusted_proxy: TrustedProxy = None,
     storage: Storage = DEFAULT_STORAGE,
     files: Files = None,
 ) -> None:

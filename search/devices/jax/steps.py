@@ -10,7 +10,7 @@ Values = list[Any]
 
 
 class JaxSteps:
-    """One compiled loop for any number of steps: their bounds are arguments, and so are the epoch's indices."""
+    """One compiled loop for any number of steps. Its bounds and the epoch's indices are arguments."""
 
     def __init__(self, model: Any) -> None:
         import jax
@@ -34,7 +34,7 @@ class JaxSteps:
         start: int,
         count: int,
     ) -> float:
-        """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B); the mean loss of the epoch so far."""
+        """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B). Returns the mean loss so far."""
         model = self._model
         groups = (
             model.trainable_variables,

@@ -12,11 +12,11 @@ Tensor = Any
 
 
 class TensorFlowSteps:
-    """One traced function for any number of steps: their bounds are arguments, and so are the epoch's indices.
+    """One traced function for any number of steps. Its bounds and the epoch's indices are arguments.
 
-    Keras' `steps_per_execution` does the same on one device, but fixes the number when it compiles, and fails under a
-    strategy: its loop hands optional elements of a distributed iterator on. Here there is no iterator. Every replica is
-    given the whole batch of indices, which is small, and takes its own part of it.
+    Keras' `steps_per_execution` does the same on one device, but fixes the number of steps when it compiles. Under a
+    strategy it fails, because its loop passes on optional elements of a distributed iterator. Here there is no
+    iterator. Every replica gets the whole batch of indices, which is small, and takes its own part.
     """
 
     def __init__(self, model: Any, batch: int, strategy: Any, *, jit: bool) -> None:
@@ -47,7 +47,7 @@ class TensorFlowSteps:
         start: int,
         count: int,
     ) -> float:
-        """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B); the mean loss of the epoch so far."""
+        """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B). Returns the mean loss so far."""
         return float(self._several(indices, labels, weights, start, count))
 
     def _loop(self, indices: Tensor, labels: Tensor, weights: Tensor, start: Tensor, count: Tensor) -> Tensor:
@@ -101,8 +101,9 @@ class TensorFlowPrediction:
 
 
 def _compiled(tf: Any, function: Any, jit: bool) -> Any:
-    """Not a function of its own unless XLA compiles it: a strategy sums gradients between replicas, which it cannot
-    from within a nested function."""
+    """The function itself, unless XLA compiles it: a strategy cannot sum gradients of replicas inside a nested
+    function.
+    """
     return tf.function(function, jit_compile=True, autograph=False) if jit else function
 
 
@@ -118,10 +119,10 @@ def _own_parts(tf: Any, strategy: Any, *whole: Tensor) -> tuple[Tensor, ...]:
 def fused_batch_norm(
     inputs: Tensor, gamma: Tensor, beta: Tensor, epsilon: float, moving: Sequence[Tensor] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise (N, H, W, channels) by its batch's mean and variance, or by `moving`; returns the used ones as well.
+    """Normalise (N, H, W, channels) by the batch's mean and variance, or by `moving`. Returns them too.
 
-    oneDNN's kernel reads bfloat16 and computes in float32. It returns Bessel's variance, divided by n − 1, where Keras
-    takes the one divided by n.
+    oneDNN's kernel reads bfloat16 and computes in float32. It returns Bessel's variance, divided by n − 1; Keras uses
+    the variance divided by n.
     """
     import tensorflow as tf
 

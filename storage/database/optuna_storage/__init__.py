@@ -1,1 +1,1 @@
-"""Optuna's storage as workers need it: patient, in few statements, with drafts of trials."""
+"""Optuna's storage as workers need it: it waits out outages, uses few statements and drafts trials."""

@@ -1,8 +1,8 @@
-"""A trial that is drawn up in memory and stored whole.
+"""A trial that is drafted in memory and stored as a whole.
 
-Optuna's `ask`, every `suggest` and every attribute are a transaction each, which is most of what an attempt asks of
-the database beside its reports. Within `drafting` they reach a draft; `Draft.publish` then creates the trial with all
-of it at once. Only the public BaseStorage interface is used.
+In Optuna, `ask`, every `suggest` and every attribute are one transaction each. Besides reports they are most of an
+attempt's requests. Within `drafting` they write to a draft in memory. Then `Draft.publish` creates the whole trial at
+once. Only the public BaseStorage interface is used.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.storage.database.optuna_storage.forwarding import forwarding
 
-DRAFT_ID = -1  # no database gives it to a trial
+DRAFT_ID = -1  # no database gives a trial this id
 
 
 class Draft:
-    """The trial that `ask` made within `drafting`; `number` is a guess, by which Hyperband groups what it shows."""
+    """The trial that `ask` made within `drafting`. `number` is a guess; Hyperband groups trials by it."""
 
     def __init__(self, number: int) -> None:
         self.trial = FrozenTrial(
@@ -42,7 +42,7 @@ class Draft:
         self.study_id = DRAFT_ID
 
     def publish(self, storage: BaseStorage, system_attrs: Mapping[str, Any], **attributes: Any) -> int:
-        """Create the trial with these system and user attributes; returns its id in the storage."""
+        """Create the trial with these system and user attributes. Returns its id in the storage."""
         self.trial.system_attrs.update(system_attrs)
         self.trial.user_attrs.update(attributes)
         return storage.create_new_trial(self.study_id, self.trial)
@@ -57,7 +57,7 @@ _desk = _Desk()
 
 @contextlib.contextmanager
 def drafting(number: int) -> Iterator[Draft]:
-    """Within it this thread's `study.ask`, on any study of a `Backend`, makes a draft; it looks at no queue."""
+    """Within it, `study.ask` of this thread makes a draft, on any study of a `Backend`. It ignores Optuna's queue."""
     draft = _desk.draft = Draft(number)
     try:
         yield draft
@@ -66,7 +66,7 @@ def drafting(number: int) -> Iterator[Draft]:
 
 
 def drafting_storage(storage: BaseStorage) -> BaseStorage:
-    """The same storage, but for the requests that concern this thread's draft."""
+    """The same storage, except that requests about this thread's draft go to the draft."""
     made: BaseStorage = _DraftingStorage(storage)
     return made
 
@@ -106,7 +106,7 @@ class _DraftingStorage(forwarding(lambda self, request: request())):  # type: ig
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
         if _desk.draft is not None and states == (TrialState.WAITING,):
-            return []  # `ask` looks for queued trials: ours are places
+            return []  # `ask` looks for queued trials; we have places instead
         return self._storage.get_all_trials(study_id, deepcopy, states)
 
 

@@ -1,4 +1,4 @@
-"""A storage that stands before another one, method by method, made from Optuna's own list of them."""
+"""A storage that forwards every method of Optuna's interface to another storage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _METHODS = [name for name in vars(BaseStorage) if not name.startswith("_") and c
 
 
 def forwarding(call: Callable[[Any, Callable[[], Any]], Any]) -> type[Any]:
-    """A BaseStorage whose every public method is that of its `_storage`, done by `call(self, request)`."""
+    """A BaseStorage. Every public method calls the same method of `_storage` through `call(self, request)`."""
 
     def passed_on(name: str) -> Callable[..., Any]:
         def method(self: Any, *args: Any, **kwargs: Any) -> Any:

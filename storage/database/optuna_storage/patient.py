@@ -1,4 +1,4 @@
-"""Optuna's storage, made patient: every request is tried again while the database is away."""
+"""Optuna's storage with patience: every request is tried again while the database is away."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from affinity_search.storage.database.patience import Patience
 
 
 def with_cache(rdb: RDBStorage) -> BaseStorage:
-    """The cache that Optuna itself gives to every RDBStorage and to nothing else (Optuna 5.0 calls it internal).
+    """The cache that Optuna gives to every RDBStorage, and only to those (Optuna 5.0 calls it internal).
 
-    Without it, whatever wraps the storage would make each trial read the whole study again.
+    Without it each trial would read the whole study again, because our storage wraps the RDBStorage.
     """
     return get_storage(rdb)
 
 
 def patient_storage(storage: BaseStorage, patience: Patience) -> BaseStorage:
-    """A BaseStorage whose every public method goes through `patience`."""
+    """A BaseStorage. Every public method goes through `patience`."""
     made: BaseStorage = _PatientStorage(storage, patience)
     return made
 

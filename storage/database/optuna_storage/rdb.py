@@ -1,8 +1,8 @@
-"""Optuna's database storage, with fewer statements for what every trial asks: its creation and its reports.
+"""Optuna's database storage, with fewer statements to create a trial and to report.
 
-Round trips are what a request costs, and on SQLite a creation of a dozen statements keeps every other process waiting
-for the lock. The tables' shape and the names from `_rdb` are private to Optuna (checked with 5.0.0); nothing else of
-ours writes to its tables. What is not the usual case goes Optuna's own way.
+A request costs round trips. On SQLite, a creation of a dozen statements makes all other processes wait for the lock.
+The tables' shape and the names from `_rdb` are private to Optuna (checked with 5.0.0). Only this module writes to
+Optuna's tables. Unusual cases use Optuna's own code.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.dml import ReturningInsert
 
-# What `get_head_version` answers: Optuna imports all of its migration scripts for that, most of what an opening took.
+# The answer of `get_head_version`. To find it, Optuna imports all its migration scripts, which took most of the opening
+# time.
 NEWEST_TABLES = {"5.0.0": "v3.2.0.a"}
 
 _ROWS = TrialIntermediateValueModel.__table__
@@ -46,19 +47,19 @@ class BatchingRDBStorage(RDBStorage):
     """As Optuna's RDBStorage."""
 
     def require_fitting_tables(self) -> None:
-        """Refuse the tables of another Optuna, as Optuna itself does when it opens them.
+        """Refuse tables of another version of Optuna, as Optuna does.
 
         Raises:
-            RuntimeError: they are older or newer than those of the Optuna that runs here.
+            RuntimeError: they are older or newer than the Optuna that runs here.
         """
         if self.get_current_version() != NEWEST_TABLES.get(optuna.__version__):
             self._version_manager.check_table_schema_compatibility()
 
     def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
-        """Record the score of an epoch (`step`, from 0), in the place of one that is there already.
+        """Record the score of an epoch (`step`, from 0). It replaces an earlier one.
 
-        Optuna reads the trial, reads the row and then writes it. Here the database looks and writes in one go; where
-        that wrote nothing, Optuna's way follows and says why.
+        Optuna reads the trial, reads the row and then writes. Here one statement checks and writes. If it wrote
+        nothing, Optuna's own code runs and says why.
 
         Raises:
             UpdateFinishedTrialError: the trial has ended.
@@ -74,10 +75,10 @@ class BatchingRDBStorage(RDBStorage):
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
     ) -> TrialModel:
-        """Add a trial to the study within the session; called by Optuna while it holds the study's row.
+        """Add a trial to the study within the session. Optuna calls it while it locks the study's row.
 
-        Optuna writes a template's parameters one by one, each after a look for an earlier trial whose distribution
-        would be of another kind; a study's stored definition admits no such change.
+        Optuna writes a template's parameters one by one. Before each it looks for an earlier trial with another kind of
+        distribution. A study's stored definition rules that out.
         """
         if template_trial is None or template_trial.state != TrialState.RUNNING or template_trial.intermediate_values:
             return super()._get_prepared_new_trial(study_id, template_trial, session)
@@ -108,10 +109,10 @@ def _attributes(trial_id: Any, attributes: Mapping[str, Any]) -> list[dict[str, 
 
 
 def insert_study(connection: Connection, name: str, attributes: Mapping[str, Any], metric: str) -> None:
-    """A study of Optuna's that minimises `metric`, in the caller's transaction: whole or not at all.
+    """Create an Optuna study that minimises `metric`, in the caller's transaction: all of it or nothing.
 
-    `optuna.create_study` and each attribute are a transaction of their own. Whoever dies in between would leave a study
-    that looks like somebody else's empty one.
+    `optuna.create_study` and each attribute are separate transactions. A process that dies in between would leave a
+    study that looks like another program's empty one.
     """
     statement = insert(StudyModel).values(study_name=name).returning(StudyModel.study_id)
     key = {"study_id": connection.execute(statement).scalar_one()}

@@ -1,1 +1,1 @@
-"""A SQLite file that many processes share, and what is saved of it should it vanish."""
+"""A SQLite file that many processes share, and the copy that is saved if it vanishes."""

@@ -17,8 +17,8 @@ from affinity_search.storage.database.patience import LOCK_WAIT_S, lock_wait_s
 class SharedConnection(sqlite3.Connection):
     """A SQLite connection that waits for others instead of failing.
 
-    As a connection factory it reaches Optuna's engine and ours alike, which an event listener would not: Optuna
-    opens its first connections inside its constructor.
+    As a connection factory it works for Optuna's engine and for ours. An event listener would be too late: Optuna opens
+    its first connections inside its constructor.
     """
 
     outdated = False  # whether the file may have changed without the connection noticing it
@@ -34,8 +34,8 @@ class WaitingConnection(SharedConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.wait_for_locks(LOCK_WAIT_S)
-        # The write-ahead log lets readers and the one writer work side by side; with it NORMAL loses no commit to a
-        # killed process, only the last ones to a power cut.
+        # The write-ahead log lets readers and the one writer work side by side. With it and NORMAL, a killed process
+        # loses no commit; a power cut can lose the last ones.
         self._write_ahead()
         self.execute("PRAGMA synchronous = NORMAL")
 
@@ -46,16 +46,17 @@ class WaitingConnection(SharedConnection):
         reraise=True,
     )
     def _write_ahead(self) -> None:
-        # SQLite does not wait, whatever it is told, when two connections give a new file its mode at the same moment.
+        # SQLite does not wait, in spite of its timeout, when two connections set the mode of a new file at the same
+        # moment.
         self.execute("PRAGMA journal_mode = WAL")
 
 
 class ReadingConnection(SharedConnection):
-    """One that changes nothing: not the file, and no file beside it. The file and its folder may be closed to us.
+    """A connection that changes nothing: not the file and no file beside it. It works without write permission.
 
-    SQLite reads a file with a write-ahead log by means of two files beside it. Where no process has them open they are
-    not there, and even a connection that may only read would make them and leave them behind. Such a file changes only
-    after somebody opens it to write, so it is read as it is (`immutable`) until one of those files appears.
+    To read a file with a write-ahead log, SQLite uses two files beside it. They exist while a process has them open.
+    Even a connection that only reads would make them and leave them behind. Without them the file does not change until
+    somebody opens it to write. So it is read as it is (`immutable`) until one of them appears.
     """
 
     def __init__(self, database: str, *args: Any, **kwargs: Any) -> None:
@@ -85,11 +86,11 @@ def _state(path: Path) -> _State:
 
 
 def _has_a_log(path: Path) -> bool:
-    """Whether the file's header asks for a write-ahead log: SQLite refuses such a file to who takes no locks.
+    """Whether the file's header asks for a write-ahead log. SQLite does not open such a file without locks.
 
-    Nobody here looks into the file but SQLite. The locks of a process end as soon as it closes the file, by whatever
-    descriptor: its other connections would go on without theirs, beside a log that others then remove (see "How To
-    Corrupt An SQLite Database File", 2.2). SQLite itself puts such a close off.
+    Only SQLite reads the file here. If a process closes any descriptor of the file, all its locks end. Its other
+    connections would go on without locks, and other processes might remove the log (see "How To Corrupt An SQLite
+    Database File", 2.2). SQLite delays such a close.
     """
     if not path.stat().st_size:
         return False
@@ -102,9 +103,9 @@ def _has_a_log(path: Path) -> bool:
 
 
 def open_to_write(path: Path, **options: Any) -> WaitingConnection:
-    """A connection to a file that is there: `sqlite3.connect(path)` would make an empty one where none is.
+    """A connection to an existing file: `sqlite3.connect(path)` would make an empty one.
 
-    It has read once, so that it holds the file's write-ahead log from now on.
+    It reads once, so from now on it holds the file's write-ahead log.
     """
     asked = {"timeout": LOCK_WAIT_S, "check_same_thread": False} | options | {"uri": True}
     connection = WaitingConnection(f"{path.as_uri()}?mode=rw", **asked)
@@ -113,17 +114,19 @@ def open_to_write(path: Path, **options: Any) -> WaitingConnection:
 
 
 def open_to_read(path: Path, **options: Any) -> ReadingConnection:
-    """The same for who only reads."""
+    """The same, but only to read."""
     return ReadingConnection(str(path), **options)
 
 
 def make_file(path: Path) -> None:
-    """An empty database, where none is yet."""
+    """Make an empty database if there is none yet."""
     sqlite3.connect(f"{path.as_uri()}?mode=rwc", uri=True).close()
 
 
 def settle(connection: Any, record: Any, proxy: Any) -> None:
-    """Whenever a pool hands a connection out: who is in a hurry (a report, a renewal) does not wait out a lock."""
+    """Called when a pool hands out a connection. Urgent requests, such as a report or a renewal, wait only briefly for
+    a lock.
+    """
     if connection.outdated:
         raise DisconnectionError("the file has changed")  # the pool opens another
     connection.wait_for_locks(lock_wait_s())

@@ -1,7 +1,7 @@
 """Whether a SQLite file is still where it was opened.
 
-A process can go on in a file that was deleted or moved as if nothing had happened, and what it writes is gone with the
-last process. So every request looks first: at the file, and at SQLite's two files beside it, which are as necessary.
+A process can go on using a file that was deleted or moved, but what it writes is lost when the last process ends. So
+every request first checks the file and SQLite's two files beside it.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ class Presence:
     """The file at `path`, as it was opened here to read."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.resolve()  # SQLite's own files lie beside the file that a symbolic link names
+        self._path = path.resolve()  # SQLite's own files lie beside the file that a symbolic link leads to
         found = {file: identity_of(file) for file in (path, self._path, *self._beside())}
         self._files = {file: identity for file, identity in found.items() if identity}
         self._telling = threading.Lock()
         self._told: str | None = None
 
     def watch(self, engine: Engine) -> None:
-        """Let every request of the engine look first, and every transaction once more before it commits."""
+        """Make every request of the engine check first, and every transaction once more before it commits."""
         listen(engine, "checkout", self._at_checkout)
         listen(engine, "commit", self._at_commit)
 
     def connect(self, database: str, **options: Any) -> SharedConnection:
-        """SQLAlchemy's connection factory: it opens the very file, and never makes one."""
+        """SQLAlchemy's connection factory. It opens the file and never makes one."""
         self.check()
         return self._open(**options)
 
     @property
     def vanished(self) -> bool:
-        """Whether a look has found the file gone."""
+        """Whether a check has found the file gone."""
         return self._told is not None
 
     def check(self) -> None:
-        """Look whether the path still names the open file.
+        """Check that the path still names the open file.
 
         Raises:
             VanishedError: it does not. The message says what happened and where the contents are.
@@ -59,29 +59,29 @@ class Presence:
             raise VanishedError(self._tell())
 
     def close(self) -> None:
-        """Give the file up."""
+        """Close the connections to the file."""
 
     def _open(self, **options: Any) -> SharedConnection:
         return open_to_read(self._path, **options)
 
     def _beside(self) -> list[Path]:
-        """Other files that must stay as long as this process has the file open."""
+        """Other files that must exist while this process has the file open."""
         return []
 
     def _save(self) -> str:
-        return "if a search ran in it, the last line of that says where its copy is"
+        return "if a search used it, the search's last line says where its copy is"
 
     def _missing(self) -> str | None:
-        """What happened to the first of the files that is not there any more."""
+        """What happened to the first missing file; None if all are there."""
         for file, identity in self._files.items():
             try:
                 now = identity_of(file)
             except OSError:
-                continue  # a file system that does not answer just now says nothing about the file
+                continue  # the file system does not answer, which says nothing about the file
             if now is None:
                 return f"{file} was deleted or moved away while it was in use"
             if now != identity:
-                return f"{file} is another file now: the one in use was replaced"
+                return f"{file} was replaced by another file while it was in use"
         return None
 
     def _tell(self) -> str:
@@ -95,7 +95,7 @@ class Presence:
         settle(connection, record, proxy)
 
     def _at_commit(self, connection: Connection) -> None:
-        """Who waited for a lock while the file vanished does not write after the copy was made."""
+        """Stops a writer that waited for a lock while the file vanished: it must not write after the copy was made."""
         if self._told is not None or self._missing():
             raw: Any = connection.connection.dbapi_connection
             raw.rollback()  # the copy waits for this lock
@@ -103,13 +103,13 @@ class Presence:
 
 
 class WritersPresence(Presence):
-    """The same for who writes, and so would lose something: what the file held is saved.
+    """The same for a process that writes: when the file vanishes, its contents are saved.
 
-    Two connections stay open until `close`: what they hold can still be read when the path leads elsewhere.
+    Two connections stay open until `close`. Through them the contents can be read after the file vanished.
     """
 
     def __init__(self, path: Path) -> None:
-        """Raises sqlite3.Error where there is no such file or it is no database."""
+        """Raises sqlite3.Error if there is no such file or it is no database."""
         real = path.resolve()
         self._reader, self._writer = open_to_write(real), open_to_write(real)
         self._rescue = Rescue(real, self._reader, self._writer)
@@ -129,8 +129,8 @@ class WritersPresence(Presence):
         try:
             saved = self._rescue.save()
         except (OSError, sqlite3.Error) as error:
-            return f"what it held could not be saved ({error}); go on from a backup"
-        return f"what it held is saved in {saved}; go on with: affinity-search launch STUDY {self._options(saved)}"
+            return f"its contents could not be saved ({error}); go on from a backup"
+        return f"its contents are saved in {saved}; go on with: affinity-search launch STUDY {self._options(saved)}"
 
     def _options(self, saved: Path) -> str:
         url = URL.create("sqlite", database=str(saved)).render_as_string()

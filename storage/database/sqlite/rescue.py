@@ -1,8 +1,8 @@
-"""A copy of a SQLite file that vanished while it was open: complete, made once, and never over another file.
+"""Copies a SQLite file that vanished while it was open. The copy is complete, made once, and never overwrites a file.
 
-Several processes may have the vanished file open. They still share its locks, so the first to take its write lock makes
-the copy and writes into the vanished file where it is; the others read that. Nobody commits after the copy was made:
-see `presence`.
+Several processes may have the vanished file open. They still share its locks. The first to take its write lock makes
+the copy and writes the copy's path into the vanished file. The others read that path. Nobody commits after the copy was
+made: see `presence`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from affinity_search.storage.files import base_name
 LOCK_S = 10.0  # for another process that is in the middle of a commit
 OPEN_FILES = Path("/proc/self/fd")
 MARKS = "affinity_rescues"
-# Changes with every claim, renewal, report and end: should the file come back and vanish again, it is saved again.
+# It changes with every claim, renewal, report and end. So if the file comes back and vanishes again, it is saved again.
 AS_OF = (
     f"SELECT (SELECT count(*) || ' ' || total(lease_until) || ' ' || total(finished_at) FROM {tables.places.name})"
     " || ' ' || (SELECT count(*) || ' ' || total(trial_id) FROM trials)"
     " || ' ' || (SELECT count(*) FROM trial_intermediate_values)"
     f" || ' ' || (SELECT count(*) || ' ' || total(length(scores)) FROM {tables.evaluations.name})"
 )
-# No holder of a place will ever write to the copy: each would be waited for until its lease ends.
+# No holder of a place writes to the copy. Without this, each place would wait for its lease to end.
 RELEASE = f"UPDATE {tables.places.name} SET state = ?, attempt = attempt - 1, cause = ?, reason = ? WHERE state = ?"
 RELEASED = (
     PlaceState.FREE.value,
@@ -44,14 +44,14 @@ RELEASED = (
 
 @dataclass(frozen=True)
 class Identity:
-    """What makes a file the same one, whatever it is called."""
+    """What identifies a file independently of its name."""
 
     device: int
     inode: int
 
 
 def identity_of(path: Path) -> Identity | None:
-    """None where nothing is; raises OSError where the file system does not answer."""
+    """None if there is no file. Raises OSError if the file system does not answer."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -60,31 +60,31 @@ def identity_of(path: Path) -> Identity | None:
 
 
 class Rescue:
-    """What is needed for a copy of the file at `path`, gathered while it is there."""
+    """What a copy of the file at `path` needs. It is collected while the file is there."""
 
     def __init__(self, path: Path, reader: sqlite3.Connection, writer: sqlite3.Connection) -> None:
-        """Two open connections: SQLite copies from none that is in the middle of a write."""
+        """Takes two open connections: SQLite cannot copy from one that is in the middle of a write."""
         self._path, self._reader, self._writer = path, reader, writer
         self._identity, self._folder = identity_of(path), identity_of(path.parent)
         self._mode = stat.S_IMODE(path.stat().st_mode)
 
     def save(self) -> Path:
-        """Where the copy is, made now or before by another process.
+        """Make the copy, unless another process has made it. Returns its path.
 
         Raises:
-            OSError, sqlite3.Error: it could be written nowhere; this is what the first folder said.
+            OSError, sqlite3.Error: no folder could be written; this is the error of the first.
         """
         try:
             self._writer.execute(f"PRAGMA busy_timeout = {LOCK_S * 1000:.0f}")
             self._writer.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
-            return self._copy()  # who holds the lock hangs: better two copies than none
+            return self._copy()  # the lock's holder hangs: better two copies than none
         try:
             return self._earlier() or self._copy_and_tell()
         finally:
-            with contextlib.suppress(sqlite3.Error):  # on a full disk the others do not hear of this copy
+            with contextlib.suppress(sqlite3.Error):  # on a full disk the others do not learn of this copy
                 self._writer.execute("COMMIT")
-                # A log that stays behind would be taken for that of whatever file comes to the path next.
+                # If a log stayed behind, it would be used for the next file at this path.
                 self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             if self._writer.in_transaction:
                 self._writer.execute("ROLLBACK")
@@ -122,7 +122,7 @@ class Rescue:
         yield Path(tempfile.gettempdir())
 
     def _moved_to(self) -> Path | None:
-        """The path of the open file now, where the system tells it (Linux) and it was not deleted."""
+        """The present path of the open file, if the system tells it (Linux) and the file was not deleted."""
         for entry in OPEN_FILES.iterdir() if OPEN_FILES.is_dir() else ():
             with contextlib.suppress(OSError):
                 if identity_of(entry) == self._identity and identity_of(now := entry.readlink()) == self._identity:
@@ -149,7 +149,7 @@ class Rescue:
             os.fsync(written.fileno())
 
     def _free_name(self, folder: Path) -> Path:
-        """NAME.rescued.db, or with a number; the name is taken at once, by an empty file."""
+        """NAME.rescued.db, or with a number. An empty file reserves the name at once."""
         base, suffix = base_name(self._path), self._path.suffix or ".db"
         for infix in chain([".rescued"], (f".rescued-{number}" for number in count(2))):
             path = folder / f"{base}{infix}{suffix}"

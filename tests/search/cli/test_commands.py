@@ -329,7 +329,7 @@ class TestTrials:
         assert head.split()[:4] == ["trial", "state", "macro", "F1"]
         assert [line.split()[0] for line in lines[:4]] == ["0", "1", "2", "3"]
         assert ("seed" in head) == (columns == 200)
-        assert ("too narrow here for:" in ran.out) == (columns < 200)
+        assert ("too narrow for:" in ran.out) == (columns < 200)
 
     def test_an_empty_study(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
         make(sqlite)

@@ -118,7 +118,7 @@ class TestLaunch:
     def test_a_lost_gpu_is_one_line(self, cli: Cli, sqlite_url: str, slots: list[Slot]) -> None:
         ran = cli("launch", TINY, "--storage", sqlite_url)
         assert [line for line in ran.err.splitlines() if "GPU is lost" in line] == [
-            "gpu:0 is left out: NVML does not answer for it (GPU is lost); look at nvidia-smi"
+            "gpu:0 is left out: NVML does not answer for it (GPU is lost); check it with nvidia-smi"
         ]
         assert self.labels(slots) == ["gpu:1", "gpu:2"]
 

@@ -61,7 +61,7 @@ def test_tpus_by_name_have_a_worker_each(nvml: FakeNvml) -> None:
     assert [(slot.label, slot.device) for slot in slots] == [("tpu:first", "tpu"), ("tpu:second", "tpu")]
     assert [slot.environment["TPU_NAME"] for slot in slots] == ["first", "second"]
     assert plan("auto", None, tpus=["first"])[0].label == "tpu:first"
-    with pytest.raises(NoSuchDeviceError, match="--tpu first given for gpu"):
+    with pytest.raises(NoSuchDeviceError, match="--tpu first given with --devices gpu"):
         plan("gpu", None, tpus=["first"])
 
 
@@ -96,7 +96,7 @@ class TestTrouble:
         slots = plan("gpu", None)
         assert nvml.names
         del nvml.names[2]
-        said = "gpu:2 has disappeared: NVML finds 3 GPUs, none of them GPU-c-fake; look at nvidia-smi"
+        said = "gpu:2 has disappeared: NVML finds 3 GPUs, none of them GPU-c-fake; check it with nvidia-smi"
         assert [trouble(slot) for slot in slots] == [None, None, said, None]
 
     def test_a_gpu_that_does_not_answer_is_its_own_trouble_alone(self, nvml: FakeNvml) -> None:
@@ -110,7 +110,7 @@ class TestTrouble:
     def test_a_driver_that_fails(self, nvml: FakeNvml) -> None:
         slot = plan("gpu:2", None)[0]
         nvml.fails = True
-        assert trouble(slot) == "gpu:2: NVML does not count the GPUs (Unknown Error); look at nvidia-smi"
+        assert trouble(slot) == "gpu:2: NVML cannot count the GPUs (Unknown Error); check the driver with nvidia-smi"
         nvml.names = None
         assert "gpu:2 has disappeared: NVML finds 0 GPUs" in str(trouble(slot))
 
@@ -126,7 +126,7 @@ class TestALostGpu:
     def test_the_others_are_used(self, devices: str) -> None:
         said: list[str] = []
         assert [slot.label for slot in plan(devices, None, say=said.append)] == ["gpu:0", "gpu:2", "gpu:3"]
-        assert said == ["gpu:1 is left out: NVML does not answer for it (GPU is lost); look at nvidia-smi"]
+        assert said == ["gpu:1 is left out: NVML does not answer for it (GPU is lost); check it with nvidia-smi"]
 
     def test_it_is_no_matter_to_who_names_others(self) -> None:
         said: list[str] = []
@@ -187,7 +187,9 @@ class TestVisibleDevices:
 
     def test_parts_of_a_gpu_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(VISIBLE, "MIG-7")
-        with pytest.raises(NoSuchDeviceError, match=r"'MIG-7': GPUs in MIG parts .* with --device gpu:0"):
+        with pytest.raises(
+            NoSuchDeviceError, match=r"'MIG-7': workers cannot be planned on parts of a GPU .* with --device gpu:0"
+        ):
             plan("auto", None)
         assert plan("cpu", None)[0].label == "cpu"
 
@@ -289,7 +291,7 @@ def test_cpu_workers_share_the_cores(workers: int | None, threads: int) -> None:
 
 
 def test_numbers_of_workers_that_make_no_sense() -> None:
-    with pytest.raises(NoSuchDeviceError, match="--workers 3 given for gpu:0,2, where 2 run"):
+    with pytest.raises(NoSuchDeviceError, match="--workers 3 given for gpu:0,2, but 2 run"):
         plan("gpu:0,2", 3)
     assert len(plan("gpu:0,2", 2)) == 2
     with pytest.raises(NoSuchDeviceError, match="a whole number from 1"):

@@ -337,7 +337,7 @@ def test_a_keras_json_that_keras_refuses_is_named(tmp_path):
     code += "try: devices.import_keras()\nexcept Exception as e: print(type(e).__name__, e)"
     said = in_new_process(code, KERAS_HOME=str(tmp_path)).stdout
     assert said.startswith(f"UnfitMachineError Keras does not accept {tmp_path / 'keras.json'} (Invalid `floatx`")
-    assert said.endswith("mend or remove that file\n")
+    assert said.endswith("correct or remove that file\n")
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,7 @@ class TestPackages:
         for call in ("nvmlInit", "nvmlShutdown"):
             monkeypatch.setattr(pynvml, call, lambda: None)
         monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", fail)
-        assert "look at nvidia-smi" in machine.check_devices().found
+        assert "check the driver with nvidia-smi" in machine.check_devices().found
         assert machine.probe().status == "failed"
 
 

@@ -103,5 +103,5 @@ def test_behind_a_proxy_each_client_has_its_own_attempts(
     assert posted(url, 100_000) == 413  # not even taken in
     dashboard.process.terminate()
     assert dashboard.ended() == 0
-    assert "login: 192.0.2.1 was wrong 10 times" in dashboard.said
+    assert "login: 192.0.2.1 gave a wrong password 10 times" in dashboard.said
     assert "correct horse" not in dashboard.said

@@ -252,7 +252,7 @@ class TestLogin:
         client = Client(Login(Response("in"), Password(None, SECRET), said.append, parse("1 per hour")))
         wrong = asked(client, "/", auth=("", "guess"), environ_overrides={"REMOTE_ADDR": "192.0.2.7"})
         assert wrong.status_code == 401
-        assert said == ["login: 192.0.2.7 was wrong 1 times and is refused for a while"]
+        assert said == ["login: 192.0.2.7 gave a wrong password 1 times and is refused for a while"]
         there = {"auth": ("", SECRET), "environ_overrides": {"REMOTE_ADDR": "192.0.2.7"}}
         assert asked(client, "/", **there).status_code == 429
         now = time.time()

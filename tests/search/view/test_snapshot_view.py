@@ -96,7 +96,7 @@ def test_the_panel(half_done: StoredStudy) -> None:
 def test_the_panel_of_an_empty_study(sqlite: Backend) -> None:
     text = shown(take(make(sqlite)))
     assert "best  none finished yet" in text
-    assert "time left  unknown: nobody is working on it" in text
+    assert "time left  unknown: no worker runs" in text
 
 
 def test_a_score_under_the_article_s_protocol_says_so_everywhere(sqlite: Backend) -> None:

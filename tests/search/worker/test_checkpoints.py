@@ -222,7 +222,7 @@ class TestGoingOn:
         checkpoint.write_bytes(b"not a checkpoint")
         worker = self.finish(study, database_url, start)
         assert worker.said.count("from its first epoch") == 1
-        assert f"the checkpoint {checkpoint} is not used, as it cannot be read" in worker.said
+        assert f"the checkpoint {checkpoint} is not used: it cannot be read" in worker.said
         assert "epoch 1/4" in worker.said
         assert TrialFacts.of(study.optuna.get_trials()[1]).resumed_epochs is None
 
@@ -248,4 +248,4 @@ def test_a_checkpoint_of_a_used_place_is_swept_by_the_next_worker(sqlite: Backen
     assert worker.ended() == 0, worker.said
     assert Places.of(study).rows()[1].state == PlaceState.COMPLETE
     assert names(files.checkpoints) == []
-    assert "is not used, as it is of other parameters" in worker.said
+    assert "is not used: it is of other parameters" in worker.said

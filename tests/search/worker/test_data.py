@@ -225,6 +225,6 @@ def test_the_test_images_of_an_article_study_are_looked_at(sqlite: Backend, m1: 
 
 def test_an_empty_database_is_no_hindrance(tmp_path: Path) -> None:
     backend = open_backend(f"sqlite:///{tmp_path}/new.db", create=True)
-    with pytest.raises(StudyFileError, match="would not be read"):
+    with pytest.raises(StudyFileError, match="has no effect"):
         open_asked(backend, Asked.of("digits", None, None, None, tmp_path))
     assert study_names(backend) == []

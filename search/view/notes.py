@@ -16,7 +16,7 @@ from affinity_search.storage.results.bounds import Crowded
 from affinity_search.storage.results.export import Scored
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, TrialScores
-from affinity_search.studies.metrics import score_of
+from affinity_search.studies.metrics import METRICS, score_of
 from affinity_search.studies.model.spec import StudySpec
 
 BEST = 10
@@ -80,8 +80,16 @@ def _ended_with(scores: TrialScores, standing: Standing, trial: FrozenTrial) -> 
     return (
         f"**{state}**{epochs}{place}: {spec.score.label} **{scores.metrics[spec.metric]:.4f}** ({spec.protocol}) at "
         f"epoch {scores.best_epoch}, micro F1 {scores.micro_f1:.4f}, minority {scores.minority_f1:.4f}, majority "
-        f"{scores.majority_f1:.4f}."
+        f"{scores.majority_f1:.4f}.{_others(scores, spec.metric)}"
     )
+
+
+def _others(scores: TrialScores, metric: str) -> str:
+    """The metrics that the study does not go by, as far as the trial tells them."""
+    told = [
+        f"{METRICS[key].label} {value:.4f}" for key, value in scores.metrics.items() if key not in (metric, "accuracy")
+    ]
+    return f" Also {', '.join(told)}." if told else ""
 
 
 def _ended_without(facts: TrialFacts, place: int, standing: Standing, trial: FrozenTrial) -> str:

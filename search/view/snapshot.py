@@ -51,6 +51,7 @@ class Best:
     state: str
     label: str  # what the score is: the metric's name for people
     head: HeadDefinition  # whose parameters `params` are
+    metrics: Mapping[str, float]  # all that the trial tells, by their keys
 
     @property
     def score(self) -> float:
@@ -87,6 +88,7 @@ class Snapshot:
             "params": self.best.params,
             "epoch": self.best.epoch,
             "state": self.best.state,
+            "metrics": dict(self.best.metrics),
         }
         own = {key: getattr(self, key) for key in ("study", "protocol", "dataset", "minority", "epochs", "attempts")}
         running = [vars(one) for one in self.running]
@@ -139,7 +141,7 @@ def _best(study: StoredStudy) -> Best | None:
         best = best_trials(study)[0]
         place, scores = best.place, best.scores
         reached = scores.best_epoch, place.state, study.spec.score.label, study.spec.head
-        return Best(best.trial.number, place.value, scores.macro_f1, place.params, *reached)
+        return Best(best.trial.number, place.value, scores.macro_f1, place.params, *reached, scores.metrics)
     return None
 
 

@@ -19,6 +19,7 @@ from affinity_search.search.view.snapshot import Best, Running, Snapshot, take
 from affinity_search.search.view.tables import Column, Fitted
 from affinity_search.storage.study import StoredStudy
 from affinity_search.studies.heads import HeadDefinition
+from affinity_search.studies.metrics import METRICS
 
 
 def params_text(params: dict[str, float | int], head: HeadDefinition) -> str:
@@ -47,6 +48,12 @@ def best_text(best: Best | None, protocol: str, *, explain: bool = True) -> str:
     images = "test" if protocol == "article" else "validation"
     params = params_text(best.params, best.head) + (f" ({best.head.legend})" if explain and best.head.legend else "")
     return f"{best.label} {best.score:.4f} on {images} images ({protocol}), trial {best.trial}: {params}"
+
+
+def others_text(best: Best) -> str:
+    """The best trial's other metrics."""
+    told = [(METRICS[key].label, value) for key, value in best.metrics.items() if METRICS[key].label != best.label]
+    return ", ".join(f"{label} {value:.4f}" for label, value in told)
 
 
 def counts_text(snapshot: Snapshot) -> str:
@@ -131,6 +138,8 @@ def panel(snapshot: Snapshot, hint: str = "", starting: str = "") -> RenderableT
         Text(counts_text(snapshot)),
         Text(f"best  {best_text(snapshot.best, snapshot.protocol)}"),
     ]
+    if snapshot.best is not None and (others := others_text(snapshot.best)):
+        parts.append(Text(f"      {others}", style="dim"))
     parts += [Text(line, style="red") for line in failure_lines(snapshot)]
     parts += [Text(line, style="yellow") for line in notices(snapshot)]
     if snapshot.running:

@@ -32,20 +32,19 @@ class _Model(BaseModel):
 
 
 def _params_schema() -> dict[str, Any]:
-    """Either the parameters of one of the heads, or null for one that has none."""
+    """Either parameters of one of the heads and of the optimiser, or null where nothing is searched."""
     kinds = [
         {
             "additionalProperties": False,
             "description": f"Parameters of the {head.name} head.",
             "properties": {
                 each.key: {"description": each.about, "type": "integer" if each.whole else "number"}
-                for each in head.parameters
+                for each in head.searchable
             },
-            "required": [each.key for each in head.parameters],
+            "required": [each.key for each in head.required],
             "type": "object",
         }
         for head in HEADS.values()
-        if head.parameters
     ]
     return {"anyOf": [*kinds, {"type": "null"}]}
 
@@ -94,8 +93,9 @@ class ExportedTrial(_Model):
     macro_f1: float
     micro_f1: float = Field(description="equals accuracy: one label an image")
     per_class_f1: list[float]
+    metrics: dict[str, float] = Field(description="every metric that the trial tells, by its key in a study file")
     params: Annotated[dict[str, int | float] | None, WithJsonSchema(_params_schema())] = Field(
-        description="null for a head without parameters"
+        description="null where nothing is searched"
     )
     trial: int = Field(description="number of the Optuna trial")
     place: int
@@ -214,6 +214,7 @@ def _exported(study: StoredStudy, one: Scored, counts: dict[str, int], bounds: l
         "macro_f1": scores.macro_f1,
         "micro_f1": scores.micro_f1,
         "per_class_f1": scores.per_class_f1,
+        "metrics": dict(scores.metrics),
         "epoch": scores.best_epoch,
         "epochs": scores.epochs,
         "seed": facts.seed,

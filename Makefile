@@ -75,11 +75,19 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of real searches again and a
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (5 minutes)
 	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare
 
-search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/table.csv: 160 real trials (83 minutes on 2 cores)
-	$(BIN)/python -m benchmarks.sampling.record $(DATA_OPTION)
+search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/*.csv: real trials on MNIST and on CIFAR-10 (hours on 2 cores)
+	$(BIN)/python -m benchmarks.sampling.record mnist $(DATA_OPTION)
+	$(BIN)/python -m benchmarks.sampling.record cifar10 $(DATA_OPTION)
 
-search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed from the table (15 minutes)
-	$(BIN)/python -m benchmarks.sampling.compare
+search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed: chosen on MNIST, judged on CIFAR-10 (10 minutes)
+	$(BIN)/python -m benchmarks.sampling.compare mnist
+	$(BIN)/python -m benchmarks.sampling.compare cifar10 --few
+
+heads-table: $(VENV)/.installed-run  ## Which head is best on reduced MNIST and CIFAR-10, each with its own searched settings (hours on 2 cores)
+	$(BIN)/python -m benchmarks.heads $(DATA_OPTION)
+
+test-noise: $(VENV)/.installed-run  ## How much the luck of the test images moves macro F1, simulated (a minute)
+	$(BIN)/python -m benchmarks.noise
 
 storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.throughput

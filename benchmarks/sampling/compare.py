@@ -1,12 +1,14 @@
 """How many epochs samplers and pruners need to find good parameters, replayed from the recorded table.
 
     make search-compare
-    python -m benchmarks.sampling.compare --rows-from 72  # the choice, on the rows it was not made on (14 s)
+    python -m benchmarks.sampling.compare mnist          # every pair, to choose one
+    python -m benchmarks.sampling.compare cifar10 --few  # the choice and its peers, on the table it was not made on
 
 Every proposal is answered by its nearest unused row, whose recorded scores are reported epoch by epoch to the pruner.
 Counted are the epochs until the search's best trial is a row of the best twentieth. Against overfitting to one table
 each contender is also replayed on the table's two halves (drawn at random, each with its own best twentieth), with four
-workers that take turns, and with noise on every score, as much as ten images of each small class make.
+workers that take turns, and with noise on every score, as much as ten images of each small class make. With --few also
+the score, without noise, of the best trial after a budget of full trainings, searched with noise.
 """
 
 from __future__ import annotations
@@ -18,16 +20,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import optuna
+from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from benchmarks.commands import machine
 from benchmarks.sampling.contenders import ALL, CHOSEN, DEFAULT, RANDOM, REFERENCE, Contender
 from benchmarks.sampling.replay import Replay
-from benchmarks.sampling.table import Table, read
+from benchmarks.sampling.table import TABLES, Table, read
 
 SEEDS = 50
 SETTINGS = ("all rows", "half A", "half B", "4 workers", "noisy scores")
 NOISE = 0.018  # the standard deviation of macro F1 with ten images in each small class
+BUDGETS = (10, 20, 40)  # full trainings
 HELD_OUT = [Contender(*pair) for pair in (CHOSEN, DEFAULT, REFERENCE, RANDOM)]
 
 
@@ -46,20 +50,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--rows-from", type=int, metavar="ROW", help="only the rows from this one on, four pairs alone")
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--few", action="store_true", help="the choice, Optuna's default, the reference, random search")
     options = parser.parse_args()
-    table = read()
-    if options.rows_from is not None:
-        if not 0 <= options.rows_from < len(table):
-            parser.error(f"--rows-from {options.rows_from} given; the table has rows 0 to {len(table) - 1}")
-        contenders, tables = HELD_OUT, {SETTINGS[0]: table.part(np.arange(options.rows_from, len(table)))}
-    else:
-        contenders, tables = ALL, settings(table)
+    table = read(options.table)
+    contenders, tables = HELD_OUT if options.few else ALL, settings(table)
     with ProcessPoolExecutor(options.processes) as pool:
         waiting = [pool.submit(measure, contender, tables, options.seeds) for contender in contenders]
         results = [one.result() for one in waiting]
-    print(markdown(results) if options.rows_from is None else held_out_markdown(results))
-    print(f"\n{len(tables[SETTINGS[0]])} rows, medians of {options.seeds} seeds; {machine()}")
+    print(markdown(results))
+    if options.few:
+        print(f"\n{winners_markdown(table, options.seeds)}")
+    print(f"\n{options.table}, {len(table)} rows, medians of {options.seeds} seeds; {machine()}")
 
 
 def settings(table: Table) -> dict[str, Table]:
@@ -101,11 +103,21 @@ def markdown(results: Sequence[Result]) -> str:
     return "\n".join(lines)
 
 
-def held_out_markdown(results: Sequence[Result]) -> str:
-    """The same columns for one setting, in the order given."""
-    reference = next(one for one in results if one.contender == Contender(*REFERENCE))
-    head = "| sampler | pruner | epochs: median | quartiles | never | ratio |\n|---|---|---|---|---|---|"
-    return "\n".join([head, *(_row(result, reference) for result in results)])
+def winners_markdown(table: Table, seeds: int) -> str:
+    """The mean and standard deviation over the seeds of what each of the few has found after each budget."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    after = " | ".join(f"{budget} trainings" for budget in BUDGETS)
+    lines = [f"| sampler | pruner | {after} |", "|---|---|---|---|---|"]
+    for contender in HELD_OUT:
+        replays = [Replay(table, contender, seed, noise=NOISE) for seed in range(seeds)]
+        found = np.array([replay.winners([budget * table.epochs for budget in BUDGETS]) for replay in replays])
+        shown = [f"{mean:.4f} ± {deviation:.4f}" for mean, deviation in zip(*_moments(found), strict=True)]
+        lines.append(f"| {contender.sampler} | {contender.pruner} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def _moments(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.nanmean(values, axis=0), np.nanstd(values, axis=0, ddof=1)
 
 
 def _row(result: Result, reference: Result) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import optuna
@@ -42,6 +42,24 @@ class Replay:
 
         `NEVER` if the rows are used up before: the pruner stopped all of the best ones too early.
         """
+        return next((spent for spent in self._ends() if self._best[1] in self._wanted), NEVER)
+
+    def winners(self, budgets: Sequence[int]) -> list[float]:
+        """The macro F1, without noise, of the best trial that has ended within each budget of epochs.
+
+        The noise stands for the validation images that the search goes by, the recorded score for test images. NaN
+        where no trial has ended.
+        """
+        found = [math.nan] * len(budgets)
+        for spent in self._ends():
+            reached = float(self._table.macro_f1[self._best[1]].max())
+            found = [reached if spent <= budget else kept for budget, kept in zip(budgets, found, strict=True)]
+            if spent > max(budgets):
+                break
+        return found
+
+    def _ends(self) -> Iterator[int]:
+        """Search until the rows are used up; after each trial's end, the epochs spent by all workers so far."""
         spent = 0
         running = deque(self._trial() for _ in range(self._workers))
         while running:
@@ -49,11 +67,10 @@ class Replay:
             if next(trial, False):
                 spent += 1
                 running.append(trial)
-            elif self._best[1] in self._wanted:
-                return spent
-            elif self._free.any():
+                continue
+            yield spent
+            if self._free.any():
                 running.appendleft(self._trial())
-        return NEVER
 
     def _trial(self) -> Iterator[bool]:
         """As a worker trains it; yields True for each epoch, before its score is reported."""

@@ -15,11 +15,11 @@ from affinity_search.studies.files import load
 from benchmarks.sampling import replay
 from benchmarks.sampling.contenders import ALL, CHOSEN, PRUNERS, SAMPLERS, Contender
 from benchmarks.sampling.replay import NEVER, Replay
-from benchmarks.sampling.table import STUDY, Table, read, to_cube
+from benchmarks.sampling.table import TABLES, Table, read, study_of, to_cube
 
 OURS = [name for name in bundled.names() if not name.endswith("-article")]
 README = ROOT / "benchmarks" / "README.md"
-SPACE = load(str(STUDY)).space
+SPACE = load(str(study_of("mnist"))).space
 assert SPACE is not None
 PATIENT = Contender("random", "none")
 # From the third trial on, after its second epoch: it goes if it has been worse than the median so far.
@@ -117,10 +117,13 @@ def test_optuna_hears_the_score_of_the_row_that_answered(monkeypatch: pytest.Mon
     assert told == [0.25], "1 − the best epoch's macro F1"
 
 
-def test_the_recorded_table_is_what_the_figures_say() -> None:
-    table = read()
-    assert (len(table), table.epochs, len(table.best_rows)) == (160, 10, 8)
+@pytest.mark.parametrize(("name", "rows", "best"), [("mnist", 90, 4), ("cifar10", 98, 5)])
+def test_the_recorded_tables_are_what_the_figures_say(name: str, rows: int, best: int) -> None:
+    assert name in TABLES
+    table = read(name)
+    assert (len(table), table.epochs, len(table.best_rows)) == (rows, 10, best)
     assert ((table.points >= 0) & (table.points <= 1)).all()
+    assert abs(np.median(table.points[:, :2], axis=0) - 0.5).max() < 0.15, "drawn evenly over the logarithms"
 
 
 class TestTheWinner:
@@ -135,7 +138,7 @@ class TestTheWinner:
     def test_is_what_the_bundled_studies_take(self, name: str) -> None:
         spec, sampler, pruner = load(name), SAMPLERS[CHOSEN[0]], PRUNERS[CHOSEN[1]]
         assert written(spec.sampler) == sampler
-        share = pruner["min_resource"] / load(str(STUDY)).training.epochs
+        share = pruner["min_resource"] / load(str(study_of("mnist"))).training.epochs
         assert written(spec.pruner) == pruner | {"min_resource": round(share * spec.training.epochs)}
 
     @pytest.mark.parametrize(
@@ -143,7 +146,7 @@ class TestTheWinner:
     )
     def test_decides_at_the_steps_that_the_readme_names(self, name: str, steps: list[int]) -> None:
         if name == "table":
-            assert decides(Contender(*CHOSEN).pruner_spec, load(str(STUDY)).training.epochs) == steps
+            assert decides(Contender(*CHOSEN).pruner_spec, load(str(study_of("mnist"))).training.epochs) == steps
         else:
             spec = load(name)
             assert decides(spec.pruner, spec.training.epochs) == steps

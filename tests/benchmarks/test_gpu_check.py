@@ -93,4 +93,4 @@ def test_without_a_gpu_it_ends_with_one_line() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu_check"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1), done
-    assert done.stderr.startswith("error: no NVIDIA GPU found")
+    assert done.stderr.startswith("error: no GPU found: NVML finds no NVIDIA GPU")

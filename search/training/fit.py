@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops
+from keras import Model, ops
 from numpy.typing import NDArray
 
 from affinity_search.search.devices import Device, Predictor
@@ -95,7 +95,9 @@ class Trainer:
                 raise ValueError(f"the {network.head} head gives no logits that could be adjusted")
             self._compile()
         self._steps = device.training_steps(self._model, training.batch)
-        self._outputs = device.predictor(self._model)
+        # A model of its own, as for the features: on JAX, Keras does not compile the predictions of one whose steps the
+        # device compiles.
+        self._outputs = device.predictor(Model(self._model.inputs, self._model.outputs))
         self._pace = Pace()
         self._features: Predictor | None = None
         self._done: list[EpochScore] = []  # of the present run

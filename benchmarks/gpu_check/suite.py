@@ -14,10 +14,13 @@ from benchmarks.gpu_check.setting import Result, Setting
 ROOT = Path(__file__).parents[2]
 FILES = [
     "tests/search/training/test_affinity.py",  # the longest first
+    "tests/search/training/test_fit_heads.py",
     "tests/search/training/test_fit.py",
+    "tests/search/training/test_heads.py",
     "tests/search/training/test_diagnostics.py",
     "tests/search/training/test_networks.py",
     "tests/search/training/test_normalization.py",
+    "tests/search/training/test_schedule.py",
     "tests/search/devices/test_devices.py",
 ]
 TEST_S = 120  # a test that hangs must not cost what the others found

@@ -54,7 +54,7 @@ def test_centres_lie_where_the_head_sees_them() -> None:
     scale = np.array(norm.gamma) / np.sqrt(np.array(norm.moving_variance) + norm.epsilon)
     distances = np.square((found.values[:, None, None] - found.centers[None]) * scale).sum(3).min(2)
     padded = np.resize(trainer._evaluation[0], len(evaluation))
-    assert (distances.argmin(1) == np.array(trainer._classes(padded))).mean() > 0.99
+    assert (distances.argmin(1) == trainer._outputs(padded).argmax(1)).mean() > 0.99
 
 
 def test_wide_features_are_projected_with_their_centres_on_one_plane_for_all_epochs() -> None:

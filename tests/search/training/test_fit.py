@@ -235,7 +235,7 @@ def test_going_back_puts_an_epochs_weights_back(splits, monkeypatch):
 
 def test_score_test_scores_the_test_split_with_present_weights(trainer, splits):
     result = trainer.run(PARAMS, seed=1)
-    scores = trainer.score_test()
+    (scores,) = trainer.score_test()
     assert scores.support == splits[2].counts(10)
     assert scores.macro_f1 == pytest.approx(result.epochs[-1].scores.macro_f1, abs=0.15)
 

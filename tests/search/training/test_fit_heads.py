@@ -275,11 +275,15 @@ def on_device(device):
 @pytest.mark.long
 @pytest.mark.skipif(devices.backend() != "tensorflow", reason="TPUStrategy is TensorFlow's")
 def test_two_replicas_and_xla_give_what_one_device_gives():
-    alone = on_device(ONE)
-    assert alone.keys() == HEADS.keys()
-    for device in (REPLICAS, XLA):
-        found = on_device(device)
-        for head, expected in alone.items():
-            for one, other in zip(found[head], expected, strict=True):
-                assert one == pytest.approx(other, rel=3e-3, abs=2e-2), (head, device)
-                assert one[0] == pytest.approx(other[0], rel=3e-3), (head, device)
+    """But for what a head adds to the loss: replicas on CPUs are threads, and share Keras' list of added losses.
+
+    TPUs trace the step once for all. The affinity head alone, whose addition is small: test_tpu_readiness.py.
+    """
+    alone, replicated, under_xla = (on_device(device) for device in (ONE, REPLICAS, XLA))
+    assert alone.keys() == replicated.keys() == under_xla.keys() == HEADS.keys()
+    for head, expected in alone.items():
+        close = pytest.approx(np.array(expected), rel=1e-3, abs=1e-3)
+        assert np.array(under_xla[head]) == close, head
+        assert np.isfinite(replicated[head]).all(), head
+        if head not in ("affinity", "joint"):
+            assert np.array(replicated[head]) == close, head

@@ -202,7 +202,7 @@ def test_the_adjustment_is_the_best_on_the_evaluation_images_and_used_on_the_tes
         predicted = (subject._outputs_for(test_indices) - tau * shares).argmax(axis=1)
         expected = np.zeros((10, 10), int)
         np.add.at(expected, (test_labels, predicted), 1)
-        assert (np.array(subject.score_test().confusion) == expected).all()
+        assert (np.array(subject.score_test()[0].confusion) == expected).all()
 
 
 def test_only_logits_are_adjusted(splits):

@@ -227,6 +227,20 @@ def open(name: str, storage: str = DEFAULT_STORAGE, *, read_only: bool = False) 
         raise
 
 
+def points_of(name: str, storage: str = DEFAULT_STORAGE, *, top: int = 1) -> str:
+    """An override for `create`: the settings of a stored study's `top` best trials, to be tried first.
+
+    Raises:
+        StudyNotFoundError: the database has no such study.
+        NothingToExportError: no trial has a value yet.
+    """
+    from affinity_search.studies.model.writing import value_text
+
+    with open(name, storage, read_only=True) as study:
+        points = [dict(trial.params) for trial in study.best(top)]
+    return f"points={value_text(points)}"
+
+
 def create(
     source: str,
     storage: str = DEFAULT_STORAGE,

@@ -121,6 +121,13 @@ IntoExisting = Annotated[
     bool,
     typer.Option("--into-existing", help="Create the study in a database that holds another program's tables."),
 ]
+PointsFrom = Annotated[
+    str | None,
+    typer.Option("--from", metavar="STUDY", help="Try the best settings of a stored study first, in a new study."),
+]
+PointsTop = Annotated[
+    int, typer.Option("--top", metavar="K", min=1, max=1000, help="Number of its best trials, with --from.")
+]
 Device = Annotated[str, typer.Option("--device", help=f"Device to train on: {ONE_DEVICE}.")]
 MOST_THREADS = 1024
 Threads = Annotated[
@@ -159,11 +166,15 @@ def asked_study(
     *,
     into_existing: bool = False,
     examine: bool = True,
+    points_from: str | None = None,
+    top: int = 1,
 ) -> StoredStudy:
     """Create or continue the study that the options describe, and tell the person what changed."""
     from affinity_search.search import api
     from affinity_search.storage.errors import SmallerBudgetError
 
+    if points_from is not None:
+        overrides = [*(overrides or []), api.points_of(points_from, url, top=top)]
     create = partial(api.create, source, url, name=name, overrides=overrides, data_dir=data_dir, say=say)
     try:
         return create(trials=trials, into_existing=into_existing, examine=examine).stored

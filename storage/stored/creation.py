@@ -97,6 +97,9 @@ def _continue(stored: StoredStudy, spec: StudySpec, resize: bool) -> list[str]:
             f"the study keeps its {old.trials} places, although the file says {spec.trials}; --trials N adds places"
         ]
         spec = spec.model_copy(update={"trials": old.trials})
+    if spec.points != old.points:
+        kept.append("the study keeps the points that it was created with")
+        spec = spec.model_copy(update={"points": old.points})
     changes = _changes(old, spec)
     notes = [*kept, *changes]
     asked = spec.training.precision

@@ -11,10 +11,16 @@ from affinity_search.storage.trials.artifacts import records
 from affinity_search.storage.trials.facts import MADE_BY
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
 from affinity_search.studies.model.parameters import Params
+from affinity_search.studies.model.spec import StudySpec
 from affinity_search.studies.seeds import sampler_seed
 
 if TYPE_CHECKING:
     from affinity_search.storage.places.claims import Claim, Holder
+
+
+def _planned(spec: StudySpec, place: int) -> Params | None:
+    """The settings that the study plans for the place; its first places are those of its points."""
+    return dict(spec.points[place]) if place < len(spec.points) else None
 
 
 def ask(
@@ -28,11 +34,13 @@ def ask(
 ) -> tuple[int, Params]:
     """The new trial's id in the storage, and its parameters. After an earlier attempt they are the same again.
 
+    The first places take the study's points; what a point leaves out is drawn at random.
     `key` names the attempt's files; `pictures` are the names of its pictures. Sets the claim's sampler and pruner in
     the study.
     """
     spec = study.spec
-    study.optuna.sampler = make_sampler(spec.sampler, sampler_seed(spec.seed, claim.number), claim.params)
+    fixed = _planned(spec, claim.number) if claim.params is None else claim.params
+    study.optuna.sampler = make_sampler(spec.sampler, sampler_seed(spec.seed, claim.number), fixed)
     study.optuna.pruner = make_pruner(spec.pruner, spec.training.epochs)
     with drafting(claim.number) as draft:
         drafted = study.optuna.ask()

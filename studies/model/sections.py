@@ -42,6 +42,7 @@ EACH = {
 # their fingerprints stay.
 LATER: dict[tuple[str, ...], Any] = {
     ("metric",): "macro_f1",
+    ("points",): [],
     ("network", "kind"): networks.DEFAULT,
     ("training", "optimizer"): "adam",
     ("training", "schedule"): "drops",

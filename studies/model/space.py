@@ -82,6 +82,19 @@ class SpaceSpec:
         """A trial's parameters in the head's order, each a number of its own type."""
         return {key: self.limits(key).number(params[key]) for key, _ in self.parameters}
 
+    def point_mistakes(self, raw: Any) -> Iterator[Mistake]:
+        """What is wrong with settings that are to be tried first: some of the parameters, each within the space."""
+        if not isinstance(raw, Mapping):
+            yield (), given(raw, "a table of settings")
+            return
+        for key, value in raw.items():
+            if key not in self:
+                yield (str(key),), f"not searched; the space has {enumeration([name for name, _ in self.parameters])}"
+            elif not self.limits(key).accepts(value):
+                yield (str(key),), given(value, self.limits(key).numbers)
+            elif not self[key].contains(Constant(value=self.limits(key).number(value))):
+                yield (str(key),), f"{show_number(value)} given; the space has {self[key].describe()}"
+
     def to_plain(self) -> dict[str, Any]:
         """The table as it stands in a study file."""
         return {key: parameter.to_plain() for key, parameter in self.parameters}

@@ -22,7 +22,7 @@ from affinity_search.studies.metrics import DEFAULT, METRICS, Metric
 from affinity_search.studies.model.comparability import fingerprint, fingerprint_differences, widening_differences
 from affinity_search.studies.model.limits import LONGEST, RULE
 from affinity_search.studies.model.mistakes import MOST, given, lines, raised, show_text
-from affinity_search.studies.model.parameters import Choice, Constant, IntegerRange, Parameter, RealRange
+from affinity_search.studies.model.parameters import Choice, Constant, IntegerRange, Parameter, Params, RealRange
 from affinity_search.studies.model.sections import (
     EACH,
     LATER,
@@ -68,6 +68,20 @@ def _space(raw: Any, info: ValidationInfo) -> SpaceSpec | None:
     return None if raw is None or head is None else SpaceSpec.of(raw, head)
 
 
+def _points(raw: Any, info: ValidationInfo) -> tuple[Params, ...]:
+    space = info.data.get("space")
+    if not isinstance(raw, (list, tuple)):
+        raise raised("points", [((), given(raw, "a list of tables, each written as [[points]]"))])
+    if not raw:
+        return ()
+    if space is None:
+        raise raised("points", [((), "given, but the study searches nothing")])
+    mistakes = [((at, *location), text) for at, each in enumerate(raw) for location, text in space.point_mistakes(each)]
+    if mistakes:
+        raise raised("points", mistakes)
+    return tuple({key: space.limits(key).number(value) for key, value in each.items()} for each in raw)
+
+
 def _plain_space(space: SpaceSpec | None) -> dict[str, Any] | None:
     return None if space is None else space.to_plain()
 
@@ -89,6 +103,9 @@ class StudySpec(Section):
     training: TrainingSpec = Field(description="a table [training]")
     space: Annotated[SpaceSpec | None, PlainValidator(_space), PlainSerializer(_plain_space)] = Field(
         default=None, description="a table [space]"
+    )
+    points: Annotated[tuple[Params, ...], PlainValidator(_points), PlainSerializer(list)] = Field(
+        default=(), description="a list of tables, each written as [[points]]"
     )
     sampler: SamplerSpec = Field(default=SamplerSpec(), description="a table [sampler]")
     pruner: PrunerSpec = Field(default=PrunerSpec(), description="a table [pruner]")

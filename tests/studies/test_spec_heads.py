@@ -281,3 +281,44 @@ def test_an_optional_key_neither_comes_nor_goes() -> None:
     assert [line.partition(":")[0] for line in widening_differences(more.space, narrower.space)] == [
         "space.weight_decay"
     ]
+
+
+POINTS = """
+[[points]]
+gamma = 2
+learning_rate = 1e-3
+[[points]]
+class_weight_power = 1.5
+"""
+
+
+def with_points(tmp_path: Path, points: str) -> StudySpec:
+    file = tmp_path / "mine.toml"
+    file.write_text(STUDY.format(head="focal", training="", space="") + points, encoding="utf-8")
+    return load(str(file))
+
+
+def test_points_are_some_of_the_settings_each_within_the_space(tmp_path: Path) -> None:
+    spec = with_points(tmp_path, POINTS)
+    assert spec.points == ({"gamma": 2.0, "learning_rate": 1e-3}, {"class_weight_power": 1.5})
+    assert StudySpec.from_dict(tomllib.loads(spec.to_toml())) == spec
+    without = with_points(tmp_path, "")
+    assert "points" not in without.to_dict(), "studies that were stored before have none"
+    assert fingerprint(spec, "float32") == fingerprint(without, "float32"), "a score means the same"
+
+
+@pytest.mark.parametrize(
+    ("point", "said"),
+    [
+        ("gamma = 5.5", "points[0].gamma: 5.5 given; the space has 0 to 5"),
+        ("gamma = 'two'", "points[0].gamma: 'two' given; allowed: a number from 0 to 20"),
+        (
+            "lambda = 0.5",
+            "points[0].lambda: not searched; the space has gamma, class_weight_power and learning_rate",
+        ),
+    ],
+)
+def test_a_point_that_the_space_has_not_is_refused(tmp_path: Path, point: str, said: str) -> None:
+    with pytest.raises(StudyFileError) as caught:
+        with_points(tmp_path, f"[[points]]\n{point}\n")
+    assert caught.value.mistakes == [said]

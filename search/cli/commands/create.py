@@ -6,6 +6,8 @@ from affinity_search.search.cli.options import (
     DataDir,
     IntoExisting,
     Overrides,
+    PointsFrom,
+    PointsTop,
     Rename,
     Storage,
     StudySource,
@@ -29,7 +31,19 @@ def create(
     name: Rename = None,
     overrides: Overrides = None,
     into_existing: IntoExisting = False,
+    points_from: PointsFrom = None,
+    top: PointsTop = 1,
 ) -> None:
     """Create or continue a study and run nothing; workers that are started later need only its name."""
-    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
+    stored = asked_study(
+        storage,
+        study,
+        name,
+        overrides,
+        trials,
+        data_dir,
+        into_existing=into_existing,
+        points_from=points_from,
+        top=top,
+    )
     say(f"study {stored.name!r} is in {stored.backend}")

@@ -16,6 +16,8 @@ from affinity_search.search.cli.options import (
     LeaseS,
     OutageS,
     Overrides,
+    PointsFrom,
+    PointsTop,
     Rename,
     Storage,
     StudySource,
@@ -72,6 +74,8 @@ def launch(
     name: Rename = None,
     overrides: Overrides = None,
     into_existing: IntoExisting = False,
+    points_from: PointsFrom = None,
+    top: PointsTop = 1,
     files: Files = None,
     outage_s: OutageS = DEFAULT_LIMIT_S,
     lease_s: LeaseS = DEFAULT_LEASE_S,
@@ -83,7 +87,17 @@ def launch(
         raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
     asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
     slots = asked.slots(say)
-    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
+    stored = asked_study(
+        storage,
+        study,
+        name,
+        overrides,
+        trials,
+        data_dir,
+        into_existing=into_existing,
+        points_from=points_from,
+        top=top,
+    )
     if unless_stopped:
         _leave_alone_if_stopped(stored)
     _run(prepare(stored, asked, say, slots))

@@ -166,15 +166,11 @@ def asked_study(
     *,
     into_existing: bool = False,
     examine: bool = True,
-    points_from: str | None = None,
-    top: int = 1,
 ) -> StoredStudy:
     """Create or continue the study that the options describe, and tell the person what changed."""
     from affinity_search.search import api
     from affinity_search.storage.errors import SmallerBudgetError
 
-    if points_from is not None:
-        overrides = [*(overrides or []), api.points_of(points_from, url, top=top)]
     create = partial(api.create, source, url, name=name, overrides=overrides, data_dir=data_dir, say=say)
     try:
         return create(trials=trials, into_existing=into_existing, examine=examine).stored
@@ -182,6 +178,13 @@ def asked_study(
         if trials is None or not _agrees_to_all(error):
             raise
     return create(into_existing=into_existing, examine=examine).stored
+
+
+def with_points(overrides: list[str] | None, url: str, source: str | None, top: int) -> list[str] | None:
+    """The overrides, with the best settings of a stored study if there is a `source`."""
+    from affinity_search.search import api
+
+    return overrides if source is None else [*(overrides or []), api.points_of(source, url, top=top)]
 
 
 def is_at_a_terminal() -> bool:

@@ -14,6 +14,7 @@ from affinity_search.search.cli.options import (
     Trials,
     asked_study,
     say,
+    with_points,
 )
 from affinity_search.storage import DEFAULT_STORAGE
 
@@ -35,15 +36,6 @@ def create(
     top: PointsTop = 1,
 ) -> None:
     """Create or continue a study and run nothing; workers that are started later need only its name."""
-    stored = asked_study(
-        storage,
-        study,
-        name,
-        overrides,
-        trials,
-        data_dir,
-        into_existing=into_existing,
-        points_from=points_from,
-        top=top,
-    )
+    overrides = with_points(overrides, storage, points_from, top)
+    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
     say(f"study {stored.name!r} is in {stored.backend}")

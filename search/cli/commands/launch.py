@@ -24,6 +24,7 @@ from affinity_search.search.cli.options import (
     Trials,
     asked_study,
     say,
+    with_points,
 )
 from affinity_search.search.devices.kinds import SOME_DEVICES
 from affinity_search.search.worker.exits import Exit
@@ -87,17 +88,8 @@ def launch(
         raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
     asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
     slots = asked.slots(say)
-    stored = asked_study(
-        storage,
-        study,
-        name,
-        overrides,
-        trials,
-        data_dir,
-        into_existing=into_existing,
-        points_from=points_from,
-        top=top,
-    )
+    overrides = with_points(overrides, storage, points_from, top)
+    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
     if unless_stopped:
         _leave_alone_if_stopped(stored)
     _run(prepare(stored, asked, say, slots))

@@ -56,8 +56,8 @@ def _laid_over(raw: dict[str, Any], overrides: Sequence[str], source: str, forme
     """`former` is a name that the study has already: it is kept, whatever the rule for new ones says."""
     known = lines(list(excesses(raw))) if former else []  # what a stored study has already is kept
     mistakes = lay_over(raw, overrides)
-    if former is None:
-        _recommend_space(raw)
+    if former is None or any(each.replace(" ", "") == "space=none" for each in overrides):
+        _recommend_space(raw)  # never for a stored study as it is: it may search nothing
     name = raw.get("name")
     wrong = name_mistake(name) if isinstance(name, str) and name != former else None
     mistakes += [f"name: {wrong}"] if wrong else []

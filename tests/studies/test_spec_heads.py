@@ -283,6 +283,14 @@ def test_an_optional_key_neither_comes_nor_goes() -> None:
     ]
 
 
+def test_a_stored_study_is_a_template_for_another_head() -> None:
+    stored = load("digits")
+    other = overridden(stored, ["name=other", "network.head=ldam", "space=none"])
+    assert other.searched == ["max_margin", "scale"], "its learning rate is given"
+    softmax = overridden(stored, ["name=other", "network.head=softmax", "space=none"])
+    assert softmax.space is None
+
+
 POINTS = """
 [[points]]
 gamma = 2

@@ -12,7 +12,7 @@ Options = dict[str, Any]
 REFERENCE = ("TPE, each parameter alone, no liar", "median, no warm-up")
 RANDOM = ("random", "none")
 DEFAULT = ("TPE", "median, no warm-up")
-# The winner, which the bundled studies take: named here alone, a test holds the studies and README's table to it.
+# What the bundled studies take: named here alone, a test holds the studies and README's tables to it.
 CHOSEN = ("TPE, 3 random first", "halving, from 2, by 3")
 
 SAMPLERS: dict[str, Options] = {

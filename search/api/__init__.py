@@ -83,6 +83,7 @@ class Evaluated:
     protocol: str
     params: Params
     macro_f1: float  # in the search
+    search: float  # by the study's metric, in the search
     test: dict[str, Any]  # as in the export: macro_f1_mean, macro_f1_least, macro_f1_greatest, macro_f1, seeds, …
 
 

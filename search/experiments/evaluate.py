@@ -17,6 +17,7 @@ from affinity_search.storage.database.failures import first_line
 from affinity_search.storage.results.evaluations import latest_test, record_opening, record_scores, stored_scores
 from affinity_search.storage.results.export import Scored, best_trials
 from affinity_search.storage.study import StoredStudy
+from affinity_search.studies.metrics import score_of
 from affinity_search.studies.seeds import evaluation_seed
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def evaluate_best(study: StoredStudy, options: WorkerOptions, planned: Plan) -> 
             "protocol": study.spec.protocol,
             "params": one.place.params,
             "macro_f1": one.scores.macro_f1,
+            "search": score_of(one.place.value),
             "test": latest_test(study, one.trial.number, planned.seeds),
         }
         for one in planned.chosen
@@ -133,7 +135,8 @@ def _score(study: StoredStudy, trainer: StudyTrainer, params: Params, seed: int,
         tell(score)
     trainer.go_back(best)
     tested = trainer.score_test() | {"best_epoch": best_epoch(done, spec.metric).number}
-    say(f"{what}: macro F1 {tested['macro_f1']:.4f} on the test set ({spec.protocol}), epoch {tested['best_epoch']}")
+    reached = f"{spec.score.label} {tested[spec.metric]:.4f} on the test set ({spec.protocol})"
+    say(f"{what}: {reached}, epoch {tested['best_epoch']}")
     return tested
 
 

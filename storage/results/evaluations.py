@@ -12,6 +12,7 @@ from sqlalchemy import insert, select, update
 
 from affinity_search.storage.database.tables import evaluations
 from affinity_search.storage.study import StoredStudy
+from affinity_search.studies.metrics import METRICS
 
 
 def opened_by() -> str:
@@ -85,6 +86,11 @@ def summarise(scores: dict[int, dict[str, Any]], protocol: str) -> dict[str, Any
         "macro_f1_greatest": max(macro),
         "macro_f1": macro,
         "micro_f1": [score["micro_f1"] for score in scores.values()],
+        "metrics": {
+            key: [score[key] for score in scores.values()]
+            for key in METRICS
+            if all(key in score for score in scores.values())
+        },
         "per_class_f1": [score["per_class_f1"] for score in scores.values()],
         "epochs": [_best_epoch(score) for score in scores.values()],
         "seeds": list(scores),

@@ -69,6 +69,7 @@ class ExportedTest(_Model):
     macro_f1_greatest: float
     macro_f1: list[float]
     micro_f1: list[float]
+    metrics: dict[str, list[float]] = Field(description="every metric, by its key in a study file")
     per_class_f1: list[list[float]]
     epochs: list[int]
     seeds: list[int]

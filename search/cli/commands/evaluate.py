@@ -105,9 +105,9 @@ def _show(stored: StoredStudy, results: list[Evaluated]) -> None:
     columns.append(Column("seeds", right=True))
     rows = []
     for result in results:
-        scores = [result.test[f"macro_f1_{which}"] for which in ("mean", "least", "greatest")]
-        shown = [f"{score:.4f}" for score in (result.macro_f1, *scores)]
+        scores = result.test["metrics"][stored.spec.metric]
+        shown = [f"{score:.4f}" for score in (result.search, sum(scores) / len(scores), min(scores), max(scores))]
         rows.append(
             [str(result.trial), params_text(result.params, stored.spec.head), *shown, str(len(result.test["seeds"]))]
         )
-    console(data=True).print(Fitted(columns, rows, f"test macro F1 ({stored.spec.protocol})"))
+    console(data=True).print(Fitted(columns, rows, f"test {stored.spec.score.label} ({stored.spec.protocol})"))

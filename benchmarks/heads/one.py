@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from affinity_search.search import api, devices
-from affinity_search.search.training.results import best_epoch
+from affinity_search.search.experiments.evaluate import judge
 from affinity_search.search.worker.images import StudyImages
 from affinity_search.search.worker.loop import say
 from affinity_search.search.worker.setup import WorkerOptions, work
@@ -40,21 +40,8 @@ def contest(
         trainer = StudyTrainer(claimed, stored.spec, stored.settled_precision, images.folder, seen=images)
         trainer.open_test()
         for draw in range(1, draws + 1):
-            found["draws"][str(draw)] = judged(trainer, stored.spec, best.params, draw)
+            trainer.use_draw(draw)
+            seed = evaluation_seed(stored.spec.seed, draw)
+            found["draws"][str(draw)] = judge(stored.spec, trainer, best.params, seed, f"draw {draw}")
             file.write_text(json.dumps(found | {"seconds": time.monotonic() - started}, indent=1))
     return found
-
-
-def judged(trainer: StudyTrainer, spec: Any, params: Any, draw: int) -> dict[str, Any]:
-    """Train on a draw and score the test set with the weights of the best epoch by the validation images."""
-    trainer.use_draw(draw)
-    done: list[Any] = []
-    for score in trainer.epochs(params, evaluation_seed(spec.seed, draw), max_centers=spec.max_centers):
-        done.append(score)
-        if best_epoch(done, spec.metric) is score:
-            state = trainer.state()
-    trainer.go_back(state)
-    tested = trainer.score_test()
-    del tested["plain"]["confusion"], tested["confusion"]
-    say(f"{spec.name}, draw {draw}: macro F1 {tested['macro_f1']:.4f}, balanced {tested['balanced_accuracy']:.4f}")
-    return tested

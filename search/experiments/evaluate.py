@@ -23,6 +23,7 @@ from affinity_search.studies.seeds import evaluation_seed
 if TYPE_CHECKING:
     from affinity_search.search.training.results import EpochScore
     from affinity_search.studies.model.parameters import Params
+    from affinity_search.studies.model.spec import StudySpec
 
 
 @dataclass(frozen=True)
@@ -117,14 +118,17 @@ def _evaluate(
     trainer.open_test()
     scores: list[dict[str, Any]] = []
     for seed in seeds:
-        scores.append(_score(study, trainer, params, seed, f"{number()}: trial {trial}, seed {seed}"))
+        scores.append(judge(study.spec, trainer, params, seed, f"{number()}: trial {trial}, seed {seed}"))
         record_scores(study, record, scores)  # after each seed: if this call is interrupted, the next one goes on here
 
 
-def _score(study: StoredStudy, trainer: StudyTrainer, params: Params, seed: int, what: str) -> dict[str, Any]:
+def judge(spec: StudySpec, trainer: StudyTrainer, params: Params, seed: int, what: str) -> dict[str, Any]:
+    """Train from the start, and score the test set with the weights of the best epoch. `what` names the run in lines.
+
+    The test set must be open. Returns the scores as stored, with the `best_epoch`, counted from 1.
+    """
     from affinity_search.search.training.results import best_epoch
 
-    spec = study.spec
     tell = _seldom(lambda score: say(f"{what}, {epoch_text(score, spec)}"))
     done: list[EpochScore] = []
     # As many centres as the search had room for: then a retraining rounds as the search did.

@@ -10,14 +10,14 @@ from typing import Any, ClassVar
 import keras
 from numpy.typing import NDArray
 
-from affinity_search.search.training.heads.base import Params, Tensor
+from affinity_search.search.training.heads.base import Params
 from affinity_search.search.training.heads.class_sizes import effective_weights
-from affinity_search.search.training.heads.logit.layer import LogitHead, cross_entropy, of_class
+from affinity_search.search.training.heads.logit.weighted import WeightedHead
 
 
 @keras.saving.register_keras_serializable(package="affinity_search")
-class ClassBalancedHead(LogitHead):
-    """Features (N, h) in, logits (N, C) out; 1 − β is `one_minus_beta`."""
+class ClassBalancedHead(WeightedHead):
+    """As `WeightedHead` with other weights; 1 − β is `one_minus_beta`."""
 
     starts: ClassVar[dict[str, float]] = {"one_minus_beta": 1e-3}
 
@@ -27,7 +27,3 @@ class ClassBalancedHead(LogitHead):
         if not 0 < one_minus_beta <= 1:
             raise ValueError(f"one_minus_beta is {one_minus_beta}; it must be above 0 and at most 1")
         return {"class_weights": effective_weights(self.class_sizes, one_minus_beta)}
-
-    def loss(self, labels: Tensor, scores: Tensor) -> Tensor:
-        """Weighted cross-entropy, (N,)."""
-        return of_class(self.settings["class_weights"], labels) * cross_entropy(labels, scores)

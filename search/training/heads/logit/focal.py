@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from affinity_search.search.training.heads.base import Params, Tensor
 from affinity_search.search.training.heads.class_sizes import power_weights
-from affinity_search.search.training.heads.logit.layer import LogitHead, cross_entropy, of_class
+from affinity_search.search.training.heads.logit.layer import LogitHead, cross_entropy, of_class, own_class
 
 # In place of the own class's logit: exp of it is 0 beside any other.
 NOTHING = -1e30
@@ -37,7 +37,7 @@ class FocalHead(LogitHead):
         (1 − q)^γ is exp(γ · log(1 − q)), and 1 − q the share of the other classes: the power itself has an infinite
         slope at q = 1 for γ below 1.
         """
-        own = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), scores.shape[1], dtype="float32")
+        own = own_class(labels, scores.shape[1])
         others = ops.logsumexp(ops.where(own > 0, NOTHING, scores), axis=1)
         log_rest = others - ops.logsumexp(scores, axis=1)
         focus = ops.exp(ops.convert_to_tensor(self.settings["gamma"]) * log_rest)

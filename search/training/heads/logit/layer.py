@@ -21,11 +21,16 @@ def of_class(values: Tensor, labels: Tensor) -> Tensor:
     return ops.take(values, ops.cast(ops.reshape(labels, (-1,)), "int32"), axis=0)
 
 
+def own_class(labels: Tensor, n_classes: int) -> Tensor:
+    """1 for an image's own class and else 0, float32 (N, C), of labels (N,) or (N, 1)."""
+    return ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), n_classes, dtype="float32")
+
+
 class LogitHead(Head, keras.layers.Dense):  # type: ignore[misc]
     """Features (N, h) in, logits z (N, C) out.
 
     A head names its parameters with a trial's first values in `starts`. It says in `settings_of` what they make of the
-    class sizes: arrays for the loss, in variables of the names that `shapes` has.
+    class sizes: numbers and arrays for the loss, each kept in a variable of that name.
     """
 
     logits = True

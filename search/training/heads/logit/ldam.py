@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from affinity_search.search.training.heads.base import Params, Tensor
 from affinity_search.search.training.heads.class_sizes import relative_margins
-from affinity_search.search.training.heads.logit.layer import LogitHead, cross_entropy
+from affinity_search.search.training.heads.logit.layer import LogitHead, cross_entropy, own_class
 
 SMALLEST_SQUARE = 1e-12  # of a vector's length: features may all be 0 after a ReLU
 
@@ -48,6 +48,6 @@ class LdamHead(LogitHead):
 
     def loss(self, labels: Tensor, scores: Tensor) -> Tensor:
         """Cross-entropy with the own class's score lowered by s Δ_y, (N,)."""
-        own = ops.one_hot(ops.cast(ops.reshape(labels, (-1,)), "int32"), scores.shape[1], dtype="float32")
+        own = own_class(labels, scores.shape[1])
         lowered = ops.convert_to_tensor(self.settings["scale"]) * ops.convert_to_tensor(self.settings["margins"])
         return cross_entropy(labels, scores - own * lowered)

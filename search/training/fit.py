@@ -207,7 +207,10 @@ class Trainer:
     def _begin(self, params: Params, seed: int) -> None:
         """Everything a run starts from: weights, parameters, optimiser, random state."""
         shared = dict(params)
-        self._rate = shared.pop("learning_rate", self._training.learning_rate)
+        rate = shared.pop("learning_rate", self._training.learning_rate)
+        if rate is None:
+            raise ValueError("neither the run nor its trainer has a learning_rate")
+        self._rate = rate
         decay = shared.pop("weight_decay", 0.0)
         if decay and not self._training.decays:
             raise ValueError(

@@ -27,7 +27,7 @@ class TrainingConfig:
 
     epochs: int
     batch: int
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None  # None where every run brings its own
     drops: tuple[float, ...] = ()
     augment: bool = False
     precision: Precision = "float32"
@@ -42,7 +42,7 @@ class TrainingConfig:
     decays: bool = False  # whether any run has a weight decay
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1 or not self.learning_rate > 0:
+        if self.epochs < 1 or self.batch < 1 or (self.learning_rate is not None and not self.learning_rate > 0):
             raise ValueError(f"epochs, batch and learning_rate must be positive: {self}")
         known = (("precision", PRECISIONS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("sampling", SAMPLING))
         for key, allowed in known:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from affinity_search.search.worker.images import read_splits
 from affinity_search.studies.model.parameters import Params
 from affinity_search.studies.model.spec import StudySpec
 
-UNSEARCHED_RATE = 1e-3  # never used: where a study has no rate, each trial has its own
-
 if TYPE_CHECKING:  # only the worker that trains imports Keras
     from affinity_search.search.devices import Device
-    from affinity_search.search.devices.precision import Precision
     from affinity_search.search.training.checkpoints import TrainingState
     from affinity_search.search.training.data.splits import Seen, Split
     from affinity_search.search.training.fit import EpochScore, Trainer
@@ -144,8 +141,10 @@ class StudyTrainer:
         scores without weights. Under `article` the test images of small classes are as few as the study says.
         """
         assert self._trainer is not None, "train first"
+        if self._shares is None:
+            return self._trainer.score_test()[0].to_dict()
         weighted, plain = (scores.to_dict() for scores in self._trainer.score_test(self._shares, None))
-        return weighted if self._shares is None else weighted | {"plain": plain}
+        return weighted | {"plain": plain}
 
     def features(self) -> Features:
         """The features of the images that score the epochs, with the present weights. Call it during or after a run."""
@@ -162,6 +161,12 @@ class StudyTrainer:
         from affinity_search.search.training.networks.building import NetworkConfig
 
         network, training = self._spec.network, self._spec.training
+        settled = {
+            "batch": self._batch,
+            "precision": self._precision,
+            "metric": self._spec.metric,
+            "decays": "weight_decay" in self._spec.searched,
+        }
         return Trainer(
             self._device,
             self._train,
@@ -175,23 +180,8 @@ class StudyTrainer:
                 self._embedding,
                 network.kind,
             ),
-            TrainingConfig(
-                training.epochs,
-                self._batch,
-                training.learning_rate or UNSEARCHED_RATE,
-                tuple(training.drops),
-                training.augment,
-                cast("Precision", self._precision),  # the study file's check admits no other
-                optimizer=training.optimizer,
-                schedule=training.schedule,
-                drop_by=training.drop_by,
-                warmup=training.warmup,
-                sampling=training.sampling,
-                reweight_from=training.reweight_from,
-                adjust=training.adjust,
-                metric=self._spec.metric,
-                decays="weight_decay" in self._spec.searched,
-            ),
+            # The study file has the same keys, and the check of it admits no other values.
+            TrainingConfig(**training.model_dump() | settled),
             max_centers=max_centers,
             test=self._test,
         )

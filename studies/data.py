@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from affinity_search.studies.errors import either
 
 NUMERALS = tuple("0123456789")
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -84,12 +85,6 @@ _SOURCES = (
 )
 SOURCES = {source.name: source for source in _SOURCES}
 PROFILES = {"step": ProfileDefinition("step", "even classes keep few images, odd ones all, as in the article")}
-
-
-def either(words: Sequence[str]) -> str:
-    """`a, b or c`."""
-    *others, last = words
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def names() -> str:

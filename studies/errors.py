@@ -1,4 +1,17 @@
-"""The errors that a person meets."""
+"""The errors that a person meets, and lists of words as their messages have them."""
+
+from collections.abc import Sequence
+
+
+def enumeration(words: Sequence[str], conjunction: str = "and") -> str:
+    """`a, b and c`; a single word as it is."""
+    *others, last = words
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
+
+
+def either(words: Sequence[str]) -> str:
+    """`a, b or c`."""
+    return enumeration(words, "or")
 
 
 class AffinitySearchError(Exception):

@@ -5,8 +5,9 @@ Beside them every study may search the optimiser's two parameters, `SHARED`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+from affinity_search.studies.errors import enumeration
 
 Number = int | float
 
@@ -94,12 +95,6 @@ class HeadDefinition:
     def symbol(self, key: str) -> str:
         """How the parameter is shown; the key itself for one that an earlier version had."""
         return next((parameter.symbol for parameter in self.searchable if parameter.key == key), key)
-
-
-def enumeration(words: Sequence[str]) -> str:
-    """`a, b and c`."""
-    *others, last = words
-    return f"{', '.join(others)} and {last}" if others else last
 
 
 SHARED = (

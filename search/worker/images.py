@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affinity_search.studies.data import either, from_files
-from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.data import from_files
+from affinity_search.studies.errors import StudyFileError, either
 from affinity_search.studies.model.spec import StudySpec
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInf
 from pydantic_core import PydanticCustomError
 
 from affinity_search.studies import networks
-from affinity_search.studies.data import SOURCES, SourceDefinition, either, most_minorities, names
+from affinity_search.studies.data import SOURCES, SourceDefinition, most_minorities, names
+from affinity_search.studies.errors import either
 from affinity_search.studies.heads import DEFAULT, HEADS
 from affinity_search.studies.metrics import METRICS
 from affinity_search.studies.model.mistakes import CUSTOM, Mistake, given, raised

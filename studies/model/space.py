@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from affinity_search.studies.heads import HEADS, HeadParameter, Number, enumeration
+from affinity_search.studies.errors import enumeration
+from affinity_search.studies.heads import HEADS, HeadParameter, Number
 from affinity_search.studies.model.mistakes import Mistake, given, missing, raised, unknown, unknown_key
 from affinity_search.studies.model.parameters import (
     Choice,

@@ -15,8 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from affinity_search.studies.data import either
-from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.errors import StudyFileError, either
 from affinity_search.studies.heads import HEADS, HeadDefinition
 from affinity_search.studies.metrics import DEFAULT, METRICS, Metric
 from affinity_search.studies.model.comparability import fingerprint, fingerprint_differences, widening_differences

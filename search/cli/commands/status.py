@@ -62,7 +62,7 @@ def _show_all(backend: Backend, as_json: bool) -> None:
 
 def _table(snapshots: list[Snapshot]) -> Fitted:
     from affinity_search.search.view.tables import Column, Fitted
-    from affinity_search.studies.data import either
+    from affinity_search.studies.errors import either
 
     labels = dict.fromkeys(one.label for one in snapshots)
     columns = [

@@ -46,8 +46,8 @@ from affinity_search.storage.places.claims import Claim, Holder
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.storage.trials.facts import MADE_BY
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
+from affinity_search.storage.trials.seeds import sampler_seed
 from affinity_search.studies.model.parameters import Params
-from affinity_search.studies.seeds import sampler_seed
 from benchmarks.commands import machine
 
 STUDY = "tiny"

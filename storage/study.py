@@ -22,6 +22,8 @@ from affinity_search.studies.model.spec import StudySpec, fingerprint
 TOKEN_ATTRIBUTE = "affinity_search_token"
 # Columns that are null until a process settles them. They are attributes of StoredStudy too.
 SETTLED = ("precision", "data_dir", "train_data", "test_data")
+# Columns that say what a study is part of. They never change, and are attributes of StoredStudy too.
+PART_OF = ("search", "comparison", "contestant", "level")
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class StoredStudy:
     data_dir: str | None = None  # where the images were when it was created
     train_data: str | None = None  # JSON, what identifies the images; settled by the process that reads them first
     test_data: str | None = None
+    search: str | None = None  # of a study of final runs: the token of the search that it judges
+    comparison: str | None = None  # token of the comparison that the study is a part of
+    contestant: str | None = None  # its contestant there
+    level: str | None = None  # its level there, as JSON
 
     @property
     def name(self) -> str:
@@ -93,6 +99,10 @@ class StoredStudy:
             self.backend.transaction(decide)
         return self.refreshed()
 
+    def record(self, kind: str, text: str) -> None:
+        """Write a line into the history."""
+        self.backend.transaction(lambda connection: log(connection, self.backend, self.token, kind, text))
+
     def read_ahead(self) -> None:
         """Read all trials of the study. Later requests then read only newer ones."""
         with collector_resting():
@@ -128,6 +138,16 @@ def find_study(backend: Backend, name: str) -> StoredStudy | None:
     token = token_of(backend, study)
     spec, kept = _definition(backend, token, name)
     return StoredStudy(backend, token, spec, optuna=study, **kept)
+
+
+def study_by(backend: Backend, **columns: str) -> list[StoredStudy]:
+    """The stored studies with these values in our table, oldest first."""
+    table = tables.studies
+    query = select(table.c.token).where(*(table.c[key] == value for key, value in columns.items()))
+    found = backend.transaction(lambda connection: connection.execute(query.order_by(table.c.created_at)).all())
+    names = {token: name for name, token in study_tokens(backend)} if found else {}
+    studies = [find_study(backend, names[row.token]) for row in found if row.token in names]
+    return [study for study in studies if study is not None]
 
 
 def token_of(backend: Backend, study: optuna.Study) -> str:
@@ -184,7 +204,7 @@ def optuna_study(backend: Backend, name: str) -> optuna.Study | None:
 def _definition(backend: Backend, token: str, name: str) -> tuple[StudySpec, dict[str, Any]]:
     """The definition, and the attributes of StoredStudy that may be null."""
     columns = tables.studies.c
-    kept = [columns[what] for what in (*SETTLED, "stopped")]
+    kept = [columns[what] for what in (*SETTLED, *PART_OF, "stopped")]
     query = select(columns.definition, *kept).where(columns.token == token)
     row = backend.transaction(lambda connection: connection.execute(query).one_or_none())
     if row is None:

@@ -14,7 +14,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import Place
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, place_of
-from affinity_search.studies.seeds import trial_seed
+from affinity_search.storage.trials.seeds import trial_seed
 
 
 @dataclass(frozen=True)

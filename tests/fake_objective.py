@@ -92,6 +92,9 @@ class FakeTrainer:
     def go_back(self, state: TrainingState) -> None:
         self.done = list(state.epochs)
 
+    def use_draw(self, draw: int) -> None:
+        self.draw = draw
+
     def open_test(self) -> None:
         self.test_is_open = True
 
@@ -151,7 +154,6 @@ class FakeReporter:
 def install(replace: Callable[[str, object], None]) -> None:
     """Put the fakes in their places; `replace` is monkeypatch.setattr, or `replace_for_good`."""
     replace("affinity_search.search.worker.setup.StudyTrainer", FakeTrainer)
-    replace("affinity_search.search.experiments.evaluate.StudyTrainer", FakeTrainer)
     replace("affinity_search.search.devices.configure", fake_configure)
     replace("affinity_search.search.view.publishing.Reporter", FakeReporter)
 

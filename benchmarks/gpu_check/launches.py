@@ -22,8 +22,8 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import Place
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.storage.trials.facts import TrialFacts, attempts_at
+from affinity_search.storage.trials.seeds import trial_seed
 from affinity_search.studies.errors import AffinitySearchError
-from affinity_search.studies.seeds import trial_seed
 from benchmarks.gpu_check.setting import Result, Setting, overrides
 
 EVERY_PLACE = ("sampler.kind=random", "pruner.kind=none")  # trains to its last epoch

@@ -17,7 +17,7 @@ from affinity_search.search.worker.images import StudyImages
 from affinity_search.search.worker.loop import say
 from affinity_search.search.worker.setup import WorkerOptions, work
 from affinity_search.search.worker.study_trainer import StudyTrainer
-from affinity_search.studies.seeds import evaluation_seed
+from affinity_search.storage.trials.seeds import evaluation_seed
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
-from affinity_search.studies.seeds import sampler_seed
+from affinity_search.storage.trials.seeds import sampler_seed
 from benchmarks.sampling.contenders import Contender
 from benchmarks.sampling.table import Table
 

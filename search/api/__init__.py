@@ -4,7 +4,7 @@
 
     study = affinity_search.create("digits", trials=16, overrides={"training.epochs": 10})
     study.launch(workers=2)
-    print(study.best().params, study.evaluate(seeds=3)[0].test["macro_f1_mean"])
+    print(study.best().params, study.evaluate(draws=3)[0].test["macro_f1_mean"])
 
 A failure with an outside cause is an `AffinitySearchError` or a `TrainingError`. Its message is one sentence for a
 person. Importing this module imports neither Keras nor a database: each function imports what it needs.
@@ -23,7 +23,9 @@ from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_ST
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from affinity_search.search.api.launching import Launching
     from affinity_search.search.experiments.evaluate import Plan
+    from affinity_search.search.experiments.statistics import Interval
     from affinity_search.search.worker.exits import Exit
     from affinity_search.storage.study import StoredStudy
     from affinity_search.studies.model.parameters import Params
@@ -77,14 +79,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A trial that was trained again with fresh seeds and scored on the test images."""
+    """A trial that was trained again on fresh draws and scored on the test images."""
 
     trial: int
     protocol: str
     params: Params
     macro_f1: float  # in the search
     search: float  # by the study's metric, in the search
-    test: dict[str, Any]  # as in the export: macro_f1_mean, macro_f1_least, macro_f1_greatest, macro_f1, seeds, …
+    test: dict[str, Any]  # as in the export: macro_f1_mean, macro_f1_least, macro_f1_greatest, macro_f1, draws, …
+    interval: Interval | None  # 95 %, of the mean of the study's metric over the draws
+    tied: bool | None  # with the best of those that were judged together; None with too few draws
 
 
 @dataclass(frozen=True)
@@ -124,12 +128,10 @@ class Study:
         Raises:
             WorkersDieError, DeviceError, DataError, StorageError: no worker can work here; the message says why.
         """
-        from affinity_search.search.api.launching import Launching, prepare
-        from affinity_search.search.worker.stopping import StopSignals
+        from affinity_search.search.api.launching import Launching
 
-        launching = Launching(workers, devices, per_device, tuple(tpus), on, data_dir, files, lease_s, outage_s)
-        with StopSignals() as signals:
-            return prepare(self._now(), launching, say).run(Lines(say), signals)
+        asked = Launching(workers, devices, per_device, tuple(tpus), on, data_dir, files, lease_s, outage_s)
+        return _launched(self._now(), asked, say)
 
     def trials(self) -> list[Trial]:
         """Every attempt at a place, by number."""
@@ -148,38 +150,39 @@ class Study:
         numbered = {trial.trial: trial for trial in self.trials()}
         return [numbered[found.trial.number] for found in best_trials(self._now(), top)]
 
-    def plan_evaluation(self, *, top: int = 1, seeds: int = 5) -> Plan:
+    def plan_evaluation(self, *, top: int = 1, draws: int = 5) -> Plan:
         """What `evaluate` would train. Raises NothingToExportError if no trial has a value yet."""
         from affinity_search.search.experiments.evaluate import plan
 
-        return plan(self._now(), top=top, seeds=seeds)
+        return plan(self._now(), top=top, draws=draws)
 
     def evaluate(
-        self,
-        *,
-        top: int = 1,
-        seeds: int = 5,
-        planned: Plan | None = None,
-        device: str = "auto",
-        threads: int | None = None,
-        data_dir: Path | None = None,
+        self, *, top: int = 1, draws: int = 5, planned: Plan | None = None, say: Callable[[str], None] = say, **how: Any
     ) -> list[Evaluated]:
-        """Train the `top` best trials again with `seeds` fresh seeds in this process, and score the test images.
+        """Train the `top` best trials again on `draws` fresh draws, and score the test images.
 
+        A draw is a fresh choice of the small classes' training images, of the validation images and of the seed. The
+        runs are planned places of a sibling study, so `how` they run is as in `launch`: `workers`, `devices`, …
         `planned` is a plan from `plan_evaluation`. Just that plan is trained: another trial may have become the best
         since. Stored scores are not trained again. The study records who opened the test set, and when.
 
-        Raises:
-            NothingToExportError: no trial has a value yet.
-            DataError, DeviceError: this machine cannot train the study.
-        """
-        from affinity_search.search.devices.slots import own_device
-        from affinity_search.search.experiments.evaluate import evaluate_best
-        from affinity_search.search.worker.setup import WorkerOptions
+        Returns:
+            The trials, the best mean first.
 
-        options = WorkerOptions(own_device(device), threads, data_dir)
-        planned = planned or self.plan_evaluation(top=top, seeds=seeds)
-        return [Evaluated(**result) for result in evaluate_best(self._now(), options, planned)]
+        Raises:
+            NothingToExportError: no trial has a value yet, or no final run has a score.
+            WorkersDieError, DeviceError, DataError, StorageError: no worker can work here; the message says why.
+        """
+        from affinity_search.search.experiments.evaluate import results
+        from affinity_search.storage.errors import NothingToExportError
+
+        planned = planned or self.plan_evaluation(top=top, draws=draws)
+        if planned.trainings:
+            Study(planned.made()).launch(say=say, **how)
+        found = [Evaluated(**result) for result in results(planned) if result["test"] is not None]
+        if not found:
+            raise NothingToExportError(f"study {self.name!r}: no final run has a score")
+        return found
 
     def export(self, top: int | None = None) -> dict[str, Any]:
         """The best trial as plain values, ready for JSON; with `top`, also a list of the best. See `schema_text`.
@@ -187,9 +190,11 @@ class Study:
         Raises:
             NothingToExportError: no trial has a value yet.
         """
+        from affinity_search.search.experiments.evaluate import contenders
         from affinity_search.storage.results.export import export, to_plain
 
-        return to_plain(export(self._now(), top))
+        study = self._now()
+        return to_plain(export(study, top, contenders(study)))
 
     def _now(self) -> StoredStudy:
         """The study as it is now: since it was opened, workers may have settled the precision, and others may have
@@ -208,6 +213,14 @@ class Study:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _launched(stored: StoredStudy, asked: Launching, say: Callable[[str], None]) -> Exit:
+    from affinity_search.search.api.launching import prepare
+    from affinity_search.search.worker.stopping import StopSignals
+
+    with StopSignals() as signals:
+        return prepare(stored, asked, say).run(Lines(say), signals)
 
 
 def open(name: str, storage: str = DEFAULT_STORAGE, *, read_only: bool = False) -> Study:  # noqa: A001 - as files are

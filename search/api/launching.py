@@ -16,7 +16,7 @@ from affinity_search.search.worker.exits import Exit
 from affinity_search.search.worker.precision import settle_for
 from affinity_search.search.worker.setup import tried_files
 from affinity_search.search.worker.stopping import StopSignals
-from affinity_search.storage.results.evaluations import opened_by
+from affinity_search.storage.database.runtime import user_at_host
 from affinity_search.storage.stored.stopping import resume
 from affinity_search.storage.study import StoredStudy
 
@@ -99,4 +99,4 @@ def _gone_on(stored: StoredStudy, say: Say) -> StoredStudy:
     if stored.stopped is None:
         return stored
     say(f"study {stored.name!r} was stopped; it goes on")
-    return resume(stored, opened_by())
+    return resume(stored, user_at_host())

@@ -1,156 +1,119 @@
-"""Retraining the best trials with fresh seeds and scoring the test set, which a holdout search never reads."""
+"""Final runs of a search: its best trials trained again on fresh draws, and judged on the test images."""
 
 from __future__ import annotations
 
-import itertools
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from affinity_search.search.view.publishing import write_note
-from affinity_search.search.worker.images import StudyImages
-from affinity_search.search.worker.loop import epoch_text, say
-from affinity_search.search.worker.setup import WorkerOptions
-from affinity_search.search.worker.study_trainer import StudyTrainer
-from affinity_search.storage.database.failures import first_line
-from affinity_search.storage.results.evaluations import latest_test, record_opening, record_scores, stored_scores
+from affinity_search.search.experiments.statistics import Interval, interval, tied_with_best
+from affinity_search.storage.results.evaluations import latest_test
 from affinity_search.storage.results.export import Scored, best_trials
+from affinity_search.storage.results.final_runs import FinalRuns
+from affinity_search.storage.stored.planning import plan_final_runs
 from affinity_search.storage.study import StoredStudy
 from affinity_search.studies.metrics import score_of
-from affinity_search.studies.seeds import evaluation_seed
-
-if TYPE_CHECKING:
-    from affinity_search.search.training.results import EpochScore
-    from affinity_search.studies.model.parameters import Params
-    from affinity_search.studies.model.spec import StudySpec
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which trials are scored with which seeds, and which of these trainings are still to be done."""
+    """Which trials are judged on how many draws, and how many trainings of these are still to be done."""
 
+    search: StoredStudy
     chosen: list[Scored]  # the best first
-    seeds: list[int]
-    missing: dict[int, list[int]]  # the trial's number: its seeds without a stored score
+    draws: int
+    trainings: int  # still to be done
+    failed: int = 0  # ended without a score, and used up
 
     @property
-    def trainings(self) -> int:
-        """How many trainings are still to be done."""
-        return sum(map(len, self.missing.values()))
+    def trials(self) -> list[int]:
+        """Their numbers."""
+        return [one.trial.number for one in self.chosen]
+
+    def made(self) -> StoredStudy:
+        """The study of final runs with a place for each training of the plan.
+
+        Raises:
+            StorageError: the search has not settled its precision yet.
+        """
+        return plan_final_runs(self.search, {one.trial.number: one.place.params for one in self.chosen}, self.draws)
 
 
-def plan(study: StoredStudy, *, top: int, seeds: int) -> Plan:
-    """A plan for the `top` best trials, each with the same `seeds` seeds. What was scored earlier is not trained again.
+def plan(search: StoredStudy, *, top: int, draws: int) -> Plan:
+    """A plan for the `top` best trials on draws 1 … `draws`. What was trained earlier is not trained again.
 
     Raises:
         NothingToExportError: no trial has finished.
     """
-    chosen = best_trials(study, top)
-    numbers = [evaluation_seed(study.spec.seed, number) for number in range(seeds)]
-    missing = {}
-    for one in chosen:
-        scored = stored_scores(study, one.trial.number)
-        missing[one.trial.number] = [seed for seed in numbers if not _is_judged(scored.get(seed), study)]
-    return Plan(chosen, numbers, missing)
+    chosen = best_trials(search, top)
+    asked = {(one.trial.number, draw) for one in chosen for draw in range(1, draws + 1)}
+    done = FinalRuns.of(search)
+    used = {(run.trial, run.draw): run for run in done.runs if run.place.is_used}
+    failed = [key for key in asked & used.keys() if used[key].scores is None]
+    return Plan(search, chosen, draws, len(asked - used.keys()), len(failed))
 
 
-def _is_judged(score: dict[str, Any] | None, study: StoredStudy) -> bool:
-    """Whether a seed has its score. Under `holdout` earlier versions scored a part of the test set: not comparable."""
-    return score is not None and (study.spec.protocol == "article" or "plain" in score)
-
-
-def evaluate_best(study: StoredStudy, options: WorkerOptions, planned: Plan) -> list[dict[str, Any]]:
-    """Retrain what is missing; store and return the test scores.
-
-    Under `holdout` the validation images choose the epoch, and the test set is scored once for each seed. Under
-    `article` the test set chooses the epoch, as in the reference, so the score is too high.
+def results(planned: Plan) -> list[dict[str, Any]]:
+    """The planned trials with their test scores, ranked by the mean of the study's metric, the best first.
 
     Returns:
-        For each trial: `trial`, `protocol`, `params`, `macro_f1` (of the search) and `test` as in the export, over the
-        planned seeds.
-
-    Raises:
-        DataError, DeviceError: this machine cannot train the study.
+        For each trial: `trial`, `protocol`, `params`, `macro_f1` and `search` (both of the search), `test` as in the
+        export over the planned draws (None without any), `interval` (95 %, of the mean of the study's metric), and
+        `tied` as in `ties`.
     """
-    if planned.trainings:
-        _train_missing(study, options, planned)
-    return [
+    search, runs = planned.search, FinalRuns.of(planned.search)
+    metric = search.spec.metric
+    scores = {
+        number: {draw: told[metric] for draw, told in runs.scores.get(number, {}).items() if draw <= planned.draws}
+        for number in planned.trials
+    }
+    tied = ties(scores)
+    found = [
         {
             "trial": one.trial.number,
-            "protocol": study.spec.protocol,
+            "protocol": search.spec.protocol,
             "params": one.place.params,
             "macro_f1": one.scores.macro_f1,
             "search": score_of(one.place.value),
-            "test": latest_test(study, one.trial.number, planned.seeds),
+            "test": latest_test(search, one.trial.number, planned.draws),
+            "interval": _interval(scores[one.trial.number]),
+            "tied": tied.get(one.trial.number),
         }
         for one in planned.chosen
     ]
+    return sorted(found, key=lambda one: -one["interval"].mean if one["interval"] else 0.0)
 
 
-def _train_missing(study: StoredStudy, options: WorkerOptions, planned: Plan) -> None:
-    from affinity_search.search import devices
-
-    device = devices.configure(options.device, options.threads)
-    # Read the training images first: if they are missing, the test set stays unopened.
-    images = StudyImages(study, options.data_dir, say)
-    trainer = StudyTrainer(device, study.spec, study.settled_precision, images.folder, seen=images)
-    count = itertools.count(1)
-    for one in planned.chosen:
-        number, params = one.trial.number, one.place.params
-        if seeds := planned.missing[number]:
-            _evaluate(study, trainer, number, params, seeds, lambda: f"{next(count)}/{planned.trainings}")
-    try:
-        write_note(study)
-    except Exception as error:  # the scores are stored already, and the note is worth less
-        say(f"the dashboard's note on the study could not be written: {first_line(error)}")
+def ties(scores: Mapping[int, Mapping[int, float]]) -> dict[int, bool | None]:
+    """Of each judged trial, whether it is tied with the best, as `tied_with_best` says; None with too few draws."""
+    judged = {str(number): told for number, told in scores.items() if told}
+    return {int(one.contender): one.tied for one in tied_with_best(judged)} if judged else {}
 
 
-def _evaluate(
-    study: StoredStudy,
-    trainer: StudyTrainer,
-    trial: int,
-    params: Params,
-    seeds: list[int],
-    number: Callable[[], str],
-) -> None:
-    record = record_opening(study, trial, seeds)
-    trainer.open_test()
-    scores: list[dict[str, Any]] = []
-    for seed in seeds:
-        scores.append(judge(study.spec, trainer, params, seed, f"{number()}: trial {trial}, seed {seed}"))
-        record_scores(study, record, scores)  # after each seed: if this call is interrupted, the next one goes on here
+def contenders(search: StoredStudy) -> list[dict[str, Any]]:
+    """Every trial with final runs for the export, ranked by its mean, the best first; empty before any has a score."""
+    runs = FinalRuns.of(search)
+    spec = search.spec
+    scores = {
+        trial: {draw: float(told[spec.metric]) for draw, told in by_draw.items()}
+        for trial, by_draw in runs.scores.items()
+    }
+    params, tied = {run.trial: run.params for run in runs.runs}, ties(scores)
+    found = []
+    for trial, told in scores.items():
+        over = interval(list(told.values()))
+        ends: dict[str, Any] = {key: getattr(over, key) if len(told) > 1 else None for key in ("low", "high")}
+        typed = spec.space.typed(params[trial]) if spec.space else None
+        known: dict[str, Any] = {
+            "trial": trial,
+            "params": typed,
+            "draws": len(told),
+            "mean": over.mean,
+            "tied": tied.get(trial),
+        }
+        found.append(known | ends)
+    return sorted(found, key=lambda one: -one["mean"])
 
 
-def judge(spec: StudySpec, trainer: StudyTrainer, params: Params, seed: int, what: str) -> dict[str, Any]:
-    """Train from the start, and score the test set with the weights of the best epoch. `what` names the run in lines.
-
-    The test set must be open. Returns the scores as stored, with the `best_epoch`, counted from 1.
-    """
-    from affinity_search.search.training.results import best_epoch
-
-    tell = _seldom(lambda score: say(f"{what}, {epoch_text(score, spec)}"))
-    done: list[EpochScore] = []
-    # As many centres as the search had room for: then a retraining rounds as the search did.
-    for score in trainer.epochs(params, seed, max_centers=spec.max_centers):
-        done.append(score)
-        if best_epoch(done, spec.metric) is score:
-            best = trainer.state()
-        tell(score)
-    trainer.go_back(best)
-    tested = trainer.score_test() | {"best_epoch": best_epoch(done, spec.metric).number}
-    reached = f"{spec.score.label} {tested[spec.metric]:.4f} on the test set ({spec.protocol})"
-    say(f"{what}: {reached}, epoch {tested['best_epoch']}")
-    return tested
-
-
-def _seldom(tell: Callable[[EpochScore], None], every_s: float = 10.0) -> Callable[[EpochScore], None]:
-    """A function that calls `tell` at most every `every_s`: only a long training shows its epochs."""
-    told = [time.monotonic()]
-
-    def perhaps(score: EpochScore) -> None:
-        if time.monotonic() - told[0] >= every_s:
-            told[0] = time.monotonic()
-            tell(score)
-
-    return perhaps
+def _interval(scores: Mapping[int, float]) -> Interval | None:
+    return interval(list(scores.values())) if scores else None

@@ -22,11 +22,12 @@ class TrainingState:
     """A run after its last finished epoch: the scores so far, and every variable but the image table.
 
     `variables` maps each variable's path (the optimiser's and the random state included) to its value, an array of
-    NumPy's or of the backend's.
+    NumPy's or of the backend's. `best` are those of the best epoch so far, where somebody will want them.
     """
 
     epochs: tuple[EpochScore, ...]
     variables: Mapping[str, Any]
+    best: Mapping[str, Any] | None = None
 
 
 def save(path: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
@@ -42,7 +43,7 @@ def save(path: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            _write(unfinished, json.dumps(header), state.variables)
+            _write(unfinished, json.dumps(header), state)
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -53,10 +54,14 @@ def save(path: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
         ) from error
 
 
-def _write(path: Path, header: str, variables: Mapping[str, Any]) -> None:
-    arrays: dict[str, Any] = {f"{number}": np.asarray(value) for number, value in enumerate(variables.values())}
+def _write(path: Path, header: str, state: TrainingState) -> None:
+    arrays: dict[str, Any] = {"header": np.array(header), "names": np.array(list(state.variables))}
+    arrays |= {f"{number}": np.asarray(value) for number, value in enumerate(state.variables.values())}
+    if state.best is not None:
+        arrays["best"] = np.array(list(state.best))
+        arrays |= {f"best{number}": np.asarray(value) for number, value in enumerate(state.best.values())}
     with path.open("wb") as file:
-        np.savez(file, header=np.array(header), names=np.array(list(variables)), **arrays)
+        np.savez(file, **arrays)
         file.flush()
         os.fsync(file.fileno())  # or a power cut could leave the new name with the old disk's bytes
 
@@ -75,12 +80,16 @@ def load(path: Path, identity: Mapping[str, Any]) -> TrainingState | None:
             if header["identity"] != json.loads(json.dumps(dict(identity))):
                 raise CheckpointError("it is of other parameters or another definition")
             epochs = tuple(EpochScore.from_dict(plain) for plain in header["epochs"])
-            names = [str(name) for name in found["names"]]
-            return TrainingState(epochs, {name: found[str(number)] for number, name in enumerate(names)})
+            best = _read(found, "best", "best") if "best" in found else None
+            return TrainingState(epochs, _read(found, "names", ""), best)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"it cannot be read ({_first_line(error)})") from error
+
+
+def _read(found: Mapping[str, Any], names: str, prefix: str) -> dict[str, Any]:
+    return {str(name): found[f"{prefix}{number}"] for number, name in enumerate(found[names])}
 
 
 def _first_line(error: Exception) -> str:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -29,7 +29,7 @@ from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.storage.trials.proposing import ask
 from affinity_search.storage.trials.record import TrialRecord, end_trial
-from affinity_search.studies.seeds import trial_seed
+from affinity_search.storage.trials.seeds import draw_seed, trial_seed
 
 if TYPE_CHECKING:
     from affinity_search.search.training.checkpoints import TrainingState
@@ -69,10 +69,12 @@ class Attempt:
         self._is_lost = is_lost
         self._key = new_key()
         self.claim = claim
-        self.seed = trial_seed(study.spec.seed, claim.number)
+        seed = study.spec.seed
+        self.seed = trial_seed(seed, claim.number) if claim.draw is None else draw_seed(seed, claim.draw)
         self._places = Places.of(study)
         self._scores: list[EpochScore] = []
         self._best = math.inf  # the least value so far
+        self._tested: dict[str, Any] | None = None  # of a final run: its scores on the test images
         patience = study.backend.patience
         self._reports = Reports(self._report, patience.limit_s if patience else None)
         self._resumed = 0  # epochs that an earlier attempt has trained
@@ -110,7 +112,7 @@ class Attempt:
             "params": self.params,
             "seed": self.seed,
             "room": self.study.spec.max_centers,
-        }
+        } | ({} if self.claim.draw is None else {"draw": self.claim.draw})
 
     def train(
         self,
@@ -119,7 +121,7 @@ class Attempt:
         on_epoch: Callable[[EpochScore], None] = lambda score: None,
     ) -> None:
         """Train the place's parameters with its seed, and report every epoch. Goes on from its checkpoint if there is
-        one.
+        one. A final run trains on its draw's images, and then scores the test images with its best epoch's weights.
 
         `on_epoch` is called for each epoch that is trained now.
 
@@ -129,6 +131,8 @@ class Attempt:
         from affinity_search.search.training.errors import CheckpointError
 
         self._tell_of_missing_checkpoint()
+        if self.claim.draw is not None:
+            trainer.use_draw(self.claim.draw)
         try:
             self._train_from(self._checkpoint.load(), trainer, should_stop, on_epoch)
         except CheckpointError as error:  # before its first epoch
@@ -148,9 +152,27 @@ class Attempt:
         room = self.study.spec.max_centers
         for score in trainer.epochs(self.params, self.seed, should_stop=should_stop, max_centers=room, resume=state):
             if score.epoch >= self._resumed:
-                self._checkpoint.keep(trainer.state())
+                state = self._kept(trainer.state(), state)
+                self._checkpoint.keep(state)
                 on_epoch(score)
             self.report(score)
+        if self.claim.draw is not None:
+            assert state is not None, "a study has at least one epoch"
+            self._test(trainer, state)
+
+    def _kept(self, now: TrainingState, before: TrainingState | None) -> TrainingState:
+        """What a checkpoint holds. Of a final run also the best epoch's weights: these are tested at its end."""
+        if self.claim.draw is None:
+            return now
+        is_best = best_epoch(now.epochs, self.study.spec.metric) is now.epochs[-1]
+        return replace(now, best=now.variables if is_best or before is None else before.best)
+
+    def _test(self, trainer: StudyTrainer, state: TrainingState) -> None:
+        """The validation images have chosen the epoch (under `article` the test images). Score the test set once."""
+        best = best_epoch(state.epochs, self.study.spec.metric)
+        assert state.best is not None, "a final run keeps them"
+        trainer.go_back(replace(state, epochs=state.epochs[: best.number], variables=state.best, best=None))
+        self._tested = trainer.score_test()
 
     def _tell_of_missing_checkpoint(self) -> None:
         """Tell that the epochs of an earlier attempt are lost: its worker kept checkpoints in another folder."""
@@ -213,8 +235,9 @@ class Attempt:
         self._end(place)
         self._describe_scores()
         self._keep_history()
-        self._places.finish(self.claim, place, value=self._best)
-        self._follow(place, trial, self._best)
+        value = self._best if self._tested is None else 1.0 - self._tested[self.study.spec.metric]
+        self._places.finish(self.claim, place, value=value)
+        self._follow(place, trial, value)
 
     def fail(self, cause: str, reason: str) -> None:
         """End without a value; the place is used up."""
@@ -301,11 +324,13 @@ class Attempt:
         self.record.tell_failure(cause, reason, self._duration_s(), card)
 
     def _describe_scores(self) -> None:
-        """Record the best epoch's metrics before the end: a finished trial takes no attributes."""
+        """Record the metrics before the end, as a finished trial takes no attributes: those of the best epoch, and of a
+        final run those on the test images.
+        """
         self._reports.flush()
         best, told = best_epoch(self._scores, self.study.spec.metric), self._scores[-1].diagnostics
         self.record.tell_scores(
-            best.scores.to_dict(),
+            self._tested or best.scores.to_dict(),
             best_epoch=best.number,
             epochs=len(self._scores),
             duration_s=self._duration_s(),

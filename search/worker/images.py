@@ -121,11 +121,12 @@ def examine(spec: StudySpec, folder: Path | None, stored: StoredStudy | None) ->
 
 
 def read_splits(
-    spec: StudySpec, folder: Path | None, seen: Seen | None = None, *, draw: int = 0
+    spec: StudySpec, folder: Path | None, seen: Seen | None = None, *, draw: int = 0, whole: Split | None = None
 ) -> tuple[Split, Split]:
     """The images that a study trains on, and those that score its epochs. `seen` is told of each part when it is read.
 
     `draw` 0 is the search's own; others are for runs that judge its settings on images that it has not chosen them by.
+    `whole` are all training images, where they were read before.
 
     Raises:
         DataError: the data set is not there, cannot be read, or has too few images.
@@ -133,6 +134,5 @@ def read_splits(
     from affinity_search.search.training.data.splits import search_splits
 
     data = spec.data
-    return search_splits(
-        data.source, data.minority, data.validation or 0.0, spec.protocol, spec.seed, folder, draw=draw, seen=seen
-    )
+    of_the_study = (data.source, data.minority, data.validation or 0.0, spec.protocol, spec.seed)
+    return search_splits(*of_the_study, folder, draw=draw, seen=seen, whole=whole)

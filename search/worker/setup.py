@@ -24,7 +24,7 @@ from affinity_search.search.worker.stopping import Deadline, StopListener, StopS
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 from affinity_search.storage.database.patience import Patience
-from affinity_search.storage.database.runtime import collector_resting
+from affinity_search.storage.database.runtime import collector_resting, user_at_host
 from affinity_search.storage.database.tables import USED
 from affinity_search.storage.errors import StorageError
 from affinity_search.storage.files import StudyFiles, default_root, why_not_writable
@@ -123,6 +123,10 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     trainer = StudyTrainer(device, study.spec, study.settled_precision, images.folder, seen=images)
     if trainer.note:
         say(trainer.note)
+    if study.search is not None:
+        # After the training images: where they are missing, the test images stay unopened.
+        study.record("opened", f"the test images, by {user_at_host()}, worker {holder.worker}")
+        trainer.open_test()
     places = Places.of(study, options.lease_s)
     files = StudyFiles(options.files or default_root(study.backend.url), study.token)
     sweep(files, places)

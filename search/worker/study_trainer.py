@@ -46,6 +46,8 @@ class StudyTrainer:
         self._embedding = embedding
         self._precision = precision
         self._train, self._evaluation = read_splits(spec, data_dir, seen)
+        self._draw = 0
+        self._whole: Split | None = None
         self._data_dir = data_dir
         self._seen = seen
         self._test: Split | None = None
@@ -115,13 +117,23 @@ class StudyTrainer:
         return self._train.minority
 
     def use_draw(self, draw: int) -> None:
-        """Train and score epochs on the images of another draw from the next run on; 0 is the search's own."""
-        self._train, self._evaluation = read_splits(self._spec, self._data_dir, self._seen, draw=draw)
+        """Train and score epochs on the images of another draw from the next run on; 0 is the search's own.
+
+        Under `article` every draw has the search's images: the article repeats its runs with other seeds alone.
+        """
+        if draw == self._draw or self._spec.protocol == "article":
+            return
+        from affinity_search.search.training.data.splits import load_train
+
+        if self._whole is None:  # kept: to read it again for every draw would take longer than a short training
+            self._whole = load_train(self._spec.data.source, self._data_dir)
+        self._train, self._evaluation = read_splits(self._spec, self._data_dir, draw=draw, whole=self._whole)
+        self._draw = draw
         if self._trainer is not None:
             self._trainer.use(self._train, self._evaluation)
 
     def open_test(self) -> None:
-        """Read the test set for `score_test`. Only `evaluate` does so, before its first run.
+        """Read the test set for `score_test`. Only final runs do so, before the first one.
 
         Raises:
             DataError: it is not there or cannot be read.

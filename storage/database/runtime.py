@@ -1,9 +1,11 @@
-"""A thread that lives as long as a context, for what a process does beside its work."""
+"""What a process is and does beside its work: who runs it, threads that live as long as a context, the collector."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import getpass
+import socket
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -11,6 +13,16 @@ from types import TracebackType
 from typing import Self
 
 from affinity_search.storage.errors import VanishedError
+
+
+def user_at_host() -> str:
+    """user@host. It is recorded with every stop and every opening of the test set."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user id may have no name
+        user = "unknown"
+    return f"{user}@{socket.gethostname()}"
+
 
 LONGEST_END_S = 10.0  # the end waits no longer for a hanging request; the thread is a daemon
 
@@ -66,3 +78,9 @@ def leave_what_is_here() -> None:
     second.
     """
     gc.freeze()
+
+
+def collect_what_is_left() -> None:
+    """Free what a long piece of work left behind, also what `leave_what_is_here` set aside."""
+    gc.unfreeze()
+    gc.collect()

@@ -8,8 +8,9 @@ from enum import StrEnum
 
 from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 
-# 2: places.cause; 3: studies.stopped, data_dir, train_data, test_data
-SCHEMA_VERSION = 3
+# 2: places.cause; 3: studies.stopped, data_dir, train_data, test_data; 4: places.draw, source, studies.search,
+# comparison, contestant, and the comparisons
+SCHEMA_VERSION = 4
 
 metadata = MetaData()
 
@@ -59,7 +60,20 @@ studies = Table(
     Column("data_dir", Text),  # the folder of the images, as given at its creation; null: none
     Column("train_data", Text),  # JSON, what identifies the images; settled by the process that reads them first
     Column("test_data", Text),
+    Column("search", String(32)),  # of a study of final runs: the token of the search that it judges
+    Column("comparison", String(32)),  # token of the comparison that the study is a part of
+    Column("contestant", String(255)),  # its contestant there
+    Column("level", Text),  # its level there, as JSON
     Column("created_at", Float, nullable=False),  # seconds since 1970 by the database's clock, as every *_at
+)
+
+comparisons = Table(
+    "affinity_comparisons",
+    metadata,
+    Column("token", String(32), primary_key=True),
+    Column("name", String(255), nullable=False, unique=True),
+    Column("definition", Text, nullable=False),  # ComparisonSpec.to_dict() as JSON
+    Column("created_at", Float, nullable=False),
 )
 
 places = Table(
@@ -82,6 +96,8 @@ places = Table(
     Column("params", Text),  # JSON; every attempt of a place trains the same parameters
     Column("value", Float),  # 1 - metric of the best epoch, of pruned trials too; 0.1.0 stored none for pruned ones
     Column("reason", Text),  # why the last attempt ended without a value, for people
+    Column("draw", Integer),  # of a final run: which images and which seed; null: a search's own
+    Column("source", Integer),  # of a final run: the search's trial that it trains again
     Column("cause", String(CAUSE_LENGTH)),  # the same without details of the single case, to compare causes
     Index("affinity_places_state", "token", "state", "number"),
 )

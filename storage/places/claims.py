@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from affinity_search.storage.study import StoredStudy
 
-_CLAIMED = (tables.places.c.number, tables.places.c.attempt, tables.places.c.params)
+_CLAIMED = tuple(tables.places.c[key] for key in ("number", "attempt", "params", "draw", "source"))
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ class Claim:
     number: int
     attempt: int  # from 1
     lease: str
-    params: Params | None  # of an earlier attempt; the next one trains the same
+    params: Params | None  # planned, or of an earlier attempt: then this one trains the same
+    draw: int | None = None  # of a final run
+    source: int | None = None
 
 
 def add_places(connection: Connection, token: str, present: int, total: int) -> None:
@@ -94,7 +96,8 @@ class Places(PlaceReader):
         row = self.backend.transaction(take)
         if row is None:
             return None
-        return Claim(row.number, row.attempt, lease, json.loads(row.params) if row.params else None)
+        params = json.loads(row.params) if row.params else None
+        return Claim(row.number, row.attempt, lease, params, row.draw, row.source)
 
     def _taking(self, holder: Holder, lease: str) -> ReturningUpdate[Any]:
         """The update that takes the lowest free place, if there is one and the study is not stopped."""

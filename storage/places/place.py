@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from affinity_search.storage import DEFAULT_LEASE_S
-from affinity_search.storage.database.tables import PlaceState
+from affinity_search.storage.database.tables import USED, PlaceState
 from affinity_search.studies.model.parameters import Params
 
 
@@ -30,8 +30,10 @@ class Place:
     claimed_at: float | None
     finished_at: float | None
     trial: int | None  # number of the last attempt's Optuna trial
-    params: Params | None  # empty for the softmax head, None before the first attempt has asked for them
-    value: float | None  # 1 - metric of the best epoch
+    params: Params | None  # empty for the softmax head; None where they are not planned and no attempt has asked yet
+    value: float | None  # 1 - metric of the best epoch; of a final run, on the test images
+    draw: int | None  # of a final run: which images and which seed
+    source: int | None  # of a final run: the search's trial that it trains again
     reason: str | None  # why the last attempt ended without a value
     cause: str | None
 
@@ -40,6 +42,11 @@ class Place:
         """From all columns of a row."""
         params = json.loads(row["params"]) if row["params"] else None
         return cls(**{**row, "state": PlaceState(row["state"]), "params": params})
+
+    @property
+    def is_used(self) -> bool:
+        """Whether it has ended, with or without a value."""
+        return self.state in USED
 
     @property
     def is_beginning(self) -> bool:

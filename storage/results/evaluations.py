@@ -1,115 +1,114 @@
-"""Scores on the test set: who opened it, when, with which seeds, and the scores."""
+"""Scores on the test set: who opened it, when, on which draws, and the scores.
+
+Final runs have them. Versions up to 0.2.0 trained with other seeds on the search's own images, and kept their scores in
+a table of their own; these count where a trial has no final run.
+"""
 
 from __future__ import annotations
 
-import getpass
 import json
-import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select
 
 from affinity_search.storage.database.tables import evaluations
+from affinity_search.storage.results.final_runs import FinalRun, FinalRuns
 from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.trials.seeds import draw_seed
 from affinity_search.studies.metrics import METRICS
 
 
-def opened_by() -> str:
-    """user@host. It is recorded with every opening of the test set."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container's user id may have no name
-        user = "unknown"
-    return f"{user}@{socket.gethostname()}"
+def latest_test(
+    study: StoredStudy, trial: int, draws: int | None = None, runs: FinalRuns | None = None
+) -> dict[str, Any] | None:
+    """The export's `test` object of a trial; None without a score. With `draws`: over draws 1 … `draws` alone.
 
-
-def record_opening(study: StoredStudy, trial: int, seeds: Sequence[int]) -> int:
-    """Record that the test set will be read, before it is. Returns the record's id for `record_scores`."""
-    row = {"token": study.token, "trial": trial, "opened_by": opened_by(), "seeds": json.dumps(list(seeds))}
-    with study.backend.engine.begin() as connection:
-        statement = insert(evaluations).values(**row, opened_at=study.backend.now()).returning(evaluations.c.id)
-        return int(connection.execute(statement).scalar_one())
-
-
-def record_scores(study: StoredStudy, record: int, scores: Sequence[dict[str, Any]]) -> None:
-    """Store the scores so far: one object for each seed, in the order of the record's seeds."""
-    with study.backend.engine.begin() as connection:
-        statement = update(evaluations).where(evaluations.c.id == record).values(scores=json.dumps(list(scores)))
-        connection.execute(statement)
-
-
-def stored_scores(study: StoredStudy, trial: int) -> dict[int, dict[str, Any]]:
-    """A trial's scores of all evaluations so far, by seed. None of these seeds needs training again."""
-    found: dict[int, dict[str, Any]] = {}
-    for row in _scored(study, trial):
-        found |= dict(zip(json.loads(row["seeds"]), json.loads(row["scores"]), strict=False))  # it may be unfinished
-    return found
-
-
-def latest_test(study: StoredStudy, trial: int, seeds: Sequence[int] | None = None) -> dict[str, Any] | None:
-    """A trial's mean, least and greatest macro F1 on the test set; None without an evaluation.
-
-    With `seeds`: over those of them that have a score. Without: over all that have one.
+    `runs` are the study's final runs, where they were read before.
     """
-    scores = stored_scores(study, trial)
-    chosen = {seed: scores[seed] for seed in (scores if seeds is None else seeds) if seed in scores}
-    if not chosen:
-        return None
-    return summarise(chosen, study.spec.protocol) | {
-        key: _scored(study, trial)[-1][key] for key in ("opened_at", "opened_by")
+    mine = [run for run in (runs or FinalRuns.of(study)).of_trial(trial) if run.scores is not None]
+    mine = [run for run in mine if draws is None or run.draw <= draws]
+    if not mine:
+        return _evaluated(study, trial)
+    scores = [run.scores for run in mine if run.scores is not None]
+    return {
+        **summarise(scores, study.spec.protocol),
+        "draws": [run.draw for run in mine],
+        "seeds": [draw_seed(study.spec.seed, run.draw) for run in mine],
+        "opened_at": _opened_at(mine),
+        "opened_by": mine[0].opened_by or "unknown",
     }
 
 
-def _scored(study: StoredStudy, trial: int) -> list[dict[str, Any]]:
-    """The evaluations of the trial that have scores, oldest first."""
+def _opened_at(runs: Sequence[FinalRun]) -> float:
+    return min(run.place.claimed_at or 0.0 for run in runs)
+
+
+def _evaluated(study: StoredStudy, trial: int) -> dict[str, Any] | None:
+    """As `latest_test`, by an earlier version."""
     scored = (evaluations.c.token == study.token, evaluations.c.trial == trial, evaluations.c.scores.is_not(None))
     query = select(evaluations).where(*scored).order_by(evaluations.c.id)
     with study.backend.engine.connect() as connection:
-        return [row._asdict() for row in connection.execute(query)]
+        rows = [row._asdict() for row in connection.execute(query)]
+    scores: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        scores |= dict(zip(json.loads(row["seeds"]), json.loads(row["scores"]), strict=False))  # it may be unfinished
+    if not scores:
+        return None
+    found = summarise(list(scores.values()), study.spec.protocol) | {"draws": [], "seeds": list(scores)}
+    return found | {key: rows[-1][key] for key in ("opened_at", "opened_by")}
 
 
 def tested(study: StoredStudy) -> dict[int, dict[str, Any]]:
     """`latest_test` of every trial that has one, best mean first."""
-    found = {trial: latest_test(study, trial) for trial in {opening["trial"] for opening in openings(study)}}
+    runs = FinalRuns.of(study)
+    trials = {opening["trial"] for opening in openings(study, runs)}
+    found = {trial: latest_test(study, trial, runs=runs) for trial in trials}
     scored = [(trial, test) for trial, test in found.items() if test is not None]
     return dict(sorted(scored, key=lambda one: -one[1]["macro_f1_mean"]))
 
 
-def summarise(scores: dict[int, dict[str, Any]], protocol: str) -> dict[str, Any]:
-    """The export's `test` object, without who opened the test set and when."""
-    macro = [score["macro_f1"] for score in scores.values()]
+def summarise(scores: Sequence[Mapping[str, Any]], protocol: str) -> dict[str, Any]:
+    """The export's `test` object, without the runs themselves and who opened the test set."""
+    macro = [score["macro_f1"] for score in scores]
     return {
         "protocol": protocol,
         "macro_f1_mean": sum(macro) / len(macro),
         "macro_f1_least": min(macro),
         "macro_f1_greatest": max(macro),
         "macro_f1": macro,
-        "micro_f1": [score["micro_f1"] for score in scores.values()],
-        "metrics": {
-            key: [score[key] for score in scores.values()]
-            for key in METRICS
-            if all(key in score for score in scores.values())
-        },
-        "per_class_f1": [score["per_class_f1"] for score in scores.values()],
-        "epochs": [_best_epoch(score) for score in scores.values()],
-        "seeds": list(scores),
+        "micro_f1": [score["micro_f1"] for score in scores],
+        "metrics": {key: [score[key] for score in scores] for key in METRICS if all(key in score for score in scores)},
+        "per_class_f1": [score["per_class_f1"] for score in scores],
+        "epochs": [_best_epoch(score) for score in scores],
     }
 
 
-def _best_epoch(score: dict[str, Any]) -> int:
+def _best_epoch(score: Mapping[str, Any]) -> int:
     """Counted from 1. Version 0.1.0 stored it under another name, counted from 0."""
     return int(score["best_epoch"] if "best_epoch" in score else score["epoch"] + 1)
 
 
-def openings(study: StoredStudy) -> list[dict[str, Any]]:
-    """Every opening of the test set, oldest first: `trial`, `opened_at`, `opened_by`, `finished`."""
+def openings(study: StoredStudy, runs: FinalRuns | None = None) -> list[dict[str, Any]]:
+    """Every opening of the test set, oldest first: `trial`, `opened_at`, `opened_by`, `finished`.
+
+    All final runs of a trial are one opening.
+    """
     query = select(evaluations).where(evaluations.c.token == study.token).order_by(evaluations.c.id)
     with study.backend.engine.connect() as connection:
         rows = [row._asdict() for row in connection.execute(query)]
-    return [
+    earlier = [
         {key: row[key] for key in ("trial", "opened_at", "opened_by")} | {"finished": _finished(row)} for row in rows
     ]
+    runs = runs or FinalRuns.of(study)
+    opened = [run for run in runs.runs if run.opened_by is not None]
+    final: list[dict[str, Any]] = []
+    for trial in dict.fromkeys(run.trial for run in opened):
+        mine = [run for run in opened if run.trial == trial]
+        finished = all(run.place.is_used for run in runs.of_trial(trial))
+        known = {"trial": trial, "opened_at": _opened_at(mine), "opened_by": mine[0].opened_by}
+        final.append(known | {"finished": finished})
+    return earlier + sorted(final, key=lambda one: one["opened_at"])
 
 
 def _finished(row: dict[str, Any]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -61,7 +62,7 @@ class ExportedCounts(_Model):
 
 
 class ExportedTest(_Model):
-    """Scores on the test set, one a seed; under `article` the epoch was chosen on the test set too."""
+    """Scores on the test set, one for each run; under `article` the epoch was chosen on the test set too."""
 
     protocol: Literal["holdout", "article"]
     macro_f1_mean: float
@@ -71,7 +72,10 @@ class ExportedTest(_Model):
     micro_f1: list[float]
     metrics: dict[str, list[float]] = Field(description="every metric, by its key in a study file")
     per_class_f1: list[list[float]]
-    epochs: list[int]
+    epochs: list[int] = Field(description="the best epoch of each run, counted from 1")
+    draws: list[int] = Field(
+        description="each run's draw: which training and validation images; empty for an evaluation by 0.2.0 or earlier"
+    )
     seeds: list[int]
     opened_at: float = Field(description="seconds since 1970, by the database's clock")
     opened_by: str
@@ -115,10 +119,25 @@ class ExportedTrial(_Model):
     test: ExportedTest | None = Field(description="null until evaluated")
 
 
+class ExportedContender(_Model):
+    """A trial that final runs have judged, by the study's metric on the test images."""
+
+    trial: int
+    params: Annotated[dict[str, int | float] | None, WithJsonSchema(_params_schema())]
+    draws: int = Field(description="how many draws it was judged on")
+    mean: float
+    low: float | None = Field(description="95 % interval of the mean, by Student's t over the draws; null for one")
+    high: float | None
+    tied: bool | None = Field(
+        description="whether the interval of its paired difference to the best contains 0; null with under 5 draws"
+    )
+
+
 class Export(ExportedTrial):
-    """The best trial; with `--top K`, also the K best."""
+    """The best trial; with `--top K`, also the K best. The judged trials are ranked by their means."""
 
     top: list[ExportedTrial] | None = None
+    contenders: list[ExportedContender] | None = None
 
 
 @dataclass(frozen=True)
@@ -169,8 +188,9 @@ def _by_number(study: optuna.Study) -> dict[int, tuple[FrozenTrial, TrialScores]
     return {trial.number: (trial, scores) for trial in found if (scores := TrialScores.of(trial))}
 
 
-def export(study: StoredStudy, top: int | None = None) -> Export:
-    """The best trial as a JSON-ready model; with `top`, also the list of the `top` best.
+def export(study: StoredStudy, top: int | None = None, contenders: Sequence[Mapping[str, Any]] = ()) -> Export:
+    """The best trial as a JSON-ready model; with `top`, also the list of the `top` best; and the `contenders`, as
+    `experiments.evaluate` ranks them.
 
     Raises:
         NothingToExportError: no trial has finished.
@@ -178,14 +198,16 @@ def export(study: StoredStudy, top: int | None = None) -> Export:
     counts = Places.of(study).counts().to_dict()
     bounds = [crowded.text for crowded in crowded_bounds(study)]
     trials = [_exported(study, one, counts, bounds) for one in best_trials(study, top or 1)]
-    return Export.model_validate(trials[0] | ({"top": trials} if top else {}))
+    more = {"top": trials} if top else {}
+    return Export.model_validate(trials[0] | more | ({"contenders": list(contenders)} if contenders else {}))
 
 
 def to_plain(exported: Export) -> dict[str, Any]:
-    """Plain values, ready for JSON. `top` is included only if it was asked for."""
+    """Plain values, ready for JSON. `top` and `contenders` are included only where there are some."""
     plain = exported.model_dump(mode="json", by_alias=True)
-    if plain["top"] is None:
-        del plain["top"]
+    for key in ("top", "contenders"):
+        if plain[key] is None:
+            del plain[key]
     for trial in (plain, *plain.get("top", ())):
         if trial["metric"] is None:
             del trial["metric"]

@@ -40,7 +40,7 @@ def create_or_continue(backend: Backend, spec: StudySpec, *, resize: bool) -> tu
     stored = find_study(backend, spec.name)
     refuse_mistakes(spec, stored.spec if stored else None)
     if stored is None:
-        return _create(backend, spec), [
+        return create_study(backend, spec), [
             f"created study {spec.name!r} with {spec.trials} place{'s' * (spec.trials > 1)}",
             *idle_options(spec),
         ]
@@ -65,24 +65,31 @@ def _mistakes(spec: StudySpec) -> list[str]:
     return [*lines(list(excesses(spec.to_dict()))), *option_mistakes(spec)]
 
 
-def _create(backend: Backend, spec: StudySpec) -> StoredStudy:
-    """Optuna's rows and ours in one transaction, so a process that dies leaves nothing."""
+def create_study(
+    backend: Backend, spec: StudySpec, *, places: int | None = None, metric: str | None = None, **columns: str | None
+) -> StoredStudy:
+    """Store a new study with `places` free places, by default those of its definition. The caller holds the lock.
+
+    Optuna's rows and ours are written in one transaction, so a process that dies leaves nothing. `metric` is how the
+    dashboard calls its value; `columns` are further ones of its row.
+    """
     token = secrets.token_hex(16)
     asked = spec.training.precision
+    places = spec.trials if places is None else places
     with backend.engine.begin() as connection:
         connection.execute(
             tables.studies.insert().values(
                 token=token,
                 definition=json.dumps(spec.to_dict()),
-                precision=None if asked == "auto" else asked,
                 created_at=backend.now(),
+                **{"precision": None if asked == "auto" else asked} | columns,
             )
         )
-        add_places(connection, token, 0, spec.trials)
-        log(connection, backend, token, "created", f"{spec.trials} places, protocol {spec.protocol}")
+        add_places(connection, token, 0, places)
+        log(connection, backend, token, "created", f"{places} places, protocol {spec.protocol}")
         # The metric's name has the protocol, so the dashboard shows it beside every score.
         attributes = {"protocol": spec.protocol, TOKEN_ATTRIBUTE: token}
-        insert_study(connection, spec.name, attributes, f"1 - {spec.score.label} ({spec.protocol})")
+        insert_study(connection, spec.name, attributes, metric or f"1 - {spec.score.label} ({spec.protocol})")
     return load_study(backend, spec.name)
 
 

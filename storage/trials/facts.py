@@ -88,6 +88,18 @@ def place_of(trial: FrozenTrial) -> int | None:
     return place
 
 
+def told_scores(trial: FrozenTrial) -> Mapping[str, Any] | None:
+    """All scores of a trial as they were written, the confusion matrix among them. None before its end."""
+    told = trial.user_attrs.get(SCORES)
+    return told if isinstance(told, Mapping) else None
+
+
+def opener_of(trial: FrozenTrial) -> str | None:
+    """Of a final run: user@host of the process that opened the test images for it."""
+    opened_by: str | None = trial.user_attrs.get(MADE_BY, {}).get("opened_by")
+    return opened_by
+
+
 def attempts_at(study: StoredStudy, place: int) -> list[FrozenTrial]:
     """The Optuna trials of a place's attempts so far, in their order."""
     return [trial for trial in study.optuna.get_trials(deepcopy=False) if place_of(trial) == place]

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from affinity_search.storage.database.optuna_storage.drafts import drafting
+from affinity_search.storage.database.runtime import user_at_host
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.artifacts import records
 from affinity_search.storage.trials.facts import MADE_BY
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
+from affinity_search.storage.trials.seeds import sampler_seed
 from affinity_search.studies.model.parameters import Params
 from affinity_search.studies.model.spec import StudySpec
-from affinity_search.studies.seeds import sampler_seed
 
 if TYPE_CHECKING:
     from affinity_search.storage.places.claims import Claim, Holder
@@ -54,5 +55,7 @@ def ask(
         "protocol": spec.protocol,
         "versions": versions,
     }
+    if claim.draw is not None:
+        whose |= {"draw": claim.draw, "source": claim.source, "opened_by": user_at_host()}
     told = records(study.token, key, pictures)
     return draft.publish(drafted.storage, told, **{MADE_BY: whose}), params

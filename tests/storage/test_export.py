@@ -21,7 +21,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.export import export, make_schema, schema_text, to_plain
 from affinity_search.storage.stored.renaming import rename
 from affinity_search.storage.study import StoredStudy, load_study
-from affinity_search.studies.seeds import trial_seed
+from affinity_search.storage.trials.seeds import trial_seed
 
 SCHEMA = json.loads(schema_text())
 

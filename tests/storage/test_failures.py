@@ -32,7 +32,7 @@ from affinity_search.storage.places.place import Place
 from affinity_search.storage.places.recovery import Recovery
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.storage.trials.facts import TrialFacts, attempts_at
-from affinity_search.studies.seeds import trial_seed
+from affinity_search.storage.trials.seeds import trial_seed
 
 
 def seeds(*places: int) -> str:

@@ -16,7 +16,7 @@ from affinity_search.storage.places.claims import Claim, Places
 from affinity_search.storage.places.place import Place
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts
-from affinity_search.studies.seeds import trial_seed
+from affinity_search.storage.trials.seeds import trial_seed
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from stranger import run_as_stranger
 from affinity_search.search.devices.packages import keras_home
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.database.failures import explain
+from affinity_search.storage.database.runtime import user_at_host
 from affinity_search.storage.errors import NoDatabaseError, StorageError
 from affinity_search.storage.files import default_root
-from affinity_search.storage.results.evaluations import opened_by
 from affinity_search.storage.study import load_study, study_names
 from affinity_search.storage.urls import parse_url
 
@@ -248,7 +248,7 @@ class TestNoHome:
         assert root.is_absolute()
         assert "~" not in str(root)
         assert keras_home() == Path("/tmp/.keras"), "as Keras itself"
-        assert opened_by().startswith("unknown@")
+        assert user_at_host().startswith("unknown@")
 
     @pytest.mark.parametrize("named", [True, False])
     def test_doctor_with_postgresql(self, postgres: Server, named: bool) -> None:

@@ -11,9 +11,9 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler
+from affinity_search.storage.trials.seeds import trial_seed
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.model.spec import PrunerSpec, SamplerSpec
-from affinity_search.studies.seeds import trial_seed
 
 CONSTANTS = ("space.lambda=0.5", "space.sigma=90", "space.n_centers=3")
 CHOICES = ("space.lambda=[0.25, 0.5]", "space.sigma=[10, 100, 1000]", "space.n_centers=[1, 5, 10]")

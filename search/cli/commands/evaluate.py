@@ -1,61 +1,103 @@
-"""`affinity-search evaluate`: the only reader of the test set."""
+"""`affinity-search evaluate`: final runs of a search's best trials. Only final runs read the test set."""
 
 from __future__ import annotations
 
 import json
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from affinity_search.search.cli.options import AsJson, DataDir, Device, Storage, StudyName, Threads, console, say
-from affinity_search.storage import DEFAULT_STORAGE
+from affinity_search.search.cli.launching import Devices, On, PerDevice, Tpus, Workers, refuse_both, run_shown
+from affinity_search.search.cli.options import (
+    AsJson,
+    DataDir,
+    Files,
+    LeaseS,
+    OutageS,
+    Storage,
+    StudyName,
+    console,
+    say,
+)
+from affinity_search.search.worker.exits import Exit
+from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from affinity_search.search.api import Evaluated
     from affinity_search.search.experiments.evaluate import Plan
     from affinity_search.storage.study import StoredStudy
 
 EXAMPLES = (
-    "affinity-search evaluate digits --seeds 5",
-    "affinity-search evaluate digits --seeds 5 --json",
+    "affinity-search evaluate digits --draws 5",
+    "affinity-search evaluate digits --top 5 --draws 10 --workers 2",
 )
 
 ASKS_ABOVE = 100  # trainings
-MOST_SEEDS = 10_000
+MOST_DRAWS = 10_000
 
 
 def evaluate(
     study: StudyName,
     top: Annotated[int, typer.Option("--top", metavar="K", min=1, max=100_000, help="Evaluate the K best trials.")] = 1,
-    seeds: Annotated[
-        int, typer.Option("--seeds", metavar="S", min=1, max=MOST_SEEDS, help="Retrain each with S fresh seeds.")
+    draws: Annotated[
+        int,
+        typer.Option("--draws", "--seeds", metavar="D", min=1, max=MOST_DRAWS, help="Train each on D fresh draws."),
     ] = 5,
     yes: Annotated[bool, typer.Option("--yes", help=f"Train more than {ASKS_ABOVE} times without asking.")] = False,
-    device: Device = "auto",
-    threads: Threads = None,
+    workers: Workers = None,
+    devices: Devices = "auto",
+    per_device: PerDevice = 1,
+    tpu: Tpus = None,
+    on: On = None,
     data_dir: DataDir = None,
+    files: Files = None,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_STORAGE,
+    outage_s: OutageS = DEFAULT_LIMIT_S,
+    lease_s: LeaseS = DEFAULT_LEASE_S,
 ) -> None:
-    """Retrain the best trials with fresh seeds and score the test set.
+    """Train the best trials again on fresh draws, score the test set, and rank them.
 
-    Under holdout the validation images choose the epoch, and the test set is scored once for each seed. Stored scores
-    are not trained again, so an interrupted evaluation goes on where it stopped.
+    A draw is a fresh choice of the small classes' training images, of the validation images and of the seed. Under
+    article only the seed is fresh. The runs go on where they stopped: what has a score is not trained again.
     """
     from affinity_search.search import api
+    from affinity_search.search.api.launching import Launching
+    from affinity_search.search.experiments.evaluate import results
 
+    refuse_both(on, tpu, per_device)
     opened = api.open(study, storage)
-    planned = opened.plan_evaluation(top=top, seeds=seeds)
+    planned = opened.plan_evaluation(top=top, draws=draws)
     _announce(opened.stored, planned, top)
     if planned.trainings > ASKS_ABOVE and not yes:
         _ask(planned.trainings)
-    results = opened.evaluate(planned=planned, device=device, threads=threads, data_dir=data_dir)
+    asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
+    ended = _train(planned, asked) if planned.trainings else Exit.DONE
+    found = results(planned)
     if as_json:
-        typer.echo(json.dumps([asdict(result) for result in results], indent=2))
+        typer.echo(json.dumps([_plain(result) for result in found], indent=2))
     else:
-        _show(opened.stored, results)
+        _show(opened.stored, found)
+    raise typer.Exit(ended)
+
+
+def _train(planned: Plan, asked: Any) -> Exit:
+    from affinity_search.search.api.launching import prepare
+    from affinity_search.search.view.publishing import write_note
+    from affinity_search.storage.database.failures import first_line
+
+    slots = asked.slots(say)  # before anything is stored
+    ended = run_shown(prepare(planned.made(), asked, say, slots))
+    try:
+        write_note(planned.search.refreshed())
+    except Exception as error:  # the scores are stored already, and the note is worth less
+        say(f"the dashboard's note on the study could not be written: {first_line(error)}")
+    return ended
+
+
+def _plain(result: dict[str, Any]) -> dict[str, Any]:
+    return result | {"interval": result["interval"] and asdict(result["interval"])}
 
 
 def _announce(stored: StoredStudy, planned: Plan, top: int) -> None:
@@ -64,17 +106,20 @@ def _announce(stored: StoredStudy, planned: Plan, top: int) -> None:
     trials = len(planned.chosen)
     if trials < top:
         say(f"the study has {plural(trials, 'finished trial')}, fewer than --top {top}")
-    stored_ones = trials * len(planned.seeds) - planned.trainings
-    here = f"; {plural(stored_ones, 'score')} of earlier evaluations stay" if stored_ones else ""
+    stored_ones = trials * planned.draws - planned.trainings - planned.failed
+    here = f"; {plural(stored_ones, 'score')} of earlier runs stay" if stored_ones else ""
+    here += f"; {plural(planned.failed, 'run')} failed earlier and stay so" if planned.failed else ""
     took = _seconds_each(stored, planned)
     lasts = (
-        f", about {rough_text(took * planned.trainings)} on the search's machine" if took and planned.trainings else ""
+        f", about {rough_text(took * planned.trainings)} for one worker like the search's"
+        if took and planned.trainings
+        else ""
     )
-    say(f"{plural(trials, 'trial')} × {plural(len(planned.seeds), 'seed')}: {planned.trainings} to train{lasts}{here}")
+    say(f"{plural(trials, 'trial')} × {plural(planned.draws, 'draw')}: {planned.trainings} to train{lasts}{here}")
     if trials > 1:
         say(
-            f"warning: the test set is opened for {trials} trials. Report the first one: the search chose it. If you "
-            "choose by these scores, no unseen images are left"
+            f"warning: the test set is opened for {trials} trials. If you choose by these scores, the best one is too "
+            "high: the search has chosen the first, and its score is fair"
         )
 
 
@@ -91,23 +136,41 @@ def _seconds_each(stored: StoredStudy, planned: Plan) -> float | None:
 def _ask(trainings: int) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter(
-            f"{trainings} trainings are more than {ASKS_ABOVE}; lower --top or --seeds, or add --yes"
+            f"{trainings} trainings are more than {ASKS_ABOVE}; lower --top or --draws, or add --yes"
         )
     typer.confirm(f"train {trainings} times?", abort=True, err=True)
 
 
-def _show(stored: StoredStudy, results: list[Evaluated]) -> None:
+def _show(stored: StoredStudy, results: list[dict[str, Any]]) -> None:
     from affinity_search.search.view.tables import Column, Fitted
     from affinity_search.search.view.terminal import params_text
 
-    columns = [Column("trial", right=True), Column("parameters", rank=3), Column("search", right=True, rank=2)]
-    columns += [Column(name, right=True, rank=rank) for name, rank in (("mean", 0), ("least", 1), ("greatest", 1))]
-    columns.append(Column("seeds", right=True))
+    metric = stored.spec.metric
+    columns = [Column("trial", right=True), Column("parameters", rank=4), Column("search", right=True, rank=3)]
+    columns += [Column("mean", right=True), Column("95 % interval", rank=1)]
+    columns += [Column("least", right=True, rank=2), Column("greatest", right=True, rank=2)]
+    columns += [Column("draws", right=True)]
+    ranked = len(results) > 1
+    columns += [Column("rank", rank=1)] if ranked else []
     rows = []
-    for result in results:
-        scores = result.test["metrics"][stored.spec.metric]
-        shown = [f"{score:.4f}" for score in (result.search, sum(scores) / len(scores), min(scores), max(scores))]
-        rows.append(
-            [str(result.trial), params_text(result.params, stored.spec.head), *shown, str(len(result.test["seeds"]))]
-        )
+    for rank, result in enumerate(results, start=1):
+        shown = [str(result["trial"]), params_text(result["params"], stored.spec.head), f"{result['search']:.4f}"]
+        shown += _scores_text(result, metric)
+        shown += [_rank_text(rank, result)] if ranked else []
+        rows.append(shown)
     console(data=True).print(Fitted(columns, rows, f"test {stored.spec.score.label} ({stored.spec.protocol})"))
+
+
+def _scores_text(result: dict[str, Any], metric: str) -> list[str]:
+    if result["test"] is None:
+        return ["-", "", "-", "-", "0"]
+    scores, over = result["test"]["metrics"][metric], result["interval"]
+    ends = f"{over.low:.4f} to {over.high:.4f}" if over and over.n > 1 else ""
+    mean = sum(scores) / len(scores)
+    return [f"{mean:.4f}", ends, f"{min(scores):.4f}", f"{max(scores):.4f}", str(len(scores))]
+
+
+def _rank_text(rank: int, result: dict[str, Any]) -> str:
+    if rank == 1:
+        return "best mean"
+    return {True: "tied with the best", False: "worse", None: "too few draws to tell"}[result["tied"]]

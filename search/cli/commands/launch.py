@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from affinity_search.search.cli.launching import (
+    Devices,
+    On,
+    PerDevice,
+    Tpus,
+    Workers,
+    refuse_both,
+    run_shown,
+    storage_option,
+)
 from affinity_search.search.cli.options import (
     DataDir,
     Files,
@@ -26,12 +35,10 @@ from affinity_search.search.cli.options import (
     say,
     with_points,
 )
-from affinity_search.search.devices.kinds import SOME_DEVICES
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from affinity_search.search.api.launching import Prepared
     from affinity_search.storage.study import StoredStudy
 
 
@@ -51,23 +58,11 @@ UnlessStopped = Annotated[
 
 def launch(
     study: StudySource,
-    workers: Annotated[
-        int | None, typer.Option("--workers", metavar="W", min=1, max=1024, help="Number of workers on the CPU.")
-    ] = None,
-    devices: Annotated[str, typer.Option("--devices", help=f"Devices to train on: {SOME_DEVICES}.")] = "auto",
-    per_device: Annotated[
-        int,
-        typer.Option("--workers-per-device", metavar="K", min=1, max=64, help="Number of workers that share each GPU."),
-    ] = 1,
-    tpu: Annotated[
-        list[str] | None, typer.Option("--tpu", metavar="NAME", help="Name of a TPU on another machine; repeatable.")
-    ] = None,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            "--on", metavar="ray|ray://HOST:PORT", help="Run the workers on a Ray cluster: ray, or ray://HOST:PORT."
-        ),
-    ] = None,
+    workers: Workers = None,
+    devices: Devices = "auto",
+    per_device: PerDevice = 1,
+    tpu: Tpus = None,
+    on: On = None,
     unless_stopped: UnlessStopped = False,
     trials: Trials = None,
     data_dir: DataDir = None,
@@ -84,15 +79,18 @@ def launch(
     """Create or continue a study and run workers, on this machine or a cluster, until its places are used."""
     from affinity_search.search.api.launching import Launching, prepare
 
-    if on and (tpu or per_device != 1):
-        raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
+    refuse_both(on, tpu, per_device)
     asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
     slots = asked.slots(say)
     overrides = with_points(overrides, storage, points_from, top)
     stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
     if unless_stopped:
         _leave_alone_if_stopped(stored)
-    _run(prepare(stored, asked, say, slots))
+    prepared = prepare(stored, asked, say, slots)
+    started = time.monotonic()
+    ended = run_shown(prepared)
+    _summarise(prepared.stored, time.monotonic() - started, ended)
+    raise typer.Exit(ended)
 
 
 def _leave_alone_if_stopped(stored: StoredStudy) -> None:
@@ -101,18 +99,6 @@ def _leave_alone_if_stopped(stored: StoredStudy) -> None:
     if stored.stopped is not None:
         say(stopped_text(stored))
         raise typer.Exit(Exit.STOPPED)
-
-
-def _run(prepared: Prepared) -> None:
-    from affinity_search.search.view.terminal import HINT, progress_for
-    from affinity_search.search.worker.stopping import StopSignals
-
-    started, stored = time.monotonic(), prepared.stored
-    # From here on Ctrl-C stops the search, even before the first worker runs.
-    with StopSignals() as signals, progress_for(stored, lambda: "" if signals.draining else HINT) as progress:
-        ended = prepared.run(progress, signals)
-    _summarise(stored, time.monotonic() - started, ended)
-    raise typer.Exit(ended)
 
 
 def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
@@ -137,16 +123,9 @@ def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
         say(line)
     if snapshot.counts.running:
         say(f"{snapshot.counts.running} places are held by workers elsewhere; see: affinity-search status")
-    study = shlex.quote(stored.name) + _storage_option(stored)
+    study = shlex.quote(stored.name) + storage_option(stored.backend)
     if ended == Exit.STOPPED and snapshot.counts.free:
         say(f"stopped with {plural(snapshot.counts.free, 'place')} free; to go on: affinity-search launch {study}")
     elif snapshot.best:
         say(f"next: affinity-search evaluate {study}   (score it on the test set)")
         say(f"      affinity-search export {study} -o best.json")
-
-
-def _storage_option(stored: StoredStudy) -> str:
-    """The --storage option that the next command needs; empty for the default. Never holds a password."""
-    url = stored.backend.url
-    known = str(url) == DEFAULT_STORAGE or url.password or "AFFINITY_SEARCH_STORAGE" in os.environ
-    return "" if known else f" --storage {shlex.quote(str(stored.backend))}"

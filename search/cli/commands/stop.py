@@ -26,9 +26,9 @@ def stop(
 ) -> None:
     """Stop a search: no worker, on any machine, begins another trial. `launch` goes on later."""
     from affinity_search.search.view.terminal import plural
+    from affinity_search.storage.database.runtime import user_at_host
     from affinity_search.storage.database.tables import Stop
     from affinity_search.storage.places.claims import Places
-    from affinity_search.storage.results.evaluations import opened_by
     from affinity_search.storage.stored.stopping import resume
     from affinity_search.storage.stored.stopping import stop as stop_study
 
@@ -36,10 +36,10 @@ def stop(
         raise typer.BadParameter("--now and --undo contradict each other")
     stored = stored_study(storage, study)
     if undo:
-        resume(stored, opened_by())
+        resume(stored, user_at_host())
         say(f"workers may begin trials of {study!r} again")
         return
-    stop_study(stored, Stop.NOW if now else Stop.DRAIN, opened_by())
+    stop_study(stored, Stop.NOW if now else Stop.DRAIN, user_at_host())
     running = plural(Places.of(stored).counts().running, "running trial")
     then = "are given back within about ten seconds" if now else "will finish"
     say(f"study {study!r} is stopped: no new trials; {running} {then}")

@@ -192,19 +192,21 @@ def search_splits(
     *,
     draw: int = 0,
     seen: Seen | None = None,
+    whole: Split | None = None,
 ) -> tuple[Split, Split]:
     """The (training, evaluation) images of a search, or of another draw: as many of each, but others.
 
     "holdout" takes the share `validation` out of the imbalanced training images and leaves the test set unopened.
     "article" trains on all of them and evaluates on the imbalanced test set, as the article does: it flatters.
-    `seen` is told of each part that is read. Raises DataError for an unknown protocol, and as `load_train`, `imbalance`
-    and `holdout` do.
+    `seen` is told of each part that is read. `whole` is what `load_train` gives, where it was read before.
+    Raises DataError for an unknown protocol, and as `load_train`, `imbalance` and `holdout` do.
     """
     if protocol not in ("holdout", "article"):
         raise DataError(f"There is no protocol {protocol!r}; the protocols are holdout and article.")
-    whole = load_train(facts, data_dir)
-    if seen is not None:
-        seen("train", whole)
+    if whole is None:
+        whole = load_train(facts, data_dir)
+        if seen is not None:
+            seen("train", whole)
     train = imbalance(whole, minority * facts.train_per_test, facts, draw)
     if protocol == "article":
         return train, test_split(facts, minority, data_dir, seen=seen)

@@ -21,7 +21,7 @@ from affinity_search.storage.results import evaluations
 from affinity_search.storage.results.evaluations import latest_test, openings
 from affinity_search.storage.results.export import export, schema_text, to_plain
 from affinity_search.storage.study import StoredStudy
-from affinity_search.studies.seeds import trial_seed
+from affinity_search.storage.trials.seeds import trial_seed
 
 pytestmark = pytest.mark.usefixtures("fake_training")
 

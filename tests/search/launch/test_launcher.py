@@ -22,7 +22,7 @@ from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.storage.trials.facts import TrialFacts, attempts_at
-from affinity_search.studies.seeds import trial_seed
+from affinity_search.storage.trials.seeds import trial_seed
 
 
 @pytest.fixture

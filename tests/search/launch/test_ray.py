@@ -19,7 +19,7 @@ from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import HeldPlace, Place
 from affinity_search.storage.study import StoredStudy
-from affinity_search.studies.seeds import trial_seed
+from affinity_search.storage.trials.seeds import trial_seed
 
 ray = pytest.importorskip("ray", reason="Ray is not installed; pip install 'affinity-search[ray]'")
 

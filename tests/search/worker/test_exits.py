@@ -18,8 +18,8 @@ from affinity_search.search.worker.setup import WorkerOptions
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.errors import RepeatedFailureError, StorageError
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.trials.seeds import trial_seed
 from affinity_search.studies.errors import StudyFileError
-from affinity_search.studies.seeds import trial_seed
 
 DOCS = ROOT / "docs" / "commands.md"
 

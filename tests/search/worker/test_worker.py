@@ -25,7 +25,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.evaluations import openings
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.storage.trials.facts import TrialFacts
-from affinity_search.studies.seeds import trial_seed
+from affinity_search.storage.trials.seeds import trial_seed
 
 
 def places_of(study: StoredStudy) -> Places:

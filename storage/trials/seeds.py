@@ -21,6 +21,11 @@ def sampler_seed(study_seed: int, place: int) -> int:
     return derive_seed(study_seed, "sampler", place)
 
 
+def draw_seed(study_seed: int, draw: int) -> int:
+    """The seed of the final runs of a draw. All settings train with the same one, so their runs are pairs."""
+    return derive_seed(study_seed, "draw", draw)
+
+
 def evaluation_seed(study_seed: int, number: int) -> int:
     """A seed for retraining before the test set is opened; drawn apart from the trials' (31 bits, so a chance of
     N in 2³¹ to meet one of N). The same numbers each time: a second evaluation repeats the first."""

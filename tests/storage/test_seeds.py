@@ -1,6 +1,6 @@
 """Seeds: the same for the same place everywhere and always, different for everything else."""
 
-from affinity_search.studies.seeds import evaluation_seed, sampler_seed, trial_seed
+from affinity_search.storage.trials.seeds import evaluation_seed, sampler_seed, trial_seed
 
 
 def test_seeds_of_a_place_never_change() -> None:

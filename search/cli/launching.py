@@ -1,0 +1,58 @@
+"""Options of the commands that run workers, and how a launch looks while it runs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from affinity_search.search.devices.kinds import SOME_DEVICES
+from affinity_search.storage import DEFAULT_STORAGE
+
+if TYPE_CHECKING:
+    from affinity_search.search.api.launching import Prepared
+    from affinity_search.search.worker.exits import Exit
+    from affinity_search.storage.database.backend import Backend
+
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="W", min=1, max=1024, help="Number of workers on the CPU.")
+]
+Devices = Annotated[str, typer.Option("--devices", "--device", help=f"Devices to train on: {SOME_DEVICES}.")]
+PerDevice = Annotated[
+    int,
+    typer.Option("--workers-per-device", metavar="K", min=1, max=64, help="Number of workers that share each GPU."),
+]
+Tpus = Annotated[
+    list[str] | None, typer.Option("--tpu", metavar="NAME", help="Name of a TPU on another machine; repeatable.")
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="ray|ray://HOST:PORT", help="Run the workers on a Ray cluster: ray, or ray://HOST:PORT."
+    ),
+]
+
+
+def refuse_both(on: str | None, tpus: list[str] | None, per_device: int) -> None:
+    """Options of this machine beside a cluster."""
+    if on and (tpus or per_device != 1):
+        raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
+
+
+def run_shown(prepared: Prepared) -> Exit:
+    """Run the launch with a live view of it."""
+    from affinity_search.search.view.terminal import HINT, progress_for
+    from affinity_search.search.worker.stopping import StopSignals
+
+    # From here on Ctrl-C stops the search, even before the first worker runs.
+    with StopSignals() as signals, progress_for(prepared.stored, lambda: "" if signals.draining else HINT) as progress:
+        return prepared.run(progress, signals)
+
+
+def storage_option(backend: Backend) -> str:
+    """The --storage option that the next command needs; empty for the default. Never holds a password."""
+    url = backend.url
+    known = str(url) == DEFAULT_STORAGE or url.password or "AFFINITY_SEARCH_STORAGE" in os.environ
+    return "" if known else f" --storage {shlex.quote(str(backend))}"

@@ -26,6 +26,7 @@ from affinity_search.search.api.opening import Asked, open_storage_for, open_stu
 from affinity_search.search.worker.setup import WorkerOptions, work
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.stored.agenda import OneStudy
 from benchmarks.commands import machine
 
 TRIALS = 6
@@ -118,7 +119,7 @@ class Watch:
         with tempfile.TemporaryDirectory(prefix="claim-") as folder:
             asked = Asked.of(study, None, [*SMALL, *more], trials)
             stored, _ = open_study(open_storage_for(f"sqlite:///{folder}/claim.db", asked), asked)
-            work(stored, WorkerOptions("cpu", data_dir=data_dir))
+            work(OneStudy(stored), WorkerOptions("cpu", data_dir=data_dir))
         return self.trials
 
 

@@ -43,6 +43,7 @@ from affinity_search.search.worker.setup import WorkerOptions, work
 from affinity_search.storage.database.backend import open_backend
 from affinity_search.storage.database.optuna_storage.rdb import BatchingRDBStorage
 from affinity_search.storage.places.claims import Claim, Holder
+from affinity_search.storage.stored.agenda import OneStudy
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.storage.trials.facts import MADE_BY
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
@@ -139,7 +140,10 @@ def work_ours(run: Run, meet: Meeting) -> None:
 
     install(replace_for_good)
     replace_for_good("affinity_search.search.worker.setup.StudyTrainer", Empty)
-    work(load_study(open_backend(run.url, create=False), STUDY), WorkerOptions("cpu", files=Path(tempfile.mkdtemp())))
+    work(
+        OneStudy(load_study(open_backend(run.url, create=False), STUDY)),
+        WorkerOptions("cpu", files=Path(tempfile.mkdtemp())),
+    )
 
 
 def work_with_optunas_statements(run: Run, meet: Meeting) -> None:

@@ -73,6 +73,10 @@ class HeldPlacesError(StorageError):
         )
 
 
+class ComparisonNotFoundError(StorageError):
+    """No comparison of that name."""
+
+
 class LostPlaceError(StorageError):
     """Another worker holds the place now. This one says so, drops the trial and takes another place."""
 

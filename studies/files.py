@@ -44,6 +44,14 @@ def _recommend_space(raw: dict[str, Any]) -> None:
         raw["space"] = space
 
 
+def made(raw: dict[str, Any], overrides: Sequence[str], source: str) -> StudySpec:
+    """The study of these tables with `key.path=value` overrides laid over it, checked as a file's are.
+
+    Raises StudyFileError: for all mistakes at once.
+    """
+    return _laid_over(raw, overrides, source)
+
+
 def overridden(spec: StudySpec, overrides: Sequence[str]) -> StudySpec:
     """A study that is there already with `key.path=value` overrides laid over it, checked as a file's are.
 

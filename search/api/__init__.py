@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from affinity_search.search.experiments.evaluate import Plan
     from affinity_search.search.experiments.statistics import Interval
     from affinity_search.search.worker.exits import Exit
+    from affinity_search.storage.stored.agenda import Agenda
     from affinity_search.storage.study import StoredStudy
     from affinity_search.studies.model.parameters import Params
 
@@ -41,7 +42,7 @@ def say(message: str) -> None:
 class Progress(Protocol):
     """How a launch shows itself while it runs."""
 
-    def show(self, study: StoredStudy, workers: Sequence[str]) -> None:
+    def show(self, agenda: Agenda, workers: Sequence[str]) -> None:
         """Called twice a second with the ids of the workers that run."""
 
     def say(self, message: str) -> None:
@@ -54,7 +55,7 @@ class Lines:
 
     say: Callable[[str], None]
 
-    def show(self, study: StoredStudy, workers: Sequence[str]) -> None:
+    def show(self, agenda: Agenda, workers: Sequence[str]) -> None:
         """Nothing."""
 
 
@@ -218,9 +219,10 @@ class Study:
 def _launched(stored: StoredStudy, asked: Launching, say: Callable[[str], None]) -> Exit:
     from affinity_search.search.api.launching import prepare
     from affinity_search.search.worker.stopping import StopSignals
+    from affinity_search.storage.stored.agenda import OneStudy
 
     with StopSignals() as signals:
-        return prepare(stored, asked, say).run(Lines(say), signals)
+        return prepare(OneStudy(stored), asked, say).run(Lines(say), signals)
 
 
 def open(name: str, storage: str = DEFAULT_STORAGE, *, read_only: bool = False) -> Study:  # noqa: A001 - as files are

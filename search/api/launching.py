@@ -17,6 +17,7 @@ from affinity_search.search.worker.precision import settle_for
 from affinity_search.search.worker.setup import tried_files
 from affinity_search.search.worker.stopping import StopSignals
 from affinity_search.storage.database.runtime import user_at_host
+from affinity_search.storage.stored.agenda import Agenda
 from affinity_search.storage.stored.stopping import resume
 from affinity_search.storage.study import StoredStudy
 
@@ -55,7 +56,7 @@ class Launching:
 class Prepared:
     """A launch that is ready to run."""
 
-    stored: StoredStudy
+    agenda: Agenda
     slots: Sequence[Slot]
     launching: Launching
     new_worker: Callable[[Slot, Path], WorkerProcess]
@@ -64,7 +65,7 @@ class Prepared:
         """Run until every place is used or somebody asks to stop. Raises as `Launcher.run`."""
         asked = self.launching
         launcher = Launcher(
-            self.stored,
+            self.agenda,
             self.slots,
             asked.data_dir,
             show=progress.show,
@@ -79,19 +80,37 @@ class Prepared:
         return launcher.run(signals)
 
 
-def prepare(stored: StoredStudy, asked: Launching, say: Say, slots: Sequence[Slot] | None = None) -> Prepared:
+def prepare(agenda: Agenda, asked: Launching, say: Say, slots: Sequence[Slot] | None = None) -> Prepared:
     """Settle what must be known before the first worker starts. `slots` are given if they were planned earlier."""
     slots = asked.slots(say) if slots is None else slots
-    stored = _gone_on(stored, say)
-    tried_files(stored, asked.files, say)
-    if slots and slots[0].device == "cpu" and (warning := long_trial_warning(stored.spec, slots[0].threads or 1)):
-        say(warning)
+    agenda.advance()
+    once = _Once(say)
+    for stored in agenda.studies:
+        stored = _gone_on(stored, say)
+        tried_files(stored, asked.files, once)
+        if slots and slots[0].device == "cpu" and (warning := long_trial_warning(stored.spec, slots[0].threads or 1)):
+            once(warning)
+        if asked.on is None:
+            settle_for(stored, slots, once)
     if asked.on is None:
-        return Prepared(settle_for(stored, slots, say), slots, asked, WorkerProcess)
+        return Prepared(agenda.refreshed(), slots, asked, WorkerProcess)
     from affinity_search.search.launch import on_ray
 
-    on_ray.connect(asked.on, stored)
-    return Prepared(stored, on_ray.plan(asked.devices, asked.workers), asked, on_ray.RayWorker)
+    on_ray.connect(asked.on, agenda.backend)
+    return Prepared(agenda.refreshed(), on_ray.plan(asked.devices, asked.workers), asked, on_ray.RayWorker)
+
+
+class _Once:
+    """Says every line once: the studies of a comparison have much in common."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._said: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
 
 
 def _gone_on(stored: StoredStudy, say: Say) -> StoredStudy:

@@ -47,7 +47,7 @@ def run_shown(prepared: Prepared) -> Exit:
     from affinity_search.search.worker.stopping import StopSignals
 
     # From here on Ctrl-C stops the search, even before the first worker runs.
-    with StopSignals() as signals, progress_for(prepared.stored, lambda: "" if signals.draining else HINT) as progress:
+    with StopSignals() as signals, progress_for(prepared.agenda, lambda: "" if signals.draining else HINT) as progress:
         return prepared.run(progress, signals)
 
 

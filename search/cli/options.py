@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from affinity_search.storage.database.backend import Backend
     from affinity_search.storage.errors import SmallerBudgetError
+    from affinity_search.storage.stored.comparisons import StoredComparison
     from affinity_search.storage.study import StoredStudy
 
 
@@ -211,3 +212,14 @@ def opened(url: str, *, read_only: bool = False) -> Backend:
     from affinity_search.storage.database.backend import open_backend
 
     return open_backend(url, create=False, read_only=read_only)
+
+
+def stored_comparison(url: str, name: str) -> StoredComparison | None:
+    """The stored comparison of that name; None if there is none, or no database yet."""
+    from affinity_search.storage.errors import NoDatabaseError, OutdatedError
+    from affinity_search.storage.stored.comparisons import find_comparison
+
+    try:
+        return find_comparison(opened(url), name)
+    except (NoDatabaseError, OutdatedError):
+        return None

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import special, stats
+from scipy import special  # faster to load and to call than scipy.stats
 
 from affinity_search.search.training.metrics import METRICS, Counted, Floats, class_groups
 
@@ -54,6 +54,9 @@ class Interval:
         """Ready for JSON: None for what is not known."""
         plain = {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n, "level": self.level}
         return {key: value if math.isfinite(value) else None for key, value in plain.items()}
+
+
+_NOTHING = Interval(math.nan, -math.inf, math.inf, 0)
 
 
 @dataclass(frozen=True)
@@ -122,7 +125,7 @@ def correction_for(overlap: float, test_ratio: float | None = None) -> float:
     return overlap / (1 - overlap) if test_ratio is None else test_ratio
 
 
-def interval(values: Sequence[float], level: float = LEVEL, correction: float = 0.0) -> Interval:
+def interval(values: Sequence[float] | Floats, level: float = LEVEL, correction: float = 0.0) -> Interval:
     """Student's t over draws: mean ± t · s · √(1/n + c), n − 1 degrees of freedom.
 
     `correction` is c, as `correction_for` gives it. Values that are all equal give an interval without width: no noise
@@ -169,16 +172,12 @@ def verdicts(
     found = {}
     for name, by_draw in rivals.items():
         values = differences[name]
-        hurdle = (1 - level) / (
-            len(rivals) - len(shown - {name})
-        )  # Holm's for this rival, the others being as they are
+        hurdle = (1 - level) / (len(rivals) - len(shown - {name}))  # Holm's for this one, the others being as they are
         varies = name in enough and _varies(values)
         found[name] = Verdict(
             contestant=name,
             verdict=_answer(values, name in shown),
-            difference=interval(values, LEVEL, correction)
-            if len(values)
-            else Interval(math.nan, -math.inf, math.inf, 0),
+            difference=interval(values, LEVEL, correction) if len(values) else _NOTHING,
             corrected=interval(values, 1 - hurdle, correction) if varies else None,
             p=p.get(name),
             adjusted=adjusted.get(name),
@@ -332,8 +331,13 @@ def _error(values: Floats, correction: float) -> float:
 def _around(mean: float, error: float, n: int, freedom: float, level: float) -> Interval:
     if not math.isfinite(error):
         return Interval(mean, -math.inf, math.inf, n, level)
-    half = float(stats.t.ppf((1 + level) / 2, freedom)) * error
+    half = _quantile((1 + level) / 2, freedom) * error
     return Interval(mean, mean - half, mean + half, n, level)
+
+
+def _quantile(share: float, freedom: float) -> float:
+    """Of Student's t; of the normal distribution for infinitely many degrees of freedom."""
+    return float(special.stdtrit(freedom, share) if math.isfinite(freedom) else special.ndtri(share))
 
 
 def _differences(contestant: Mapping[int, float], baseline: Mapping[int, float]) -> Floats:
@@ -348,7 +352,7 @@ def _p(differences: Floats, correction: float) -> float:
     n, mean = len(differences), float(differences.mean())
     if not _varies(differences):
         return 2.0 ** (1 - n) if abs(mean) > _ALIKE else 1.0
-    return float(2 * stats.t.sf(abs(mean) / _error(differences, correction), n - 1))
+    return float(2 * special.stdtr(n - 1, -abs(mean) / _error(differences, correction)))
 
 
 def _holm(p: Mapping[str, float], rivals: int) -> dict[str, float]:
@@ -376,5 +380,5 @@ def _smallest(differences: Floats, alpha: float, correction: float) -> float:
     Without the other side's chance, which is below 0.0001 there. `nctdtrinc` solves for the noncentrality.
     """
     freedom = len(differences) - 1
-    hurdle = stats.t.isf(alpha / 2, freedom)
+    hurdle = _quantile(1 - alpha / 2, freedom)
     return float(special.nctdtrinc(freedom, 1 - POWER, hurdle)) * _error(differences, correction)

@@ -23,7 +23,9 @@ from affinity_search.storage.database.tables import USED, PlaceState
 from affinity_search.storage.errors import RepeatedFailureError, StorageGoneError, VanishedError
 from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.counts import counts_of
 from affinity_search.storage.places.recovery import LOOKS_A_LEASE, RecoveryThread, complete_halves
+from affinity_search.storage.stored.agenda import Agenda
 from affinity_search.storage.study import StoredStudy
 from affinity_search.studies.errors import AffinitySearchError
 
@@ -43,15 +45,15 @@ class WorkersDieError(AffinitySearchError):
 
 
 class Launcher:
-    """Runs `slots` workers on a stored study until its places are used or somebody asks to stop."""
+    """Runs `slots` workers on a study, or on those of a comparison, until all places are used or somebody stops it."""
 
     def __init__(
         self,
-        study: StoredStudy,
+        agenda: Agenda,
         slots: Sequence[Slot],
         data_dir: Path | None,
         *,
-        show: Callable[[StoredStudy, Sequence[str]], None],
+        show: Callable[[Agenda, Sequence[str]], None],
         say: Callable[[str], None],
         logs: Path | None = None,
         lease_s: float = DEFAULT_LEASE_S,
@@ -60,11 +62,12 @@ class Launcher:
         new_worker: Callable[[Slot, Path], WorkerProcess] = WorkerProcess,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._study = study
+        self._agenda = agenda
         self._data_dir = data_dir
-        self._files = StudyFiles(files or default_root(study.backend.url), study.token)
+        self._root = files or default_root(agenda.backend.url)
         self._outage_s = outage_s
-        self._since = study.backend.time()
+        self._since = agenda.backend.time()
+        self._beside: dict[str, contextlib.ExitStack] = {}  # by study: the threads that run beside its workers
         self._started: list[str] = []  # every worker so far
         self._show = show
         self._say = say
@@ -73,17 +76,18 @@ class Launcher:
         self._waiting = False
         self._told: int | None = None  # the last signal that was announced
         self._unfit = Exit.FAILED  # the exit code for the device that was given up last
-        self.logs = logs or new_folder(self._files, say)
+        self.logs = logs or new_folder(StudyFiles(self._root, agenda.token), say)
         self.workers = [new_worker(slot, self.logs) for slot in slots]
 
     @property
-    def _places(self) -> Places:
-        return Places.of(self._study)
+    def _places(self) -> list[Places]:
+        return [Places.of(study) for study in self._agenda.studies]
 
     def run(self, signals: StopSignals | None = None) -> Exit:
         """`signals` are handled already; without them this handles them itself.
 
         Returns DONE when every place is used, NO_SCORE if all that were used now failed, STOPPED if some are left.
+        While it runs, every study with places left has a thread that recovers them and one that writes its notes.
 
         Raises:
             WorkersDieError: no device is left where workers can work, the data is missing, or three places in a row
@@ -94,26 +98,45 @@ class Launcher:
         with contextlib.nullcontext(signals) if signals else StopSignals() as signals:
             # If the database does not answer, the launcher waits for it as its workers do.
             patience = Patience(self._say, limit_s=self._outage_s, give_up=signals.should_stop)
-            self._study = self._study.made_patient(patience)
+            self._agenda = self._agenda.made_patient(patience)
             self._listener = StopListener(signals, self._say)
-            recovery = RecoveryThread(self._study, self._say, self._lease_s / LOOKS_A_LEASE, self._listener)
-            with recovery, ReportingThread(self._study, self._say):
+            try:
                 self._watch(signals)
-        sweep(self._files, self._places)
+            finally:
+                self._look_after([])
+        for study in self._agenda.studies:
+            sweep(StudyFiles(self._root, study.token), Places.of(study))
         return self._outcome()
 
+    def _look_after(self, studies: Sequence[StoredStudy]) -> None:
+        """Recover and report these studies from now on, and no others."""
+        wanted = {study.token: study for study in studies}
+        for token in self._beside.keys() - wanted.keys():
+            self._beside.pop(token).close()
+        for token in wanted.keys() - self._beside.keys():
+            threads = self._beside[token] = contextlib.ExitStack()
+            every_s = self._lease_s / LOOKS_A_LEASE
+            threads.enter_context(RecoveryThread(wanted[token], self._say, every_s, self._listener))
+            threads.enter_context(ReportingThread(wanted[token], self._say))
+
+    def _unfinished(self) -> list[StoredStudy]:
+        studies = self._agenda.studies
+        counts = counts_of(self._agenda.backend, [study.token for study in studies])
+        return [study for study in studies if counts[study.token].used < counts[study.token].total]
+
     def _outcome(self) -> Exit:
-        counts = self._places.counts()
-        if counts.used < counts.total:
+        counts = self._agenda.counts()
+        if self._agenda.advance() or counts.used < counts.total:
             return Exit.STOPPED
-        used = self._places.rows(*USED)
+        used = [place for places in self._places for place in places.rows(*USED)]
         now = [place for place in used if (place.finished_at or 0.0) >= self._since] or used
         return Exit.NO_SCORE if all(place.state == PlaceState.SPENT for place in now) else Exit.DONE
 
     def _watch(self, signals: StopSignals) -> None:
         try:
             while self._step(signals):
-                self._show(self._study, [worker.worker_id for worker in self.workers if worker.process])
+                self._look_after(self._unfinished())
+                self._show(self._agenda, [worker.worker_id for worker in self.workers if worker.process])
                 time.sleep(POLL_S)
         finally:
             self._end_all()
@@ -135,17 +158,20 @@ class Launcher:
         return not signals.draining and (self._a_device_may_recover() or self._others_hold_places())
 
     def _check_failures(self) -> None:
-        try:
-            self._places.refuse_repeated_failure(self._started, self._since)
-        except RepeatedFailureError as error:
-            raise WorkersDieError(str(error), Exit.UNFIT_MACHINE) from error
+        for study in self._agenda.studies:
+            if study.comparison is not None:
+                return  # this contestant fails, and the others go on
+            try:
+                Places.of(study).refuse_repeated_failure(self._started, self._since)
+            except RepeatedFailureError as error:
+                raise WorkersDieError(str(error), Exit.UNFIT_MACHINE) from error
 
     def _a_device_may_recover(self) -> bool:
         return any(worker.troubled_since is not None and worker.retired is None for worker in self.workers)
 
     def _others_hold_places(self) -> bool:
         """Whether workers elsewhere hold the last places. If one of them dies, its place is trained here."""
-        running = self._places.counts().running
+        running = self._agenda.counts().running
         if running and not self._waiting:
             self._say(f"{running} places are held by other workers; waiting for them (Ctrl-C leaves)")
             self._waiting = True
@@ -156,9 +182,12 @@ class Launcher:
         stopped.
         """
         idle = [worker for worker in self.workers if worker.process is None]
-        free = self._places.counts().free if idle else 0
+        if idle:
+            self._agenda.advance()
+        free = self._agenda.counts().free if idle else 0
         if free:
-            self._listener(self._study.refreshed())
+            for study in self._agenda.studies:
+                self._listener(study.refreshed())
             if signals.draining:
                 return
         if free and idle[-1].retired:
@@ -198,9 +227,9 @@ class Launcher:
             raise WorkersDieError(reason, self._unfit)
 
     def _start(self, worker: WorkerProcess) -> None:
-        options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._files.root)]
+        options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._root)]
         options += ["--data-dir", str(self._data_dir)] if self._data_dir else []
-        worker.start(self._study.under_its_name(), options)
+        worker.start(self._agenda.under_its_name(), options)
         self._started.append(worker.worker_id)
 
     def _ended(self, worker: WorkerProcess, code: int, draining: bool) -> None:
@@ -209,7 +238,7 @@ class Launcher:
         if code == Exit.UNFIT_MACHINE:
             raise WorkersDieError(worker.last_line(), Exit.UNFIT_MACHINE)
         if code == Exit.VANISHED:
-            self._study.backend.check()
+            self._agenda.backend.check()
             # From here the file is in order: it came back, or the worker runs on another machine.
             raise VanishedError(worker.last_line())
         if code == Exit.UNFIT_DEVICE:
@@ -218,7 +247,7 @@ class Launcher:
         if code == Exit.OUT_OF_MEMORY:
             self._ran_out_of_memory(worker)
             return
-        claimed = self._places.was_claimed_by(worker.worker_id)
+        claimed = any(places.was_claimed_by(worker.worker_id) for places in self._places)
         self._release(worker, f"its worker died ({exit_text(code)})")
         if draining:
             return
@@ -240,7 +269,7 @@ class Launcher:
         """
         slot = worker.slot
         sharing = [one for one in self.workers if one is worker or (slot.uuid and one.slot.uuid == slot.uuid)]
-        if self._places.was_used_by(worker.worker_id):
+        if any(places.was_used_by(worker.worker_id) for places in self._places):
             for one in sharing:
                 one.memory_failures = 0
         worker.memory_failures += 1
@@ -249,8 +278,9 @@ class Launcher:
 
     def _release(self, worker: WorkerProcess, reason: str) -> None:
         """The worker is gone: free its place and end its trial here."""
-        self._places.release_worker(worker.worker_id, reason)
-        complete_halves(self._study)
+        for study in self._agenda.studies:
+            Places.of(study).release_worker(worker.worker_id, reason)
+            complete_halves(study)
 
     def _pass_on(self, number: int) -> None:
         """Tell every worker once. The signal handler cannot: it would miss a worker that is being started."""
@@ -261,7 +291,9 @@ class Launcher:
             self._told = number
 
     def _draining_text(self) -> str:
-        lasts = last_end_s(take(self._study))
+        ends = [last_end_s(take(study)) for study in self._unfinished() if Places.of(study).counts().running]
+        known = [end for end in ends if end is not None]
+        lasts = max(known) if known and len(known) == len(ends) else None
         about = " (for an unknown time, as their first epoch is not over)"
         if lasts is not None:
             about = f" (at most about {rough_text(lasts)})"
@@ -279,7 +311,8 @@ class Launcher:
             for worker in alive:
                 self._release(worker, "its worker was stopped with the launcher")
             # Workers that died unseen may have left half-ended trials too.
-            complete_halves(self._study)
+            for study in self._agenda.studies:
+                complete_halves(study)
 
 
 STOPPING = "stopping now: running trials are given back"

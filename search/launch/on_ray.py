@@ -24,8 +24,8 @@ from affinity_search.search.devices.nvidia import NoSuchDeviceError
 from affinity_search.search.devices.slots import Slot
 from affinity_search.search.launch.children import surroundings
 from affinity_search.search.launch.process import WorkerProcess
-from affinity_search.storage.places.claims import Places
-from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.database.backend import Backend
+from affinity_search.storage.stored.agenda import Agenda
 from affinity_search.storage.urls import is_sqlite
 from affinity_search.studies.errors import AffinitySearchError
 
@@ -77,11 +77,11 @@ class Actor:
 class RemoteProcess:
     """Stands for the worker's process in the launcher."""
 
-    def __init__(self, slot: RaySlot, study: StoredStudy, log: Path, call: tuple[Any, ...]) -> None:
+    def __init__(self, slot: RaySlot, agenda: Agenda, log: Path, call: tuple[Any, ...]) -> None:
         import ray
 
         self._log = log
-        self._places = Places.of(study)
+        self._agenda = agenda
         actor = ray.remote(max_concurrency=2, max_restarts=0, **slot.resources)(Actor)
         self._actor = actor.remote()
         self._placed = self._actor.__ray_ready__.remote()
@@ -92,7 +92,7 @@ class RemoteProcess:
         """The exit code, or None while it runs or waits for room in the cluster."""
         if self._code is None and self._has_ended(0):
             self._code = self._outcome()
-        elif self._code is None and not _is_ready(self._placed, 0) and not self._places.counts().free:
+        elif self._code is None and not _is_ready(self._placed, 0) and not self._agenda.counts().free:
             self.kill()  # other workers train what is left: no need to wait for room any more
             self._code = 0
         return self._code
@@ -148,20 +148,20 @@ class RayWorker(WorkerProcess):
 
     python: str | None = None
 
-    def start(self, study: StoredStudy, options: Sequence[str]) -> None:
+    def start(self, agenda: Agenda, options: Sequence[str]) -> None:
         """Ask Ray for an actor. The actor and its worker start when the cluster has room."""
         assert isinstance(self.slot, RaySlot)
         command = self.new_command()
-        call = ([*command, *options, "--", study.name], self.environment(study), self.python)
-        self.process = RemoteProcess(self.slot, study, self.log, call)
+        call = ([*command, *options, "--", agenda.name], self.environment(agenda), self.python)
+        self.process = RemoteProcess(self.slot, agenda, self.log, call)
         self.told = None
 
 
-def connect(address: str, study: StoredStudy) -> None:
+def connect(address: str, backend: Backend) -> None:
     """Join the cluster at `address`: ray://HOST:PORT, or ray for the one of RAY_ADDRESS or of this machine.
 
     Raises:
-        RayError: Ray is not installed, there is no cluster, or its machines cannot share the study's SQLite file.
+        RayError: Ray is not installed, there is no cluster, or its machines cannot share the SQLite file.
     """
     try:
         import ray
@@ -178,8 +178,8 @@ def connect(address: str, study: StoredStudy) -> None:
         reason = str(error).strip().splitlines()[0]
         raise RayError(f"no Ray cluster at {address} ({reason}); start one with: ray start --head") from error
     machines = {node["NodeManagerAddress"] for node in _nodes()}
-    if is_sqlite(study.backend.url) and len(machines) > 1:
-        raise RayError(f"{len(machines)} machines cannot share the SQLite file of {study.backend}; use PostgreSQL")
+    if is_sqlite(backend.url) and len(machines) > 1:
+        raise RayError(f"{len(machines)} machines cannot share the SQLite file of {backend}; use PostgreSQL")
 
 
 def _knock(address: str) -> None:

@@ -14,7 +14,7 @@ from typing import IO, Protocol
 from affinity_search.search.devices.slots import Slot
 from affinity_search.search.launch.children import COMMAND, surroundings
 from affinity_search.search.worker.setup import new_worker_id
-from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.stored.agenda import Agenda
 
 
 class Process(Protocol):
@@ -56,13 +56,13 @@ class WorkerProcess:
         lines = [line.removeprefix("error: ") for line in said.splitlines() if line.strip()]
         return lines[-1] if lines else "(its log is empty)"
 
-    def start(self, study: StoredStudy, options: Sequence[str]) -> None:
-        """Start a worker of `study` here, with an id of its own."""
+    def start(self, agenda: Agenda, options: Sequence[str]) -> None:
+        """Start a worker here, with an id of its own."""
         command = self.new_command()
         with self._open_log() as log:
             self.process = subprocess.Popen(
-                [sys.executable, *command, *options, "--", study.name],
-                env=surroundings() | self.environment(study),
+                [sys.executable, *command, *options, "--", agenda.name],
+                env=surroundings() | self.environment(agenda),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -88,9 +88,9 @@ class WorkerProcess:
         command += ["--memory-mib", str(slot.memory_mib)] if slot.memory_mib else []
         return command
 
-    def environment(self, study: StoredStudy) -> dict[str, str]:
+    def environment(self, agenda: Agenda) -> dict[str, str]:
         """Variables for the worker. The URL is among them: every user of a machine can read a command's arguments."""
-        secret = {"AFFINITY_SEARCH_STORAGE": study.backend.secret_url, "PYTHONUNBUFFERED": "1"}
+        secret = {"AFFINITY_SEARCH_STORAGE": agenda.backend.secret_url, "PYTHONUNBUFFERED": "1"}
         return self.slot.environment | secret
 
     def tell(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""The state of a search, read from the database: for the live view, `status` and plain lines."""
+"""The state of a search or of a comparison, read from the database: for the live view, `status` and plain lines."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from optuna.trial import FrozenTrial
 from affinity_search.storage.database.tables import Stop
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.places.counts import Counts
+from affinity_search.storage.places.counts import Counts, counts_of
 from affinity_search.storage.places.place import HeldPlace
 from affinity_search.storage.results.export import best_trials
+from affinity_search.storage.stored.comparisons import Part, StoredComparison
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, place_of
 from affinity_search.studies.heads import HeadDefinition
@@ -183,3 +184,116 @@ def last_end_s(snapshot: Snapshot) -> float | None:
     if whole_s is None:
         return None
     return max(max(0.0, whole_s - one.since_s) for one in snapshot.running)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """A contestant at one level, on its way: the places of its search and of its final runs."""
+
+    contestant: str
+    level: str  # empty without levels
+    search: Counts
+    final: Counts | None  # None until they are planned
+    best: float | None  # of the search, by the comparison's metric
+    mean: float | None  # of the final runs so far, on the test images
+
+
+@dataclass(frozen=True)
+class ComparisonSnapshot:
+    """A comparison at one moment."""
+
+    comparison: str
+    label: str  # what a score is: the metric's name for people
+    draws: int
+    contests: tuple[Contest, ...]
+    running: tuple[tuple[str, int, Running], ...]  # the study and its epochs
+    used: int
+    total: int  # places, with the final runs that are not planned yet
+    failed: int
+    left_s: float | None  # None while nothing is known
+    stopped: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        contests = [
+            vars(one) | {"search": one.search.to_dict(), "final": one.final and one.final.to_dict()}
+            for one in self.contests
+        ]
+        own = {
+            key: getattr(self, key) for key in ("comparison", "draws", "used", "total", "failed", "left_s", "stopped")
+        }
+        running = [{"study": study} | vars(one) for study, _, one in self.running]
+        return own | {"contests": contests, "running": running}
+
+
+def take_comparison(comparison: StoredComparison, workers: int = 0) -> ComparisonSnapshot:
+    """Read the comparison's present state. `workers` are known to run."""
+    spec, parts = comparison.spec, comparison.parts()
+    studies = [study for part in parts for study in (part.search, part.final) if study is not None]
+    counts = counts_of(comparison.backend, [study.token for study in studies])
+    contests = tuple(
+        Contest(
+            part.entry.contestant,
+            part.entry.level_text,
+            counts[part.search.token],
+            counts[part.final.token] if part.final else None,
+            *_reached(part),
+        )
+        for part in parts
+    )
+    now = comparison.backend.time()
+    running = [
+        (study.name, study.spec.training.epochs, one)
+        for study in studies
+        if counts[study.token].running
+        for one in _running_of(study, now)
+    ]
+    every = [each for one in contests for each in (one.search, one.final) if each is not None]
+    planned = sum(each.total for each in every)
+    to_come = spec.draws * sum(one.final is None and not _failed(one.search) for one in contests)
+    used = sum(each.used for each in every)
+    return ComparisonSnapshot(
+        comparison.name,
+        spec.base.score.label,
+        spec.draws,
+        contests,
+        tuple(running),
+        used,
+        planned + to_come,
+        sum(each.failed for each in every),
+        _comparison_left_s(parts, contests, spec.draws, max(workers, len(running))),
+        any(study.stopped is not None for study in comparison.refreshed().studies),
+    )
+
+
+def _failed(search: Counts) -> bool:
+    return search.total == search.failed
+
+
+def _running_of(study: StoredStudy, now: float) -> list[Running]:
+    trials = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False)}
+    return [_running(place, trials, now) for place in Places.of(study).held()]
+
+
+def _reached(part: Part) -> tuple[float | None, float | None]:
+    """The best score of the search, and the mean of the final runs."""
+    best = Places.of(part.search).best_rows(1)
+    scores = [score_of(place.value) for place in Places.of(part.final).best_rows(10_000)] if part.final else []
+    return score_of(best[0].value) if best else None, sum(scores) / len(scores) if scores else None
+
+
+def _comparison_left_s(parts: Sequence[Part], contests: Sequence[Contest], draws: int, workers: int) -> float | None:
+    """What the places that are left take, each as long as its study's took on average. None before the first end."""
+    known: list[float] = []
+    left: list[tuple[int, float | None]] = []
+    for part, one in zip(parts, contests, strict=True):
+        searched = Places.of(part.search).mean_duration_s() if one.search.used else None
+        judged = Places.of(part.final).mean_duration_s() if part.final and one.final and one.final.used else None
+        known += [mean for mean in (searched, judged) if mean is not None]
+        left.append((one.search.total - one.search.used, searched))
+        runs = one.final.total - one.final.used if one.final else 0 if _failed(one.search) else draws
+        left.append((runs, judged or searched))
+    if not known:
+        return None if any(count for count, _ in left) else 0.0
+    usual = sum(known) / len(known)
+    return sum(count * (mean or usual) for count, mean in left) / max(workers, 1)

@@ -15,9 +15,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from affinity_search.search.view.snapshot import Best, Running, Snapshot, take
+from affinity_search.search.view.snapshot import Best, ComparisonSnapshot, Running, Snapshot, take, take_comparison
 from affinity_search.search.view.tables import Column, Fitted
-from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.stored.agenda import Agenda
+from affinity_search.storage.stored.comparisons import StoredComparison
 from affinity_search.studies.heads import HeadDefinition
 from affinity_search.studies.metrics import METRICS
 
@@ -190,7 +191,67 @@ def _worker_row(running: Running, epochs: int) -> tuple[str, ...]:
     )
 
 
+def look(agenda: Agenda, workers: int) -> Snapshot | ComparisonSnapshot:
+    """The present state of what a launch works on."""
+    if isinstance(agenda, StoredComparison):
+        return take_comparison(agenda, workers)
+    (study,) = agenda.studies
+    return take(study, workers)
+
+
+def comparison_line(snapshot: ComparisonSnapshot) -> str:
+    """How far a comparison is, in one line, for logs."""
+    searches = [one.search for one in snapshot.contests]
+    finals = [one.final for one in snapshot.contests if one.final]
+    runs = snapshot.total - sum(one.total for one in searches)
+    left = f"; about {rough_text(snapshot.left_s)} left" if snapshot.left_s else ""
+    failed = f", {snapshot.failed} failed" if snapshot.failed else ""
+    return (
+        f"{snapshot.used} of {snapshot.total} trainings done: {sum(one.used for one in searches)} of "
+        f"{sum(one.total for one in searches)} places searched, {sum(one.used for one in finals)} of {runs} final runs"
+        f"{failed}{left}"
+    )
+
+
+def comparison_panel(snapshot: ComparisonSnapshot, hint: str = "", starting: str = "") -> RenderableType:
+    """The live view of a comparison: its whole progress, every contestant's, and the workers."""
+    bar = Table.grid()
+    bar.add_row(ProgressBar(total=max(snapshot.total, 1), completed=snapshot.used, width=60))
+    parts: list[RenderableType] = [
+        Text.assemble((snapshot.comparison, "bold"), f"  comparison by {snapshot.label}, {snapshot.draws} draws"),
+        bar,
+        Text(comparison_line(snapshot)),
+    ]
+    if snapshot.stopped:
+        parts.append(Text("stopped: no new trials; `affinity-search compare` goes on", style="yellow"))
+    parts.append(_contests_table(snapshot))
+    if snapshot.running:
+        columns = [Column("worker", rank=2), Column("device", rank=3), Column("study"), Column("epoch", right=True)]
+        rows = [
+            [one.worker, one.device, study, f"{epochs_done(one)}/{epochs}"] for study, epochs, one in snapshot.running
+        ]
+        parts.append(Fitted(columns, rows))
+    parts += [Text(starting)] if starting else []
+    parts += [Text(hint, style="dim")] if hint else []
+    return Group(*parts)
+
+
+def _contests_table(snapshot: ComparisonSnapshot) -> Fitted:
+    levels = any(one.level for one in snapshot.contests)
+    columns = [*([Column("level")] if levels else []), Column("contestant"), Column("searched", right=True)]
+    columns += [Column("best on validation", right=True, rank=2), Column("final runs", right=True)]
+    columns += [Column(f"mean {snapshot.label} on test", right=True, rank=1)]
+    rows = []
+    for one in snapshot.contests:
+        final = f"{one.final.used}/{one.final.total}" if one.final else f"0/{snapshot.draws}"
+        scores = ["-" if score is None else f"{score:.4f}" for score in (one.best, one.mean)]
+        own = [one.contestant, f"{one.search.used}/{one.search.total}", scores[0], final, scores[1]]
+        rows.append([one.level, *own] if levels else own)
+    return Fitted(columns, rows)
+
+
 REFRESH_S = 1.0
+BUSY_S = 5.0  # of a comparison, at most one line so often
 QUIET_S = 60.0  # seconds without a line; then one says that the search goes on
 HINT = "Ctrl-C once: finish the running trials; twice: give them back and stop now"
 
@@ -198,7 +259,7 @@ HINT = "Ctrl-C once: finish the running trials; twice: give them back and stop n
 class Progress(Protocol):
     """Shows the state of a launcher and its messages."""
 
-    def show(self, study: StoredStudy, workers: Sequence[str] = ()) -> None:
+    def show(self, agenda: Agenda, workers: Sequence[str] = ()) -> None:
         """Show the study's present state and what these workers do. May be called at any rate."""
 
     def say(self, message: str) -> None:
@@ -216,18 +277,23 @@ class LivePanel:
         self._begun: set[str] = set()  # workers that have had a place
         self._most = 0  # how many worked at once
 
-    def show(self, study: StoredStudy, workers: Sequence[str] = ()) -> None:
+    def show(self, agenda: Agenda, workers: Sequence[str] = ()) -> None:
         if time.monotonic() - self._looked < REFRESH_S:
             return
         self._looked = time.monotonic()
-        snapshot = take(study, max(len(workers), self._most))
-        self._begun |= {one.worker for one in snapshot.running}
-        self._most = max(self._most, len(snapshot.running)) if not workers else len(workers)
+        snapshot = look(agenda, max(len(workers), self._most))
+        running = (
+            [one for _, _, one in snapshot.running] if isinstance(snapshot, ComparisonSnapshot) else snapshot.running
+        )
+        self._begun |= {one.worker for one in running}
+        self._most = max(self._most, len(running)) if not workers else len(workers)
         starting = len(set(workers) - self._begun)
         lasts = f" ({duration_text(time.monotonic() - self._started)})"
-        self._live.update(
-            panel(snapshot, self._hint(), starting_text(starting) + lasts if starting else ""), refresh=True
-        )
+        shown = starting_text(starting) + lasts if starting else ""
+        if isinstance(snapshot, ComparisonSnapshot):
+            self._live.update(comparison_panel(snapshot, self._hint(), shown), refresh=True)
+        else:
+            self._live.update(panel(snapshot, self._hint(), shown), refresh=True)
 
     def say(self, message: str) -> None:
         self._live.console.print(message, markup=False)
@@ -242,11 +308,14 @@ class PlainLines:
         self._best: Best | None = None
         self._looked = self._said = float("-inf")
 
-    def show(self, study: StoredStudy, workers: Sequence[str] = ()) -> None:
+    def show(self, agenda: Agenda, workers: Sequence[str] = ()) -> None:
         if time.monotonic() - self._looked < REFRESH_S:
             return
         self._looked = time.monotonic()
-        snapshot = take(study, len(workers))
+        snapshot = look(agenda, len(workers))
+        if isinstance(snapshot, ComparisonSnapshot):
+            self._show_comparison(snapshot, len(workers))
+            return
         if snapshot.counts.used == snapshot.counts.total:
             return  # the caller tells how the search ended
         word = "best so far:" if self._last is None else "new best"
@@ -259,6 +328,16 @@ class PlainLines:
             self._best = snapshot.best
             self.say(f"{word} {best_text(snapshot.best, snapshot.protocol)}")
 
+    def _show_comparison(self, snapshot: ComparisonSnapshot, workers: int) -> None:
+        """A line when places are used, but not for each of hundreds."""
+        if self._last is None and workers:
+            self.say(starting_text(workers))
+        key = snapshot.used, len(snapshot.running)
+        waited = time.monotonic() - self._said
+        if self._last is None or (key != self._last and waited >= BUSY_S) or waited >= QUIET_S:
+            self._last = key
+            self.say(comparison_line(snapshot))
+
     def say(self, message: str) -> None:
         self._said = time.monotonic()
         self._console.print(f"{time.strftime('%H:%M:%S')} {message}", markup=False)
@@ -269,7 +348,7 @@ def _key(snapshot: Snapshot) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def progress_for(study: StoredStudy, hint: Callable[[], str]) -> Iterator[Progress]:
+def progress_for(agenda: Agenda, hint: Callable[[], str]) -> Iterator[Progress]:
     """A live panel with `hint` below it if stderr is a terminal, else plain lines."""
     console = Console(stderr=True, highlight=False, emoji=False)
     if not console.is_terminal:
@@ -277,5 +356,5 @@ def progress_for(study: StoredStudy, hint: Callable[[], str]) -> Iterator[Progre
         return
     with Live(console=console, auto_refresh=False, transient=True) as live:  # what follows tells how it ended
         panel_ = LivePanel(live, hint)
-        panel_.show(study)
+        panel_.show(agenda)
         yield panel_

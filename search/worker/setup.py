@@ -7,8 +7,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from affinity_search.search.devices.errors import told_as_unfit
@@ -24,12 +24,13 @@ from affinity_search.search.worker.stopping import Deadline, StopListener, StopS
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 from affinity_search.storage.database.patience import Patience
-from affinity_search.storage.database.runtime import collector_resting, user_at_host
+from affinity_search.storage.database.runtime import collect_what_is_left, collector_resting, user_at_host
 from affinity_search.storage.database.tables import USED
 from affinity_search.storage.errors import StorageError
 from affinity_search.storage.files import StudyFiles, default_root, why_not_writable
 from affinity_search.storage.places.claims import Holder, Places
 from affinity_search.storage.places.recovery import LOOKS_A_LEASE, RecoveryThread
+from affinity_search.storage.stored.agenda import Agenda
 from affinity_search.storage.study import StoredStudy
 
 
@@ -56,29 +57,60 @@ def new_worker_id() -> str:
     return f"{socket.gethostname()[:40]}-{secrets.token_hex(3)}"
 
 
-def work(study: StoredStudy, options: WorkerOptions) -> int:
-    """Use up places of the study until none is free or somebody asks to stop. Returns how many trials ended.
+def work(agenda: Agenda, options: WorkerOptions) -> int:
+    """Use up places until none is free or somebody asks to stop. Returns how many trials ended.
+
+    In a comparison the worker goes on to the next study when one has no free place.
 
     Raises:
         DeviceError, DataError: this machine cannot train the study; no place is claimed.
         OutOfMemoryError: the GPU has no room for a trial; its place was given up.
     """
     with options.signals or StopSignals(announce) as signals:
-        study = study.made_patient(Patience(say, limit_s=options.outage_s, give_up=signals.should_stop))
+        agenda = agenda.made_patient(Patience(say, limit_s=options.outage_s, give_up=signals.should_stop))
         listener = StopListener(signals, say)
-        listener(study)
-        if signals.draining:
-            return 0
-        recovery = RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE, listener)
-        # A launcher writes the study's notes. A worker without a launcher writes them itself.
-        reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
-        with Deadline() as deadline, recovery, reporting:
-            return _use_up_places(study, options, signals, listener, deadline)
+        holder = replace(options, worker_id=options.worker_id or new_worker_id(), signals=signals)
+        ended = 0
+        with Deadline() as deadline:
+            for study in _one_after_the_other(agenda, listener, signals):
+                # A launcher writes the study's notes. A worker without a launcher writes them itself.
+                reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
+                with RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE, listener), reporting:
+                    try:
+                        ended += _use_up_places(study, holder, listener, deadline)
+                    except OutOfMemoryError as error:
+                        error.trials_ended += ended
+                        raise
+                deadline.last_resort = lambda: None
+                collect_what_is_left()  # the next study has a network and images of its own
+        say(f"worker {holder.worker_id}: {ended} trials ended" + (", stopped" if signals.draining else ""))
+        return ended
 
 
-def _use_up_places(
-    study: StoredStudy, options: WorkerOptions, signals: StopSignals, listener: StopListener, deadline: Deadline
-) -> int:
+PAUSE_S = 0.5
+
+
+def _one_after_the_other(agenda: Agenda, listener: StopListener, signals: StopSignals) -> Iterator[StoredStudy]:
+    """The studies with a free place. While others still train what decides about the next ones, wait for them."""
+    first = True
+    while not signals.draining:
+        pending = agenda.advance()
+        study = agenda.next()
+        if first or study:
+            for each in [study] if study else agenda.studies:
+                listener(each.refreshed())  # a stopped study gives nobody a place
+        if signals.draining or (study is None and not pending):
+            return
+        if study is None:
+            time.sleep(PAUSE_S)
+            continue
+        first = False
+        yield study
+
+
+def _use_up_places(study: StoredStudy, options: WorkerOptions, listener: StopListener, deadline: Deadline) -> int:
+    signals = options.signals
+    assert signals is not None, "given by `work`"
     since = study.backend.time()
     with told_as_unfit(), collector_resting():  # it would scan all that is imported, half a dozen times
         worker = _prepare(study, options)
@@ -90,11 +122,11 @@ def _use_up_places(
         except OutOfMemoryError as error:
             error.trials_ended = ended
             raise
-        if worker.last_failed:
+        # In a comparison the others go on, and the report says that this contestant failed.
+        if worker.last_failed and study.comparison is None:
             worker.places.refuse_repeated_failure([worker.holder.worker], since)
     if not signals.draining:
-        listener(study.refreshed())  # a stopped study gives nobody a place
-    say(f"worker {worker.holder.worker}: {ended} trials ended" + (", stopped" if signals.draining else ""))
+        listener(study.refreshed())
     return ended
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 from sqlalchemy import ColumnElement, Select, func, select
 
@@ -33,6 +33,38 @@ class Counts:
     def to_dict(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in ("total", "used", "running", "complete", "pruned", "failed")}
 
+    @classmethod
+    def of(cls, by_state: Mapping[str, int]) -> Self:
+        """From the number of places in each state."""
+        return cls(
+            total=sum(by_state.values()),
+            free=by_state.get(PlaceState.FREE, 0),
+            running=by_state.get(PlaceState.HELD, 0),
+            complete=by_state.get(PlaceState.COMPLETE, 0),
+            pruned=by_state.get(PlaceState.PRUNED, 0),
+            failed=by_state.get(PlaceState.SPENT, 0),
+        )
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+
+NONE = Counts.of({})
+
+
+def counts_of(backend: Backend, tokens: Iterable[str]) -> dict[str, Counts]:
+    """The counts of several studies in one query."""
+    found: dict[str, dict[str, int]] = {token: {} for token in tokens}
+    table = tables.places
+    query = (
+        select(table.c.token, table.c.state, func.count())
+        .where(table.c.token.in_(list(found)))
+        .group_by(table.c.token, table.c.state)
+    )
+    for token, state, count in backend.transaction(lambda connection: connection.execute(query).all()):
+        found[token][state] = count
+    return {token: Counts.of(by_state) for token, by_state in found.items()}
+
 
 class PlaceReader:
     """Questions about the places of one study. They change nothing."""
@@ -54,17 +86,7 @@ class PlaceReader:
         return bool(self._one(select(func.count()).where(*mine)))
 
     def counts(self) -> Counts:
-        table = tables.places
-        query = select(table.c.state, func.count()).where(table.c.token == self._token).group_by(table.c.state)
-        by_state = {row[0]: row[1] for row in self._all(query)}
-        return Counts(
-            total=sum(by_state.values()),
-            free=by_state.get(PlaceState.FREE, 0),
-            running=by_state.get(PlaceState.HELD, 0),
-            complete=by_state.get(PlaceState.COMPLETE, 0),
-            pruned=by_state.get(PlaceState.PRUNED, 0),
-            failed=by_state.get(PlaceState.SPENT, 0),
-        )
+        return counts_of(self.backend, [self._token])[self._token]
 
     def rows(self, *states: PlaceState) -> list[Place]:
         """The places in any of `states` (all without), by number."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import secrets
 import shlex
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import update
@@ -66,7 +68,12 @@ def _mistakes(spec: StudySpec) -> list[str]:
 
 
 def create_study(
-    backend: Backend, spec: StudySpec, *, places: int | None = None, metric: str | None = None, **columns: str | None
+    backend: Backend,
+    spec: StudySpec,
+    columns: Mapping[str, str | None] = MappingProxyType({}),
+    *,
+    places: int | None = None,
+    metric: str | None = None,
 ) -> StoredStudy:
     """Store a new study with `places` free places, by default those of its definition. The caller holds the lock.
 
@@ -82,7 +89,7 @@ def create_study(
                 token=token,
                 definition=json.dumps(spec.to_dict()),
                 created_at=backend.now(),
-                **{"precision": None if asked == "auto" else asked} | columns,
+                **{"precision": None if asked == "auto" else asked} | dict(columns),
             )
         )
         add_places(connection, token, 0, places)

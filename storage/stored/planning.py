@@ -49,7 +49,7 @@ def _create(search: StoredStudy) -> StoredStudy:
     kept = {key: getattr(search, key) for key in (*SETTLED, "comparison", "contestant", "level")}
     spec = _spec(search.spec, next(name for name in _names(search.name) if not optuna_study(search.backend, name)), 0)
     metric = f"1 - {spec.score.label} (test images, {spec.protocol})"
-    return create_study(search.backend, spec, places=0, metric=metric, search=search.token, **kept)
+    return create_study(search.backend, spec, kept | {"search": search.token}, places=0, metric=metric)
 
 
 def _names(search: str) -> Iterator[str]:

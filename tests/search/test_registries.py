@@ -40,6 +40,7 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.export import export, to_plain
+from affinity_search.storage.stored.agenda import OneStudy
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies import data as declared
@@ -174,7 +175,7 @@ def searched(backend: Backend, folder: Path, **values: str) -> Ended:
     study, _ = open_study(backend, str(path))
     study = study.settle_precision("float32")
     stop_after_an_epoch(study)
-    assert work(study, WorkerOptions("cpu", 2)) == 2
+    assert work(OneStudy(study), WorkerOptions("cpu", 2)) == 2
     ended = Ended(study.refreshed(), path)
     assert len(ended.complete) == 2
     assert TrialFacts.of(ended.complete[0]).resumed_epochs == 1

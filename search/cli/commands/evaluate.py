@@ -86,9 +86,10 @@ def _train(planned: Plan, asked: Any) -> Exit:
     from affinity_search.search.api.launching import prepare
     from affinity_search.search.view.publishing import write_note
     from affinity_search.storage.database.failures import first_line
+    from affinity_search.storage.stored.agenda import OneStudy
 
     slots = asked.slots(say)  # before anything is stored
-    ended = run_shown(prepare(planned.made(), asked, say, slots))
+    ended = run_shown(prepare(OneStudy(planned.made()), asked, say, slots))
     try:
         write_note(planned.search.refreshed())
     except Exception as error:  # the scores are stored already, and the note is worth less

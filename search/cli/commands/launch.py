@@ -78,6 +78,7 @@ def launch(
 ) -> None:
     """Create or continue a study and run workers, on this machine or a cluster, until its places are used."""
     from affinity_search.search.api.launching import Launching, prepare
+    from affinity_search.storage.stored.agenda import OneStudy
 
     refuse_both(on, tpu, per_device)
     asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
@@ -86,10 +87,10 @@ def launch(
     stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
     if unless_stopped:
         _leave_alone_if_stopped(stored)
-    prepared = prepare(stored, asked, say, slots)
+    prepared = prepare(OneStudy(stored), asked, say, slots)
     started = time.monotonic()
     ended = run_shown(prepared)
-    _summarise(prepared.stored, time.monotonic() - started, ended)
+    _summarise(stored, time.monotonic() - started, ended)
     raise typer.Exit(ended)
 
 

@@ -134,9 +134,10 @@ def _when(seconds: float) -> str:
 def _watch(stored: StoredStudy) -> None:
     from affinity_search.search.view.terminal import REFRESH_S, progress_for
     from affinity_search.storage.places.claims import Places
+    from affinity_search.storage.stored.agenda import OneStudy
 
     places = Places.of(stored)
-    with progress_for(stored, lambda: "Ctrl-C leaves; the search goes on") as progress:
+    with progress_for(OneStudy(stored), lambda: "Ctrl-C leaves; the search goes on") as progress:
         while (counts := places.counts()).used < counts.total:
-            progress.show(stored.refreshed())
+            progress.show(OneStudy(stored.refreshed()))
             time.sleep(REFRESH_S)

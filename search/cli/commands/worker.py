@@ -23,13 +23,14 @@ from affinity_search.search.cli.options import (
     Trials,
     asked_study,
     say,
+    stored_comparison,
 )
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_STORAGE
 
 if TYPE_CHECKING:
     from affinity_search.search.training.errors import OutOfMemoryError
-    from affinity_search.storage.study import StoredStudy
+    from affinity_search.storage.stored.agenda import Agenda
 
 # In the environment: how many processes ran out of memory one after the other before this one.
 EXAMPLES = (
@@ -65,30 +66,32 @@ def worker(
     from affinity_search.search.training.errors import OutOfMemoryError
     from affinity_search.search.worker.setup import WorkerOptions, announce, tried_files, work
     from affinity_search.search.worker.stopping import StopSignals
+    from affinity_search.storage.stored.agenda import OneStudy
 
     device = own_device(device, [tpu] if tpu else [])
-    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing, examine=False)
+    agenda = stored_comparison(storage, study) or OneStudy(
+        asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing, examine=False)
+    )
     if worker_id is None:  # its launcher has checked them
-        tried_files(stored, files, say)
+        tried_files(agenda.studies[0], files, say)
     signals = StopSignals(announce)
     options = WorkerOptions(device, threads, data_dir, worker_id, lease_s, files, outage_s, memory_mib, signals)
     try:
-        work(stored, options)
+        work(agenda, options)
     except OutOfMemoryError as error:
         if worker_id is None:  # without a launcher nobody else would start another process
             _start_anew(error)
         raise
-    if signals.draining and _has_free_places(stored):
+    if signals.draining and _has_free_places(agenda):
         raise typer.Exit(Exit.STOPPED)
 
 
-def _has_free_places(stored: StoredStudy) -> bool:
+def _has_free_places(agenda: Agenda) -> bool:
     """Works without the storage too: then this worker's place comes back when its lease ends."""
     from affinity_search.storage.database.patience import is_transient
-    from affinity_search.storage.places.claims import Places
 
     try:
-        return Places.of(stored).counts().free > 0
+        return agenda.counts().free > 0
     except Exception as error:
         if not is_transient(error):
             raise

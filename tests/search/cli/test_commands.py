@@ -28,6 +28,7 @@ from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Claim, Places
 from affinity_search.storage.places.recovery import RecoveryThread
 from affinity_search.storage.results.evaluations import record_opening
+from affinity_search.storage.stored.agenda import OneStudy
 from affinity_search.storage.stored.deletion import delete_study
 from affinity_search.storage.stored.renaming import rename
 from affinity_search.storage.stored.stopping import resume, stop
@@ -80,7 +81,7 @@ class TestStop:
     def test_a_worker_says_why_it_does_nothing(self, backend: Backend, capsys: pytest.CaptureFixture[str]) -> None:
         study = stop(make(backend), Stop.DRAIN, "me@here")
         signals = StopSignals()
-        assert work(study, WorkerOptions("cpu", signals=signals)) == 0
+        assert work(OneStudy(study), WorkerOptions("cpu", signals=signals)) == 0
         assert signals.draining
         assert "study 'tiny' was stopped by `affinity-search stop`: no new trials" in capsys.readouterr().err
         assert Places.of(study).counts().free == 4

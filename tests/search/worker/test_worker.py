@@ -23,6 +23,7 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.evaluations import openings
+from affinity_search.storage.stored.agenda import OneStudy
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.storage.trials.seeds import trial_seed
@@ -44,8 +45,8 @@ def noting(order: list[str], name: str, method: Callable[..., Any]) -> Callable[
 class TestTheLoop:
     def test_places_are_used_until_none_is_free(self, backend: Backend, capsys: pytest.CaptureFixture[str]) -> None:
         study = make(backend)
-        assert work(study, WorkerOptions("cpu", 1, worker_id="me")) == 4
-        assert work(study, WorkerOptions("cpu", 1, worker_id="me")) == 0
+        assert work(OneStudy(study), WorkerOptions("cpu", 1, worker_id="me")) == 4
+        assert work(OneStudy(study), WorkerOptions("cpu", 1, worker_id="me")) == 0
         assert {row.worker for row in places_of(study).rows()} == {"me"}
         said = capsys.readouterr().err
         assert said.count("complete: macro F1") == 4
@@ -57,12 +58,12 @@ class TestTheLoop:
         order: list[str] = []
         for owner, name in ((StoredStudy, "read_ahead"), (Places, "claim")):
             monkeypatch.setattr(owner, name, noting(order, name, getattr(owner, name)))
-        work(make(sqlite, trials=1), WorkerOptions("cpu", 1, worker_id="me"))
+        work(OneStudy(make(sqlite, trials=1)), WorkerOptions("cpu", 1, worker_id="me"))
         assert order == ["read_ahead", "claim", "claim"]
 
     def test_what_is_written_beside_a_trial(self, sqlite: Backend) -> None:
         study = make(sqlite, trials=1)
-        work(study, WorkerOptions("cpu", 1, worker_id="me"))
+        work(OneStudy(study), WorkerOptions("cpu", 1, worker_id="me"))
         (trial,) = study.optuna.trials
         facts = TrialFacts.of(trial)
         assert (facts.place, facts.attempt, facts.worker) == (0, 1, "me")
@@ -77,7 +78,7 @@ class TestTheLoop:
     ) -> None:
         monkeypatch.setenv("FAKE_DIVERGING", f"{trial_seed(0, 0)} {trial_seed(0, 2)}")
         study = make(backend)
-        assert work(study, WorkerOptions("cpu")) == 4
+        assert work(OneStudy(study), WorkerOptions("cpu")) == 4
         rows = places_of(study).rows()
         ends = [PlaceState.SPENT, PlaceState.COMPLETE, PlaceState.SPENT, PlaceState.COMPLETE]
         assert [row.state for row in rows] == ends
@@ -94,14 +95,14 @@ class TestTheLoop:
         study = make(sqlite)
         for attempt, state in ((1, PlaceState.FREE), (2, PlaceState.FREE), (3, PlaceState.SPENT)):
             with pytest.raises(RuntimeError, match="fell off the bus"):
-                work(study, WorkerOptions("cpu"))
+                work(OneStudy(study), WorkerOptions("cpu"))
             row = places_of(study).rows()[1]
             assert (row.state, row.attempt) == (state, attempt)
             assert row.reason == "RuntimeError: the fake card fell off the bus"
         failed = [t for t in study.optuna.trials if t.state == TrialState.FAIL]
         assert len(failed) == 3
         assert all(t.params == failed[0].params for t in failed)
-        assert work(study, WorkerOptions("cpu")) == 2, "the others are not harmed"
+        assert work(OneStudy(study), WorkerOptions("cpu")) == 2, "the others are not harmed"
 
     def test_a_space_that_widens_meanwhile_is_seen_by_the_next_trial(self, sqlite: Backend) -> None:
         study = make(sqlite, overrides=["space.n_centers=1", "sampler.kind=random"])

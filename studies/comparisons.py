@@ -1,0 +1,263 @@
+"""A comparison: contestants over one base study, each with its own space and the same number of places.
+
+study = "mnist"              # the base: a bundled study, or a study file beside this one
+trials = 20                  # places for each contestant's search
+draws = 10                   # final runs of each contestant's best settings
+metric = "balanced_accuracy"
+baseline = "softmax"
+
+[set]                        # changes of the base, for all contestants
+training.epochs = 6
+
+[levels]                     # where wanted: everything once for each value
+data.minority = [500, 10]
+
+[contestants.softmax]        # a head with its recommended space
+[contestants.affinity-m1]    # or a head with a space or constants of its own, and other changes
+head = "affinity"
+space = { lambda = 0.75, sigma = 10, n_centers = 1 }
+set = { training.reweight_from = 0.8 }
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from affinity_search.studies import bundled
+from affinity_search.studies.errors import StudyFileError, either
+from affinity_search.studies.files import lay_over, made, parse, read
+from affinity_search.studies.heads import HEADS
+from affinity_search.studies.model.limits import is_file_name, name_mistake
+from affinity_search.studies.model.mistakes import given, missing, show_text, unknown
+from affinity_search.studies.model.parameters import Constant
+from affinity_search.studies.model.spec import StudySpec
+from affinity_search.studies.model.writing import value_text
+
+KEYS = ("name", "study", "trials", "draws", "metric", "baseline", "set", "levels", "contestants")
+CONTESTANTS_KEYS = ("head", "space", "set")
+BASELINE = "softmax"
+DRAWS = 10
+MOST_DRAWS = 10_000
+MOST_STUDIES = 500
+ONE_DRAWS_VERDICT = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contestant at one level: the study that searches its settings."""
+
+    contestant: str
+    level: Mapping[str, Any]  # the study file's keys with their values; empty without levels
+    spec: StudySpec
+
+    @property
+    def level_text(self) -> str:
+        """`minority 10`; empty without levels."""
+        return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in self.level.items())
+
+
+@dataclass(frozen=True)
+class ComparisonSpec:
+    """What is compared, resolved: every contestant's study stands in it whole."""
+
+    name: str
+    draws: int
+    baseline: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def contestants(self) -> list[str]:
+        """Their names, in the file's order."""
+        return list(dict.fromkeys(entry.contestant for entry in self.entries))
+
+    @property
+    def base(self) -> StudySpec:
+        """Any of its studies: metric, protocol and data set are the same in all."""
+        return self.entries[0].spec
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        entries = [
+            {"contestant": each.contestant, "level": dict(each.level), "study": each.spec.to_dict()}
+            for each in self.entries
+        ]
+        return {"name": self.name, "draws": self.draws, "baseline": self.baseline, "entries": entries}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Self:
+        """What `to_dict` wrote."""
+        entries = tuple(
+            Entry(each["contestant"], each["level"], StudySpec.from_dict(each["study"])) for each in plain["entries"]
+        )
+        return cls(plain["name"], plain["draws"], plain["baseline"], entries)
+
+
+def load_comparison(source: str, asked: Mapping[str, Any], overrides: Sequence[str] = ()) -> ComparisonSpec:
+    """The comparison of a file, of a bundled comparison, or over a bundled study or a study file.
+
+    `asked` are values that replace those of the file: `name`, `trials`, `draws`, `metric`, `baseline`, `heads` (a list
+    of heads, each a contestant with its recommended space). `overrides` are changes of the base study.
+
+    Raises:
+        StudyFileError: for all mistakes at once.
+    """
+    raw, folder = _raw(source, asked)
+    mistakes = list(_mistakes(raw))
+    if mistakes:
+        raise StudyFileError(show_text(source), mistakes)
+    base, heading = _base(raw, folder, source)
+    for override in [*_assignments(raw.get("set", {})), *overrides]:
+        mistakes += lay_over(base, [override])
+    entries = []
+    for level in _levels(raw.get("levels", {})):
+        for contestant, about in raw["contestants"].items():
+            try:
+                entries.append(Entry(contestant, level, _study(base, contestant, about, level, raw, heading)))
+            except StudyFileError as error:
+                mistakes += [f"contestants.{contestant}: {line}" for line in error.mistakes]
+    if mistakes:
+        raise StudyFileError(show_text(source), list(dict.fromkeys(mistakes)))
+    baseline = raw.get("baseline", BASELINE if BASELINE in raw["contestants"] else next(iter(raw["contestants"])))
+    return ComparisonSpec(_name(raw, heading), raw.get("draws", DRAWS), baseline, tuple(entries))
+
+
+def _raw(source: str, asked: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    """The comparison's tables with what is asked for laid over them, and the folder that its paths start from."""
+    raw: dict[str, Any]
+    if source in bundled.comparisons():
+        raw, folder = parse(bundled.comparison_text(source), source) | {"name": source}, Path()
+    elif is_file_name(source):
+        raw, folder = parse(read(source), source), Path(source).parent
+        if "contestants" not in raw:
+            raw = {"study": Path(source).name}
+    else:
+        raw, folder = {"study": source}, Path()
+    raw |= {key: value for key, value in asked.items() if value is not None and key != "heads"}
+    if asked.get("heads") is not None:
+        raw["contestants"] = {head: {} for head in asked["heads"]}
+    return raw, folder
+
+
+def _mistakes(raw: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"{key}: {unknown((key,), KEYS)}" for key in raw if key not in KEYS)
+    if not isinstance(raw.get("study"), str):
+        yield f"study: {missing('a bundled study, or a study file beside this one')}"
+    yield from _number(raw, "trials", 100_000)
+    yield from _number(raw, "draws", MOST_DRAWS)
+    if "name" in raw and (wrong := name_mistake(raw["name"]) if isinstance(raw["name"], str) else "no text"):
+        yield f"name: {wrong}"
+    contestants = raw.get("contestants")
+    if not isinstance(contestants, Mapping) or len(contestants) < 2:
+        found = list(contestants) if isinstance(contestants, Mapping) else contestants
+        yield f"contestants: {given(found, 'at least two, as tables [contestants.NAME] or with --heads')}"
+        return
+    for name, about in contestants.items():
+        yield from _contestant(name, about)
+    baseline = raw.get("baseline")
+    if baseline is not None and baseline not in contestants:
+        yield f"baseline: {given(baseline, either(list(contestants)))}"
+    if not isinstance(raw.get("set", {}), Mapping):
+        yield f"set: {given(raw['set'], 'a table')}"
+    yield from _level_mistakes(raw.get("levels", {}), len(contestants))
+
+
+def _level_mistakes(levels: Any, contestants: int) -> Iterator[str]:
+    if not isinstance(levels, Mapping):
+        yield f"levels: {given(levels, 'a table')}"
+        return
+    for key, values in _flat(levels):
+        if not isinstance(values, list) or not values:
+            yield f"levels.{key}: {given(values, 'a list of values')}"
+    if contestants * len(list(_levels(levels))) > MOST_STUDIES:
+        yield f"levels: too many: contestants times levels may be up to {MOST_STUDIES}"
+
+
+def _number(raw: Mapping[str, Any], key: str, most: int) -> Iterator[str]:
+    value = raw.get(key, 1)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        yield f"{key}: {given(value, f'a whole number from 1 to {most}')}"
+
+
+def _contestant(name: str, about: Any) -> Iterator[str]:
+    where = f"contestants.{name}"
+    if not isinstance(about, Mapping):
+        yield f"{where}: {given(about, 'a table')}"
+        return
+    if not re.fullmatch(r"[A-Za-z0-9_+-]{1,40}", name):
+        yield f"{where}: {given(name, 'a name of 1 to 40 letters, digits, _, + and -')}"
+    yield from (f"{where}.{key}: {unknown((key,), CONTESTANTS_KEYS)}" for key in about if key not in CONTESTANTS_KEYS)
+    head = about.get("head", name)
+    if head not in HEADS:
+        yield f"{where}.head: {given(head, either(list(HEADS)))}"
+    for key in ("space", "set"):
+        if not isinstance(about.get(key, {}), Mapping):
+            yield f"{where}.{key}: {given(about[key], 'a table')}"
+
+
+def _base(raw: Mapping[str, Any], folder: Path, source: str) -> tuple[dict[str, Any], str]:
+    """The base study's tables, and its name."""
+    study = raw["study"]
+    if study in bundled.names():
+        return parse(bundled.text(study), study), study
+    if not is_file_name(study):
+        known = either([*bundled.names(), "a study file (.toml)"])
+        raise StudyFileError(show_text(source), [f"study: {given(study, known)}"])
+    return parse(read(str(folder / study)), study), Path(study).stem
+
+
+def _name(raw: Mapping[str, Any], base: str) -> str:
+    return str(raw.get("name", f"{base}-comparison"))
+
+
+def _levels(levels: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every combination of the levels' values; one empty level without any."""
+    flat = [(key, values) for key, values in _flat(levels) if isinstance(values, list)]
+    for chosen in itertools.product(*(values for _, values in flat)):
+        yield {key: value for (key, _), value in zip(flat, chosen, strict=True)}
+
+
+def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _assignments(tables: Mapping[str, Any]) -> list[str]:
+    return [f"{key}={value_text(value)}" for key, value in _flat(tables)]
+
+
+def _study(
+    base: Mapping[str, Any],
+    contestant: str,
+    about: Mapping[str, Any],
+    level: Mapping[str, Any],
+    raw: Mapping[str, Any],
+    heading: str,
+) -> StudySpec:
+    """The contestant's search. The base's own space and points are another head's."""
+    tables = copy.deepcopy(dict(base))
+    for key in ("space", "points", "name"):
+        tables.pop(key, None)
+    level_name = "".join(f".{key.rpartition('.')[2]}{value}" for key, value in level.items())
+    tables |= {"name": f"{_name(raw, heading)}{level_name}.{contestant}"}
+    tables |= {key: raw[key] for key in ("trials", "metric") if key in raw}
+    tables["network"] = dict(tables.get("network", {})) | {"head": about.get("head", contestant)}
+    training = dict(tables.get("training", {}))
+    space = about.get("space")
+    if space is None or "learning_rate" in space:
+        training.pop("learning_rate", None)  # every contestant searches its own
+    tables["training"] = training
+    if space is not None:
+        tables["space"] = dict(space)
+    changes = [*_assignments(about.get("set", {})), *_assignments(level)]
+    spec = made(tables, changes, f"{heading} with {contestant}")
+    searches = any(not isinstance(parameter, Constant) for _, parameter in (spec.space.items() if spec.space else ()))
+    return spec if searches else spec.model_copy(update={"trials": 1})

@@ -64,9 +64,11 @@ format: $(VENV)/.installed-test  ## Let ruff lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-schema: $(VENV)/.installed-run  ## Write the export's JSON schema from its models
+schema: $(VENV)/.installed-run  ## Write the JSON schemas of the export and of comparisons from their models
 	$(BIN)/python -c "from affinity_search.storage.results.export import make_schema; print(make_schema(), end='')" \
 	  > storage/results/export.schema.json
+	$(BIN)/python -c "from affinity_search.search.experiments.compare import make_schema; print(make_schema(), end='')" \
+	  > search/experiments/comparison.schema.json
 
 chaos: $(VENV)/.installed-test  ## Kill the workers of real searches again and again (KILLS=100, long and short trials, SQLite and PostgreSQL)
 	@for mode in long short ends; do for database in sqlite postgresql; do \

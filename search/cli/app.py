@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from affinity_search.search.cli.commands import (
+    compare,
     create,
     dashboard,
     delete,
@@ -37,7 +38,22 @@ app = typer.Typer(
     epilog="Exit codes. " + " ".join(f"{int(one)}: {one.meaning}" for one in Exit),
 )
 # In the order of `--help`. A command is the function with the name of its module.
-COMMANDS = (create, launch, worker, status, trials, stop, rename, delete, evaluate, export, embed, dashboard, doctor)
+COMMANDS = (
+    compare,
+    create,
+    launch,
+    worker,
+    status,
+    trials,
+    stop,
+    rename,
+    delete,
+    evaluate,
+    export,
+    embed,
+    dashboard,
+    doctor,
+)
 
 
 def _examples(module: ModuleType) -> str:

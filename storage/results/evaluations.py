@@ -15,7 +15,6 @@ from sqlalchemy import select
 from affinity_search.storage.database.tables import evaluations
 from affinity_search.storage.results.final_runs import FinalRun, FinalRuns
 from affinity_search.storage.study import StoredStudy
-from affinity_search.storage.trials.seeds import draw_seed
 from affinity_search.studies.metrics import METRICS
 
 
@@ -34,7 +33,7 @@ def latest_test(
     return {
         **summarise(scores, study.spec.protocol),
         "draws": [run.draw for run in mine],
-        "seeds": [draw_seed(study.spec.seed, run.draw) for run in mine],
+        "seeds": [run.seed for run in mine],
         "opened_at": _opened_at(mine),
         "opened_by": mine[0].opened_by or "unknown",
     }

@@ -15,6 +15,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import Place
 from affinity_search.storage.study import StoredStudy, study_by
 from affinity_search.storage.trials.facts import opener_of, told_scores
+from affinity_search.storage.trials.seeds import draw_seed
 from affinity_search.studies.model.parameters import Params
 
 
@@ -33,6 +34,7 @@ class FinalRun:
     params: Params
     place: Place
     scores: Mapping[str, Any] | None  # on the test images, with `best_epoch`; None before its end
+    seed: int
     opened_by: str | None  # user@host of the process that opened the test images for it
 
 
@@ -58,7 +60,8 @@ class FinalRuns:
             assert place.source is not None, "planned with its trial"
             assert place.draw is not None, "planned with its draw"
             by = opener_of(trial) if trial else None
-            runs.append(FinalRun(place.source, place.draw, place.params or {}, place, scores, by))
+            seed = draw_seed(search.spec.seed, place.draw)
+            runs.append(FinalRun(place.source, place.draw, place.params or {}, place, scores, seed, by))
         return cls(search, study, tuple(runs))
 
     @cached_property

@@ -1,0 +1,93 @@
+"""Which comparison is meant: a file, a bundled name, a study with heads, or a stored comparison's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from affinity_search.search.worker.images import examine, folder_for
+from affinity_search.storage.database.backend import Backend, open_backend
+from affinity_search.storage.errors import NoDatabaseError, OutdatedError, StorageError
+from affinity_search.storage.stored.comparisons import (
+    StoredComparison,
+    create_or_continue_comparison,
+    find_comparison,
+)
+from affinity_search.studies import bundled
+from affinity_search.studies.comparisons import ComparisonSpec, load_comparison
+from affinity_search.studies.model.limits import is_file_name
+
+
+def open_comparison(
+    source: str,
+    url: str,
+    asked: Mapping[str, Any],
+    overrides: Sequence[str],
+    data_dir: Path | None,
+    say: Callable[[str], None],
+) -> StoredComparison:
+    """Create the comparison that is asked for, or go on with the stored one. `asked` is as for `load_comparison`.
+
+    Nothing is stored before the definition and the images were checked.
+
+    Raises:
+        StudyFileError: every mistake at once. DataError: the images are missing.
+        StudyMismatchError: the stored comparison of that name is another one.
+        StorageError: the database cannot be opened or written.
+    """
+    stored = _stored(source, url)
+    if stored is not None:
+        spec = _as_stored(stored, asked, overrides)
+    else:
+        spec = load_comparison(source, asked, overrides)
+        stored = _stored(spec.name, url)
+    columns: dict[str, str | None] = {}
+    if stored is None:
+        columns = _examined(spec, data_dir, say)
+    backend = stored.backend if stored else open_backend(url, create=True)
+    comparison, notes = create_or_continue_comparison(backend, spec, columns)
+    for note in notes:
+        say(note)
+    return comparison
+
+
+def _stored(name: str, url: str) -> StoredComparison | None:
+    if is_file_name(name):
+        return None
+    try:
+        return find_comparison(_existing(url), name)
+    except (NoDatabaseError, OutdatedError):
+        return None
+
+
+def _existing(url: str) -> Backend:
+    return open_backend(url, create=False)
+
+
+def _as_stored(stored: StoredComparison, asked: Mapping[str, Any], overrides: Sequence[str]) -> ComparisonSpec:
+    """The stored definition; only its number of draws may be asked to grow."""
+    others = [key for key, value in asked.items() if value is not None and key != "draws"]
+    if others or overrides:
+        what = ", ".join([f"--{key}" for key in others] + (["--set"] if overrides else []))
+        raise StorageError(
+            f"comparison {stored.name!r} is stored, and {what} cannot change it; leave it out to go on, or compare "
+            "anew from the file or the study with another --name"
+        )
+    return replace(stored.spec, draws=max(stored.spec.draws, asked.get("draws") or 0))
+
+
+def _examined(spec: ComparisonSpec, data_dir: Path | None, say: Callable[[str], None]) -> dict[str, str | None]:
+    """Check the images once for every level. Returns the columns of the searches' rows that come from it."""
+    folder = None
+    for level in dict.fromkeys(entry.level_text for entry in spec.entries):
+        study = next(entry.spec for entry in spec.entries if entry.level_text == level)
+        folder = folder_for(study, data_dir, None, say)
+        examine(study, folder, None)
+    return {"data_dir": str(folder)} if folder else {}
+
+
+def known_sources() -> list[str]:
+    """What can be compared without a file."""
+    return [*bundled.comparisons(), *bundled.names()]

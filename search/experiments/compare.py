@@ -1,0 +1,447 @@
+"""What a comparison found: verdicts over paired draws, and all that is needed to check them.
+
+`results` makes one document. The terminal, the page, the Markdown and the JSON are four views of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from optuna.trial import TrialState
+from pydantic import BaseModel, ConfigDict, Field
+
+from affinity_search.search.experiments.statistics import (
+    LEAST_DRAWS,
+    Interval,
+    Verdict,
+    bootstrap,
+    correction_for,
+    interval,
+    metric_of,
+    verdicts,
+)
+from affinity_search.search.training.data.profiles import PROFILES
+from affinity_search.search.training.data.splits import imbalance_of
+from affinity_search.storage.places.claims import Places
+from affinity_search.storage.results.export import best_trials
+from affinity_search.storage.results.final_runs import FinalRun, FinalRuns
+from affinity_search.storage.stored.comparisons import Part, StoredComparison
+from affinity_search.storage.trials.facts import TrialFacts
+from affinity_search.studies.errors import enumeration
+from affinity_search.studies.metrics import METRICS, score_of
+from affinity_search.studies.model.spec import StudySpec
+
+WITHOUT_MATRIX = ("calibration",)  # a confusion matrix does not tell it, so test images cannot be resampled
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IntervalModel(_Model):
+    """A mean with its interval; null for what is not known."""
+
+    mean: float | None
+    low: float | None
+    high: float | None
+    n: int
+    level: float
+
+
+class VerdictModel(_Model):
+    """A contestant against the baseline, over the draws that both have. Differences are contestant − baseline."""
+
+    contestant: str
+    verdict: Literal["better", "worse", "no difference shown", "too few draws"]
+    difference: IntervalModel = Field(description="paired, 95 %, by Student's t over the draws")
+    corrected: IntervalModel | None = Field(description="at the level that Holm's correction over all rivals leaves")
+    p: float | None = Field(description="two-sided")
+    adjusted: float | None = Field(description="p after Holm's correction")
+    smallest: float | None = Field(description="a true difference of this size would be shown in 80 % of comparisons")
+    with_test_images: IntervalModel | None = Field(description="95 %, over other draws and other test images too")
+    left_out: list[int] = Field(description="draws that only one of the two has")
+
+
+class RunModel(_Model):
+    """One final run: the chosen settings trained on one draw, scored once on the test images."""
+
+    draw: int
+    seed: int
+    state: Literal["complete", "failed", "waiting", "running"]
+    metrics: dict[str, float] = Field(description="weighted as the study imagines its classes; empty without a score")
+    plain: dict[str, float] = Field(description="the same without weights")
+    recalls: list[float | None] = Field(description="of each class; empty without a score")
+    best_epoch: int | None
+    seconds: float | None
+    reason: str | None = Field(description="why it failed")
+    opened_by: str | None = Field(description="user@host that opened the test images for it")
+
+
+class PointModel(_Model):
+    """A trial of a search, in the order of their ends."""
+
+    trial: int
+    params: dict[str, float]
+    score: float = Field(description="on validation images, by the comparison's metric")
+    epochs: int
+    pruned: bool
+    epochs_spent: int = Field(description="of this search up to this trial's end")
+
+
+class SearchModel(_Model):
+    """A contestant's search."""
+
+    study: str
+    places: int
+    complete: int
+    pruned: int
+    failed: int
+    epochs: int
+    seconds: float = Field(description="of training, over all workers")
+    best: float | None = Field(description="its best score on validation images: too high, as the best of many")
+    trial: int | None
+    reasons: dict[str, int] = Field(description="why places failed, and how many")
+    points: list[PointModel]
+
+
+class ContestantModel(_Model):
+    """A contestant at one level."""
+
+    contestant: str
+    head: str
+    symbols: dict[str, str] = Field(description="how its settings are shown")
+    space: dict[str, str] = Field(description="what was searched, in words")
+    params: dict[str, float] | None = Field(description="the settings that its search chose; null without any score")
+    search: SearchModel
+    runs: list[RunModel]
+    final_epochs: int
+    final_seconds: float
+    means: dict[str, float] = Field(description="of every metric over the final runs")
+    interval: IntervalModel | None = Field(description="of the mean of the comparison's metric, 95 %")
+    median: float | None = Field(description="of the comparison's metric over the final runs")
+    verdict: VerdictModel | None = Field(description="null for the baseline")
+
+
+class LevelModel(_Model):
+    """One level: everything compared under the same values."""
+
+    level: dict[str, Any] = Field(description="keys of the study file with their values; empty without levels")
+    text: str
+    verdict: str = Field(description="what it comes to, in one sentence or a few")
+    class_sizes: list[int] = Field(description="training images of each class, before the validation images are taken")
+    correction: float = Field(description="added to 1/n in every variance, because draws share training images")
+    contestants: list[ContestantModel] = Field(description="the best mean first, those without a score last")
+
+
+class ComparisonModel(_Model):
+    """A comparison and what it found. Scores are fractions in [0, 1]."""
+
+    schema_version: Literal[1] = 1
+    comparison: str
+    finished: bool
+    dataset: str
+    protocol: str
+    metric: str
+    label: str = Field(description="the metric's name for people")
+    baseline: str
+    draws: int
+    trials: int = Field(description="places of each contestant's search")
+    epochs: int
+    classes: list[str]
+    levels: list[LevelModel]
+    devices: list[str]
+    versions: dict[str, list[str]] = Field(description="every version that trained a part of it")
+    settings: dict[str, Any] = Field(description="what all studies have in common, in the keys of a study file")
+    definition: dict[str, Any] = Field(description="the whole comparison as it is stored: every contestant's study")
+    command: str = Field(description="repeats it")
+
+
+def results(comparison: StoredComparison) -> ComparisonModel:
+    """The comparison as it stands now; unfinished ones too."""
+    spec = comparison.spec
+    parts = comparison.parts()
+    texts = dict.fromkeys(part.entry.level_text for part in parts)
+    levels = [_level(comparison, [part for part in parts if part.entry.level_text == text]) for text in texts]
+    counts = comparison.counts()
+    pending = any(Places.of(part.search).counts().free or Places.of(part.search).counts().running for part in parts)
+    facts = [fact for part in parts for fact in _facts(part)]
+    base = spec.base
+    return ComparisonModel(
+        comparison=spec.name,
+        finished=not pending and counts.used == counts.total,
+        dataset=base.data.set,
+        protocol=base.protocol,
+        metric=base.metric,
+        label=base.score.label,
+        baseline=spec.baseline,
+        draws=spec.draws,
+        trials=max(entry.spec.trials for entry in spec.entries),
+        epochs=base.training.epochs,
+        classes=list(base.data.source.classes),
+        levels=levels,
+        devices=sorted({fact.device for fact in facts if fact.device}),
+        versions=_versions(facts),
+        settings=_common([entry.spec for entry in spec.entries]),
+        definition=spec.to_dict(),
+        command=f"affinity-search compare {spec.name}.toml",
+    )
+
+
+def _facts(part: Part) -> list[TrialFacts]:
+    studies = [part.search, *([part.final] if part.final else [])]
+    return [TrialFacts.of(trial) for study in studies for trial in study.optuna.get_trials(deepcopy=False)]
+
+
+def _versions(facts: Sequence[TrialFacts]) -> dict[str, list[str]]:
+    found: dict[str, set[str]] = {}
+    for fact in facts:
+        for package, version in (fact.versions or {}).items():
+            found.setdefault(package, set()).add(version)
+    return {package: sorted(versions) for package, versions in sorted(found.items())}
+
+
+def _common(specs: Sequence[StudySpec]) -> dict[str, Any]:
+    """The values that all studies share."""
+    tables = [spec.to_dict() for spec in specs]
+    found: dict[str, Any] = {}
+    for key, value in tables[0].items():
+        if key in ("name", "space", "points", "trials"):
+            continue
+        others = [table.get(key) for table in tables]
+        if isinstance(value, dict):
+            same = [name for name in value if all(isinstance(o, dict) and o.get(name) == value[name] for o in others)]
+            found[key] = {name: value[name] for name in same}
+        elif all(other == value for other in others):
+            found[key] = value
+    return found
+
+
+def _level(comparison: StoredComparison, parts: Sequence[Part]) -> LevelModel:
+    spec, first = comparison.spec, parts[0].entry.spec
+    data = first.data
+    made = imbalance_of(data.source, data.minority * data.source.train_per_test)
+    sizes = tuple(map(min, data.source.train, made.kept))
+    correction = correction_for(_overlap(first, sizes))
+    judged = {part.entry.contestant: FinalRuns.of(part.search) for part in parts}
+    found = _verdicts(spec.baseline, first, sizes, judged, correction)
+    contestants = [_contestant(part, judged[part.entry.contestant], found, correction) for part in parts]
+    ranked = sorted(contestants, key=lambda one: -(one.means.get(first.metric, -1.0)))
+    return LevelModel(
+        level=dict(parts[0].entry.level),
+        text=parts[0].entry.level_text,
+        verdict=sentence(spec.baseline, first.score.label, ranked),
+        class_sizes=list(sizes),
+        correction=correction,
+        contestants=ranked,
+    )
+
+
+def _overlap(spec: StudySpec, sizes: Sequence[int]) -> float:
+    """The share of its training images that a class has in common with another draw, the largest over the classes that
+    are drawn anew. Under `article` the images stay, and an interval is about other seeds alone.
+    """
+    if spec.protocol == "article":
+        return 0.0
+    drawn = [kept / there for kept, there in zip(sizes, spec.data.source.train, strict=True) if kept < there]
+    return max(drawn, default=0.0)
+
+
+def _scores(runs: FinalRuns, metric: str) -> dict[int, float]:
+    """By draw, of the one trial that a comparison judges."""
+    by_trial = list(runs.scores.values())
+    return {draw: float(told[metric]) for draw, told in by_trial[0].items()} if by_trial else {}
+
+
+def _verdicts(
+    baseline: str, spec: StudySpec, sizes: Sequence[int], judged: Mapping[str, FinalRuns], correction: float
+) -> dict[str, Verdict]:
+    scores = {name: _scores(runs, spec.metric) for name, runs in judged.items()}
+    if not scores.get(baseline):
+        return {}
+    wider: dict[str, Interval] = {}
+    if spec.metric not in WITHOUT_MATRIX:
+        matrices = {name: _confusions(runs) for name, runs in judged.items()}
+        images = np.sum(next(iter(matrices[baseline].values())), axis=1)
+        metric = metric_of(spec.metric, sizes, _shares(spec, images))
+        for name in scores:
+            if name != baseline and len(matrices[name].keys() & matrices[baseline].keys()) > 1:
+                wider[name] = bootstrap(matrices[name], matrices[baseline], metric, correction=correction)
+    return verdicts(scores, baseline, correction=correction, with_test_images=wider)
+
+
+def _confusions(runs: FinalRuns) -> dict[int, Any]:
+    by_trial = list(runs.scores.values())
+    return {draw: told["confusion"] for draw, told in by_trial[0].items()} if by_trial else {}
+
+
+def _shares(spec: StudySpec, images: Sequence[int]) -> tuple[int, ...] | None:
+    """How many test images of each class the study imagines, of these `images`; None where they stay as they are."""
+    if spec.protocol == "article":
+        return None
+    kept = PROFILES[spec.data.source.profile](images, spec.data.minority).kept
+    return tuple(map(min, kept, images))
+
+
+def _contestant(part: Part, runs: FinalRuns, found: Mapping[str, Verdict], correction: float) -> ContestantModel:
+    spec, name = part.entry.spec, part.entry.contestant
+    scores = _scores(runs, spec.metric)
+    told = [run.scores for run in runs.runs if run.scores is not None]
+    search = _search(part)
+    params = {run.trial: run.params for run in runs.runs}
+    chosen = next(iter(params.values()), None)
+    over = interval(list(scores.values()), correction=correction) if scores else None
+    verdict = found.get(name)
+    return ContestantModel(
+        contestant=name,
+        head=spec.network.head,
+        symbols={key: spec.head.symbol(key) for key in spec.searched},
+        space={key: parameter.describe() for key, parameter in (spec.space.items() if spec.space else ())},
+        params=dict(chosen) if chosen is not None else None,
+        search=search,
+        runs=[_run(run) for run in runs.runs],
+        final_epochs=sum(each.get("epochs", 0) for each in told),
+        final_seconds=sum(each.get("duration_s", 0.0) for each in told),
+        means=_means(told),
+        interval=IntervalModel.model_validate(over.to_dict()) if over else None,
+        median=float(np.median(list(scores.values()))) if scores else None,
+        verdict=VerdictModel.model_validate(verdict.to_dict()) if verdict else None,
+    )
+
+
+def _means(told: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    keys = [key for key in METRICS if told and all(key in each for each in told)]
+    return {key: float(np.mean([each[key] for each in told])) for key in keys}
+
+
+def _run(run: FinalRun) -> RunModel:
+    told = run.scores or {}
+    confusion = np.array(told.get("confusion", []), float)
+    totals = confusion.sum(axis=1) if confusion.size else np.array([])
+    recalls = [float(confusion[at, at] / total) if total else None for at, total in enumerate(totals)]
+    plain = told.get("plain", {})
+    return RunModel(
+        draw=run.draw,
+        seed=run.seed,
+        state=_STATES.get(run.place.state.value, "running"),
+        metrics={key: told[key] for key in METRICS if key in told},
+        plain={key: plain[key] for key in METRICS if key in plain},
+        recalls=recalls,
+        best_epoch=told.get("best_epoch"),
+        seconds=told.get("duration_s"),
+        reason=run.place.reason if run.scores is None and run.place.is_used else None,
+        opened_by=run.opened_by,
+    )
+
+
+_STATES: dict[str, Literal["complete", "failed", "waiting", "running"]] = {
+    "complete": "complete",
+    "spent": "failed",
+    "free": "waiting",
+    "held": "running",
+}
+
+
+def _search(part: Part) -> SearchModel:
+    counts, places = Places.of(part.search).counts(), Places.of(part.search)
+    points = _points(part)
+    facts = [TrialFacts.of(trial) for trial in part.search.optuna.get_trials(deepcopy=False)]
+    best = best_trials(part.search)[0] if places.scored() else None
+    return SearchModel(
+        study=part.search.name,
+        places=counts.total,
+        complete=counts.complete,
+        pruned=counts.pruned,
+        failed=counts.failed,
+        epochs=points[-1].epochs_spent if points else 0,
+        seconds=sum(fact.duration_s or 0.0 for fact in facts),
+        best=score_of(best.place.value) if best else None,
+        trial=best.trial.number if best else None,
+        reasons=places.failures() if counts.failed else {},
+        points=points,
+    )
+
+
+def _points(part: Part) -> list[PointModel]:
+    ended = (TrialState.COMPLETE, TrialState.PRUNED)
+    trials = part.search.optuna.get_trials(deepcopy=False, states=ended)
+    found: list[PointModel] = []
+    spent = 0
+    for trial in sorted(trials, key=lambda one: (one.datetime_complete or one.datetime_start, one.number)):
+        scores = TrialFacts.of(trial).scores
+        if scores is None:
+            continue
+        spent += scores.epochs
+        found.append(
+            PointModel(
+                trial=trial.number,
+                params=dict(trial.params),
+                score=scores.metrics[part.search.spec.metric],
+                epochs=scores.epochs,
+                pruned=trial.state == TrialState.PRUNED,
+                epochs_spent=spent,
+            )
+        )
+    return found
+
+
+def sentence(baseline: str, label: str, contestants: Sequence[ContestantModel]) -> str:
+    """The verdicts in words: what is better or worse with its interval, and what was not shown."""
+    judged = [one for one in contestants if one.verdict is not None and one.means]
+    if not any(one.contestant == baseline and one.means for one in contestants):
+        return f"No verdict: the baseline {baseline} has no final run with a score."
+    parts = [_told(one.verdict, baseline, label) for one in judged if one.verdict and one.verdict.verdict in WORDS]
+    nothing = [one.verdict for one in judged if one.verdict and one.verdict.verdict == "no difference shown"]
+    parts += [_not_shown(verdict) for verdict in nothing]
+    few = [one.contestant for one in judged if one.verdict and one.verdict.verdict == "too few draws"]
+    if few:
+        parts.append(f"{enumeration(few)}: no verdict, as fewer than {LEAST_DRAWS} draws have a pair with {baseline}")
+    failed = [one.contestant for one in contestants if not one.means and one.search.failed == one.search.places]
+    if failed:
+        parts.append(f"{enumeration(failed)}: every trial of the search failed")
+    waiting = [one.contestant for one in contestants if not one.means and one.contestant not in failed]
+    if waiting:
+        parts.append(f"{enumeration(waiting)}: no final run has a score yet")
+    return f"On these images {'; '.join(parts)}."
+
+
+WORDS = ("better", "worse")
+
+
+def _told(verdict: VerdictModel, baseline: str, label: str) -> str:
+    difference = verdict.difference
+    assert difference.mean is not None
+    by = f"{abs(100 * difference.mean):.1f} points of {label}"
+    ends = sorted(abs(100 * (end or 0.0)) for end in (difference.low, difference.high))
+    if difference.low is None or difference.low * (difference.high or 0.0) < 0:
+        over = _ends(difference)
+    else:
+        over = f"95 % interval {ends[0]:.1f} to {ends[1]:.1f}"
+    return f"{verdict.contestant} is {verdict.verdict} than {baseline} by {by} ({over}, {difference.n} draws)"
+
+
+def _ends(difference: IntervalModel) -> str:
+    if difference.low is None or difference.high is None:
+        return "no interval"
+    return f"95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+
+
+def _not_shown(verdict: VerdictModel) -> str:
+    least = "" if verdict.smallest is None else f", at least {100 * verdict.smallest:.1f} points would have been"
+    mean = 100 * (verdict.difference.mean or 0.0)
+    return f"{verdict.contestant}: no difference shown ({mean:+.1f}, {_ends(verdict.difference)}){least}"
+
+
+@cache
+def schema_text() -> str:
+    """The JSON schema that ships beside this file."""
+    return (Path(__file__).parent / "comparison.schema.json").read_text(encoding="utf-8")
+
+
+def make_schema() -> str:
+    """The schema as the models define it. `make schema` writes it."""
+    return json.dumps(ComparisonModel.model_json_schema(by_alias=True), indent=2) + "\n"

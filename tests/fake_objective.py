@@ -59,6 +59,7 @@ class FakeTrainer:
         self.minority = (True, False) * (N_CLASSES // 2)
         self.note = None
         self.test_is_open = False
+        self.draw = 0
         self.begun = 0
         self.epoch_share = 0.0
         self.last: tuple[dict[str, float | int], int] | None = None

@@ -59,6 +59,8 @@ def attempt_at(study: StoredStudy, claim: Claim, by: Holder, album: Album | None
 def worker_for(study: StoredStudy, worker: str | None = None, card: str | None = None) -> Worker:
     """The real worker around the fake objective; on a GPU if it has a `card`."""
     trainer: Any = FakeTrainer(UNCLAIMED, study.spec, "float32", None)
+    if study.search is not None:
+        trainer.open_test()
     files = StudyFiles(default_root(study.backend.url), study.token)
     return Worker(study, holder(worker), trainer, Places.of(study), {"python": "3"}, files, card=card)
 

@@ -167,13 +167,11 @@ def results(comparison: StoredComparison) -> ComparisonModel:
     parts = comparison.parts()
     texts = dict.fromkeys(part.entry.level_text for part in parts)
     levels = [_level(comparison, [part for part in parts if part.entry.level_text == text]) for text in texts]
-    counts = comparison.counts()
-    pending = any(Places.of(part.search).counts().free or Places.of(part.search).counts().running for part in parts)
     facts = [fact for part in parts for fact in _facts(part)]
     base = spec.base
     return ComparisonModel(
         comparison=spec.name,
-        finished=not pending and counts.used == counts.total,
+        finished=not comparison.is_unfinished,
         dataset=base.data.set,
         protocol=base.protocol,
         metric=base.metric,

@@ -13,6 +13,7 @@ from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.patience import Patience
 from affinity_search.storage.errors import ComparisonNotFoundError, NothingToExportError, StudyMismatchError
+from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.counts import counts_of
 from affinity_search.storage.results.export import best_trials
 from affinity_search.storage.results.final_runs import FinalRuns
@@ -72,6 +73,14 @@ class StoredComparison(Agenda):
     def _own(self, study: StoredStudy) -> StoredStudy:
         patience = self.backend.patience
         return study.made_patient(patience) if patience else study
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a place is left, or final runs are still to be planned. It changes nothing."""
+        parts = self.parts()
+        counts = counts_of(self.backend, [study.token for study in self.studies])
+        left = any(one.used < one.total for one in counts.values())
+        return left or any(part.final is None and Places.of(part.search).scored() for part in parts)
 
     def advance(self) -> bool:
         """Plan the final runs of every search that has ended. True while a search has not."""

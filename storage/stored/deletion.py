@@ -15,7 +15,8 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import HeldPlacesError
 from affinity_search.storage.files import StudyFiles
-from affinity_search.storage.study import no_such_study, optuna_study, token_of
+from affinity_search.storage.stored.comparisons import StoredComparison, delete_comparison_row
+from affinity_search.storage.study import no_such_study, optuna_study, study_by, token_of
 from affinity_search.storage.trials.artifacts import RECORD_PREFIX, artifacts_folder
 
 
@@ -23,16 +24,28 @@ def require_idle(backend: Backend, name: str) -> None:
     """Raises as `delete_study` would, and changes nothing."""
     token = token_of(backend, _existing(backend, name))
     backend.transaction(lambda connection: _refuse_holders(connection, backend, token, name))
+    for final in study_by(backend, search=token):
+        require_idle(backend, final.name)
+
+
+def delete_comparison(comparison: StoredComparison, root: Path) -> None:
+    """Remove the comparison with all its studies, otherwise as `delete_study`."""
+    for part in comparison.parts():
+        delete_study(comparison.backend, part.search.name, root)
+    delete_comparison_row(comparison.backend, comparison.token)
 
 
 def delete_study(backend: Backend, name: str, root: Path) -> None:
-    """Remove the study and its files under `root`. If the process is killed half-way, the next call does the rest.
+    """Remove the study, its final runs and its files under `root`. If the process is killed half-way, the next call
+    does the rest.
 
     Raises:
         StudyNotFoundError: there is none of that name.
         StorageError: this program did not make it.
         HeldPlacesError: a worker holds one of its places; nothing was removed.
     """
+    for final in study_by(backend, search=token_of(backend, _existing(backend, name))):
+        delete_study(backend, final.name, root)
     with backend.exclusive():
         study = _existing(backend, name)
         token = token_of(backend, study)

@@ -113,8 +113,7 @@ def compare(
     ended = Exit.DONE
     started = time.monotonic()
     comparison.advance()
-    counts = comparison.counts()
-    if counts.used < counts.total or comparison.advance():
+    if comparison.is_unfinished:
         ended = run_shown(prepare(comparison, launching, say, slots))
     found = results(comparison.refreshed())
     if as_json:

@@ -22,18 +22,27 @@ def delete(
     storage: Storage = DEFAULT_STORAGE,
     files: Files = None,
 ) -> None:
-    """Remove a study for good: its trials, its history, its test scores, and its files on this machine."""
+    """Remove a study or a comparison for good: trials, final runs, history, test scores, and files on this machine."""
     from affinity_search.storage.files import default_root
-    from affinity_search.storage.stored.deletion import delete_study, require_idle
+    from affinity_search.storage.stored.comparisons import find_comparison
+    from affinity_search.storage.stored.deletion import delete_comparison, delete_study, require_idle
 
     backend = opened(storage)
-    require_idle(backend, study)
+    comparison = find_comparison(backend, study)
+    names = [part.search.name for part in comparison.parts()] if comparison else [study]
+    for name in names:
+        require_idle(backend, name)
     root = files or default_root(backend.url)
-    if not (yes or _agreed(f"delete study {study!r} of {backend}, with its trials and its files in {root}?")):
+    what = "comparison" if comparison else "study"
+    all_of_it = f"its {len(names)} searches, their final runs" if comparison else "its trials and final runs"
+    if not (yes or _agreed(f"delete {what} {study!r} of {backend}, with {all_of_it} and its files in {root}?")):
         say("nothing was deleted")
         raise typer.Exit(Exit.FAILED)
-    delete_study(backend, study, root)
-    say(f"study {study!r} is deleted")
+    if comparison:
+        delete_comparison(comparison, root)
+    else:
+        delete_study(backend, study, root)
+    say(f"{what} {study!r} is deleted")
 
 
 def _agreed(question: str) -> bool:

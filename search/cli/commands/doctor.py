@@ -28,7 +28,9 @@ EXAMPLES = (
 
 
 def doctor(
-    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study to check.")] = None,
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="A stored study or comparison to check.")
+    ] = None,
     repair: Annotated[
         bool,
         typer.Option(
@@ -54,19 +56,32 @@ def doctor(
     from affinity_search.search.doctor.storage import files_root, open_storage
     from affinity_search.search.doctor.view import show
     from affinity_search.storage.files import StudyFiles
-    from affinity_search.storage.study import load_study
 
     opening, backend = open_storage(storage, study)
-    stored = load_study(backend, study) if backend and study is not None else None
+    studies = _studies(backend, study) if backend and study is not None else []
+    stored = studies[0] if studies else None
     root = files_root(storage, files)
-    kept = StudyFiles(root, stored.token) if stored and root else None
     checks = []
     for check in _checks(storage, opening, backend, stored, data_dir, root, probe):
         checks.append(check)
         if not as_json:
             show(console(data=True), check)
-    diagnosis, repaired = _treated(stored, kept, repair, as_json) if stored else (None, [])
-    _end(checks, diagnosis, repaired, as_json)
+    treated = []
+    for each in studies:
+        if len(studies) > 1 and not as_json:
+            console(data=True).print(f"\n{each.name}", style="bold", markup=False)
+        kept = StudyFiles(root, each.token) if root else None
+        treated.append(_treated(each, kept, repair, as_json))
+    _end(checks, treated, as_json)
+
+
+def _studies(backend: Backend, name: str) -> list[StoredStudy]:
+    """The study of that name, or those of the comparison of that name."""
+    from affinity_search.storage.stored.comparisons import find_comparison
+    from affinity_search.storage.study import load_study
+
+    comparison = find_comparison(backend, name)
+    return comparison.studies if comparison else [load_study(backend, name)]
 
 
 def _checks(
@@ -119,17 +134,19 @@ def _show_study(diagnosis: Diagnosis, as_json: bool) -> None:
         show(console(data=True), part)
 
 
-def _end(checks: list[Check], diagnosis: Diagnosis | None, repaired: list[str], as_json: bool) -> None:
+def _end(checks: list[Check], treated: list[tuple[Diagnosis, list[str]]], as_json: bool) -> None:
     from affinity_search.search.doctor.view import study_checks
 
-    checks = [*checks, *(study_checks(diagnosis) if diagnosis else ())]
+    checks = [*checks, *(check for diagnosis, _ in treated for check in study_checks(diagnosis))]
     failed = any(check.status == "failed" for check in checks)
-    code = Exit.FAILED if failed else Exit.LOST if diagnosis and diagnosis.ails else Exit.DONE
+    ails = any(diagnosis.ails for diagnosis, _ in treated)
+    code = Exit.FAILED if failed else Exit.LOST if ails else Exit.DONE
     if as_json:
+        studies = [diagnosis.to_dict() | {"repaired": repaired} for diagnosis, repaired in treated]
         found = {
             "checks": [check.to_dict() for check in checks],
-            "study": diagnosis and diagnosis.to_dict() | {"repaired": repaired},
+            "study": studies[0] if len(studies) == 1 else None,
             "exit_code": code,
-        }
+        } | ({"studies": studies} if len(studies) > 1 else {})
         typer.echo(json.dumps(found, indent=2))
     raise typer.Exit(code)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from affinity_search.search.cli.options import AsJson, Files, Storage, console, opened
+from affinity_search.search.cli.options import AsJson, Files, Storage, console, opened, say
 from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from affinity_search.search.view.snapshot import Best, Snapshot
+    from affinity_search.search.view.snapshot import Best, ComparisonSnapshot, Snapshot
     from affinity_search.search.view.tables import Fitted
     from affinity_search.storage.database.backend import Backend
+    from affinity_search.storage.stored.comparisons import StoredComparison
     from affinity_search.storage.study import StoredStudy
 
 
@@ -27,22 +29,30 @@ EXAMPLES = (
 
 def status(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name of a stored study; without it all are listed.")
+        str | None,
+        typer.Argument(metavar="[STUDY]", help="A stored study or comparison; without it all are listed."),
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until the places are used.")] = False,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_STORAGE,
     files: Files = None,
 ) -> None:
-    """Show the stored studies, or one of them: budget, best trial, workers, history."""
+    """Show the stored studies and comparisons, or one of them: budget, best trial, workers, history."""
     if watch and (study is None or as_json):
         raise typer.BadParameter("--watch shows one study on a terminal; name the study and leave --json out")
     backend = opened(storage, read_only=True)
     if study is None:
         _show_all(backend, as_json)
         return
+    from affinity_search.storage.stored.comparisons import find_comparison
     from affinity_search.storage.study import load_study
 
+    comparison = find_comparison(backend, study)
+    if comparison:
+        if watch:
+            _watch_comparison(comparison)
+        _show_comparison(comparison, as_json)
+        return
     stored = load_study(backend, study)
     if watch:
         _watch(stored)
@@ -50,14 +60,60 @@ def status(
 
 
 def _show_all(backend: Backend, as_json: bool) -> None:
-    from affinity_search.search.view.snapshot import take
+    """A comparison is one line; its studies are not listed beside it."""
+    from affinity_search.search.view.snapshot import take, take_comparison
+    from affinity_search.storage.stored.comparisons import comparison_names, load_comparison
     from affinity_search.storage.study import load_study, study_names
 
-    snapshots = [take(load_study(backend, name)) for name in study_names(backend)]
+    studies = [load_study(backend, name) for name in study_names(backend)]
+    snapshots = [take(study) for study in studies if as_json or study.comparison is None]
     if as_json:
         typer.echo(json.dumps([snapshot.to_dict() for snapshot in snapshots], indent=2))
-    else:
+        return
+    comparisons = [take_comparison(load_comparison(backend, name)) for name in comparison_names(backend)]
+    if comparisons:
+        console(data=True).print(_comparisons(comparisons))
+    if snapshots or not comparisons:
         console(data=True).print(_table(snapshots))
+
+
+def _comparisons(snapshots: list[ComparisonSnapshot]) -> Fitted:
+    from affinity_search.search.view.tables import Column, Fitted
+
+    columns = [Column("comparison"), Column("by", rank=2), Column("contestants", rank=3)]
+    columns += [Column("trainings done", right=True), Column("running", right=True, rank=1)]
+    rows = [
+        [
+            one.comparison,
+            one.label,
+            ", ".join(dict.fromkeys(each.contestant for each in one.contests)),
+            f"{one.used}/{one.total}",
+            "stopped" if one.stopped and not one.running else str(len(one.running)),
+        ]
+        for one in snapshots
+    ]
+    return Fitted(columns, rows)
+
+
+def _show_comparison(comparison: StoredComparison, as_json: bool) -> None:
+    from affinity_search.search.view.snapshot import take_comparison
+    from affinity_search.search.view.terminal import comparison_panel
+
+    snapshot = take_comparison(comparison)
+    if as_json:
+        typer.echo(json.dumps(snapshot.to_dict(), indent=2))
+        return
+    console(data=True).print(comparison_panel(snapshot))
+    say(f"its verdict: affinity-search report {shlex.quote(comparison.name)}")
+
+
+def _watch_comparison(comparison: StoredComparison) -> None:
+    from affinity_search.search.view.terminal import REFRESH_S, progress_for
+
+    with progress_for(comparison, lambda: "Ctrl-C leaves; the comparison goes on") as progress:
+        while comparison.is_unfinished:
+            progress.show(comparison)
+            time.sleep(REFRESH_S)
 
 
 def _table(snapshots: list[Snapshot]) -> Fitted:

@@ -81,7 +81,7 @@ def test_a_search_and_its_evaluation(sqlite_url: str) -> None:
     with affinity_search.create("digits", sqlite_url, trials=2, overrides=quick, say=told.append) as study:
         assert study.launch(workers=1, say=told.append) == Exit.DONE
         assert [trial.state for trial in study.trials()] == ["complete"] * 2
-        evaluated = study.evaluate(seeds=1)
+        evaluated = study.evaluate(draws=1, workers=1)
         assert [one.trial for one in evaluated] == [study.best()[0].trial]
         assert study.export()["test"]["macro_f1"] == evaluated[0].test["macro_f1"]
     assert any(line.startswith("1 worker on cpu; logs in ") for line in told)

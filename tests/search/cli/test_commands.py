@@ -13,7 +13,7 @@ import pytest
 from conftest import Cli, Start
 from making import attempt_at, holder, make, open_study, train, trained, worker_for
 from optuna.trial import TrialState
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from waiting import until
 
 from affinity_search.search.worker.attempt import Attempt
@@ -27,9 +27,9 @@ from affinity_search.storage.errors import HeldPlacesError
 from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Claim, Places
 from affinity_search.storage.places.recovery import RecoveryThread
-from affinity_search.storage.results.evaluations import record_opening
 from affinity_search.storage.stored.agenda import OneStudy
 from affinity_search.storage.stored.deletion import delete_study
+from affinity_search.storage.stored.planning import plan_final_runs
 from affinity_search.storage.stored.renaming import rename
 from affinity_search.storage.stored.stopping import resume, stop
 from affinity_search.storage.study import StoredStudy, history, load_study, study_names
@@ -212,7 +212,10 @@ class TestRename:
 class TestDelete:
     def test_nothing_of_it_stays(self, backend: Backend, database_url: str, cli: Cli, tmp_path: Path) -> None:
         study, kept = trained(backend), trained(backend, "kept")
-        record_opening(study, 0, [1])
+        evaluated = {"token": study.token, "trial": 0, "opened_at": 1.0, "opened_by": "me@there", "seeds": "[1]"}
+        with backend.engine.begin() as connection:
+            connection.execute(insert(tables.evaluations).values(**evaluated))
+        train(plan_final_runs(study, {0: study.optuna.best_trial.params}, 2))
         files = StudyFiles(tmp_path / "root", study.token)
         files.checkpoints.mkdir(parents=True)
         files.checkpoint(0).touch()

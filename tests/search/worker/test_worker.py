@@ -24,7 +24,7 @@ from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.evaluations import openings
 from affinity_search.storage.stored.agenda import OneStudy
-from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.study import StoredStudy, history, load_study
 from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.storage.trials.seeds import trial_seed
 
@@ -218,8 +218,8 @@ class TestWithKeras:
         labels = np.arange(500) % 10
         np.savez(tmp_path / "mnist.npz", x_train=images, y_train=labels)  # no x_test, no y_test
         study, _ = open_study(sqlite, TINY, trials=1, overrides=[*self.SMALL, "data.set=mnist", "data.minority=3"])
-        options = ("--device", "cpu", "--threads", "2", "--storage", sqlite_url, "--data-dir", str(tmp_path))
-        worker = cli("worker", "tiny", *options)
+        options = ("--device", "cpu", "--storage", sqlite_url, "--data-dir", str(tmp_path))
+        worker = cli("worker", "tiny", "--threads", "2", *options)
         assert places_of(study).counts().complete == 1, worker.err
         assert openings(load_study(sqlite, "tiny")) == []
 
@@ -227,8 +227,11 @@ class TestWithKeras:
         assert evaluation.code == Exit.UNFIT_MACHINE
         assert "x_test" in evaluation.err
         assert "Traceback" not in evaluation.err
-        (opening,) = openings(load_study(sqlite, "tiny"))
-        assert not opening["finished"]
+        final = load_study(sqlite, "tiny.final")
+        opened = [event["text"] for event in history(final) if event["kind"] == "opened"]
+        assert len(opened) == 1, "recorded before it is read"
+        assert opened[0].startswith("the test images, by ")
+        assert Places.of(final).counts().free == 1
 
     @pytest.mark.long
     def test_launch_evaluate_and_export_the_digits(
@@ -245,7 +248,7 @@ class TestWithKeras:
         assert found["counts"]["complete"] == 4
         assert len({row.trial for row in Places.of(load_study(sqlite, "tiny")).rows()}) == 4
 
-        evaluation = start("evaluate", "tiny", "--seeds", "2", "--device", "cpu", "--threads", "2", *at, fake=False)
+        evaluation = start("evaluate", "tiny", "--draws", "2", "--devices", "cpu", *at, fake=False)
         assert evaluation.ended(120) == 0, evaluation.said
         test = json.loads(cli("export", "tiny", *at).out)["test"]
         assert 0 <= test["macro_f1_least"] <= test["macro_f1_mean"] <= test["macro_f1_greatest"] <= 1

@@ -78,6 +78,8 @@ class Snapshot:
     left_is_most: bool  # whether it assumes that no trial is pruned: so far too few have ended
     failures: dict[str, int]  # why places were spent without a value, and how many
     stopped: Stop | None  # between `stop` and `launch`
+    is_final: bool  # whether its places are final runs: then there is no best one
+    tested: tuple[float, int] | None  # of final runs: the mean score on the test images, and of how many
     foreign: int  # trials that another program put into the study; no worker trains them
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,6 +103,8 @@ class Snapshot:
             "left_is_most": self.left_is_most,
             "failures": self.failures,
             "stopped": self.stopped,
+            "is_final": self.is_final,
+            "tested": self.tested and {"mean": self.tested[0], "runs": self.tested[1]},
             "foreign": self.foreign,
         }
 
@@ -126,13 +130,15 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
         minority=spec.data.minority,
         epochs=spec.training.epochs,
         counts=counts,
-        best=_best(study),
+        best=None if study.search else _best(study),
         running=running,
         attempts=own,
         left_s=_left_s(trial_s, counts, running, workers),
         left_is_most=not known,
         failures=places.failures() if counts.failed else {},
         stopped=study.stopped,
+        is_final=study.search is not None,
+        tested=_tested(study) if study.search else None,
         foreign=len(trials) - own,
     )
 
@@ -144,6 +150,11 @@ def _best(study: StoredStudy) -> Best | None:
         reached = scores.best_epoch, place.state, study.spec.score.label, study.spec.head
         return Best(best.trial.number, place.value, scores.macro_f1, place.params, *reached, scores.metrics)
     return None
+
+
+def _tested(study: StoredStudy) -> tuple[float, int] | None:
+    scores = [score_of(one.value) for one in Places.of(study).outcomes() if one.value is not None]
+    return (sum(scores) / len(scores), len(scores)) if scores else None
 
 
 def _running(place: HeldPlace, trials: Mapping[int, FrozenTrial], now: float) -> Running:
@@ -278,8 +289,8 @@ def _running_of(study: StoredStudy, now: float) -> list[Running]:
 def _reached(part: Part) -> tuple[float | None, float | None]:
     """The best score of the search, and the mean of the final runs."""
     best = Places.of(part.search).best_rows(1)
-    scores = [score_of(place.value) for place in Places.of(part.final).best_rows(10_000)] if part.final else []
-    return score_of(best[0].value) if best else None, sum(scores) / len(scores) if scores else None
+    tested = _tested(part.final) if part.final else None
+    return score_of(best[0].value) if best else None, tested[0] if tested else None
 
 
 def _comparison_left_s(parts: Sequence[Part], contests: Sequence[Contest], draws: int, workers: int) -> float | None:

@@ -51,6 +51,18 @@ def best_text(best: Best | None, protocol: str, *, explain: bool = True) -> str:
     return f"{best.label} {best.score:.4f} on {images} images ({protocol}), trial {best.trial}: {params}"
 
 
+def outcome_text(snapshot: Snapshot) -> str:
+    """What the study has reached: its best score, or the mean of its final runs."""
+    if not snapshot.is_final:
+        return f"best {best_text(snapshot.best, snapshot.protocol)}"
+    if snapshot.tested is None:
+        return "final runs: none finished yet"
+    mean, runs = snapshot.tested
+    return (
+        f"final runs: mean {snapshot.label} {mean:.4f} on test images ({snapshot.protocol}) over {plural(runs, 'run')}"
+    )
+
+
 def others_text(best: Best) -> str:
     """The best trial's other metrics."""
     told = [(METRICS[key].label, value) for key, value in best.metrics.items() if METRICS[key].label != best.label]
@@ -137,10 +149,10 @@ def panel(snapshot: Snapshot, hint: str = "", starting: str = "") -> RenderableT
         head,
         bar,
         Text(counts_text(snapshot)),
-        Text(f"best  {best_text(snapshot.best, snapshot.protocol)}"),
+        Text(outcome_text(snapshot)),
     ]
     if snapshot.best is not None and (others := others_text(snapshot.best)):
-        parts.append(Text(f"      {others}", style="dim"))
+        parts.append(Text(f"     {others}", style="dim"))
     parts += [Text(line, style="red") for line in failure_lines(snapshot)]
     parts += [Text(line, style="yellow") for line in notices(snapshot)]
     if snapshot.running:

@@ -42,7 +42,7 @@ def crowded_bounds(study: StoredStudy) -> list[Crowded]:
     """The crowded bounds of the stored study's present space. Empty before five trials have a value."""
     places = Places.of(study)
     scored = places.scored()
-    if study.spec.space is None or scored < LEAST:
+    if study.spec.space is None or study.search is not None or scored < LEAST:  # final runs are planned
         return []
     rows = places.best_rows(max(LEAST, scored // BEST_SHARE))
     found = []

@@ -105,11 +105,11 @@ def _leave_alone_if_stopped(stored: StoredStudy) -> None:
 def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
     from affinity_search.search.view.snapshot import take
     from affinity_search.search.view.terminal import (
-        best_text,
         counts_text,
         duration_text,
         failure_lines,
         foreign_lines,
+        outcome_text,
         plural,
     )
     from affinity_search.storage.results.bounds import crowded_bounds
@@ -119,7 +119,7 @@ def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
     say(f"{counts_text(snapshot)}; {plural(snapshot.attempts, 'attempt')}; this launch took {duration_text(seconds)}")
     for line in failure_lines(snapshot):
         say(line)
-    say(f"best {best_text(snapshot.best, snapshot.protocol)}")
+    say(outcome_text(snapshot))
     for line in [crowded.text for crowded in crowded_bounds(stored)] + foreign_lines(snapshot):
         say(line)
     if snapshot.counts.running:

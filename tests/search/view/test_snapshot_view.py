@@ -95,7 +95,7 @@ def test_the_panel(half_done: StoredStudy) -> None:
 
 def test_the_panel_of_an_empty_study(sqlite: Backend) -> None:
     text = shown(take(make(sqlite)))
-    assert "best  none finished yet" in text
+    assert "best none finished yet" in text
     assert "time left  unknown: no worker runs" in text
 
 

@@ -17,6 +17,7 @@ data.minority = [500, 10]
 head = "affinity"
 space = { lambda = 0.75, sigma = 10, n_centers = 1 }
 set = { training.reweight_from = 0.8 }
+published = [0.9928, 0.9783] # figures of others, one for each level: the report shows them beside ours
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from affinity_search.studies.model.spec import StudySpec
 from affinity_search.studies.model.writing import value_text
 
 KEYS = ("name", "study", "trials", "draws", "metric", "baseline", "set", "levels", "contestants")
-CONTESTANTS_KEYS = ("head", "space", "set")
+CONTESTANTS_KEYS = ("head", "space", "set", "published")
 BASELINE = "softmax"
 DRAWS = 10
 MOST_DRAWS = 10_000
@@ -55,6 +56,7 @@ class Entry:
     contestant: str
     level: Mapping[str, Any]  # the study file's keys with their values; empty without levels
     spec: StudySpec
+    published: float | None = None  # a figure of others for it, to stand beside ours
 
     @property
     def level_text(self) -> str:
@@ -85,6 +87,7 @@ class ComparisonSpec:
         """JSON-ready."""
         entries = [
             {"contestant": each.contestant, "level": dict(each.level), "study": each.spec.to_dict()}
+            | ({} if each.published is None else {"published": each.published})
             for each in self.entries
         ]
         return {"name": self.name, "draws": self.draws, "baseline": self.baseline, "entries": entries}
@@ -93,7 +96,8 @@ class ComparisonSpec:
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
         """What `to_dict` wrote."""
         entries = tuple(
-            Entry(each["contestant"], each["level"], StudySpec.from_dict(each["study"])) for each in plain["entries"]
+            Entry(each["contestant"], each["level"], StudySpec.from_dict(each["study"]), each.get("published"))
+            for each in plain["entries"]
         )
         return cls(plain["name"], plain["draws"], plain["baseline"], entries)
 
@@ -115,10 +119,12 @@ def load_comparison(source: str, asked: Mapping[str, Any], overrides: Sequence[s
     for override in [*_assignments(raw.get("set", {})), *overrides]:
         mistakes += lay_over(base, [override])
     entries = []
-    for level in _levels(raw.get("levels", {})):
+    for at, level in enumerate(_levels(raw.get("levels", {}))):
         for contestant, about in raw["contestants"].items():
+            published = about["published"][at] if "published" in about else None
             try:
-                entries.append(Entry(contestant, level, _study(base, contestant, about, level, raw, heading)))
+                study = _study(base, contestant, about, level, raw, heading)
+                entries.append(Entry(contestant, level, study, published))
             except StudyFileError as error:
                 mistakes += [f"contestants.{contestant}: {line}" for line in error.mistakes]
     if mistakes:
@@ -157,8 +163,10 @@ def _mistakes(raw: Mapping[str, Any]) -> Iterator[str]:
         found = list(contestants) if isinstance(contestants, Mapping) else contestants
         yield f"contestants: {given(found, 'at least two, as tables [contestants.NAME] or with --heads')}"
         return
+    levels = raw.get("levels", {})
+    count = len(list(_levels(levels))) if isinstance(levels, Mapping) else 1
     for name, about in contestants.items():
-        yield from _contestant(name, about)
+        yield from _contestant(name, about, count)
     baseline = raw.get("baseline")
     if baseline is not None and baseline not in contestants:
         yield f"baseline: {given(baseline, either(list(contestants)))}"
@@ -184,7 +192,7 @@ def _number(raw: Mapping[str, Any], key: str, most: int) -> Iterator[str]:
         yield f"{key}: {given(value, f'a whole number from 1 to {most}')}"
 
 
-def _contestant(name: str, about: Any) -> Iterator[str]:
+def _contestant(name: str, about: Any, levels: int) -> Iterator[str]:
     where = f"contestants.{name}"
     if not isinstance(about, Mapping):
         yield f"{where}: {given(about, 'a table')}"
@@ -198,6 +206,15 @@ def _contestant(name: str, about: Any) -> Iterator[str]:
     for key in ("space", "set"):
         if not isinstance(about.get(key, {}), Mapping):
             yield f"{where}.{key}: {given(about[key], 'a table')}"
+    published = about.get("published")
+    if published is not None and not _is_shares(published, levels):
+        yield f"{where}.published: {given(published, f'a list of {levels} numbers from 0 to 1, one for each level')}"
+
+
+def _is_shares(values: Any, count: int) -> bool:
+    return (
+        isinstance(values, list) and len(values) == count and all(isinstance(v, float) and 0 <= v <= 1 for v in values)
+    )
 
 
 def _base(raw: Mapping[str, Any], folder: Path, source: str) -> tuple[dict[str, Any], str]:

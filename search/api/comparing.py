@@ -15,7 +15,6 @@ from affinity_search.storage.stored.comparisons import (
     create_or_continue_comparison,
     find_comparison,
 )
-from affinity_search.studies import bundled
 from affinity_search.studies.comparisons import ComparisonSpec, load_comparison
 from affinity_search.studies.model.limits import is_file_name
 
@@ -37,12 +36,8 @@ def open_comparison(
         StudyMismatchError: the stored comparison of that name is another one.
         StorageError: the database cannot be opened or written.
     """
-    stored = _stored(source, url)
-    if stored is not None:
-        spec = _as_stored(stored, asked, overrides)
-    else:
-        spec = load_comparison(source, asked, overrides)
-        stored = _stored(spec.name, url)
+    spec = planned(source, url, asked, overrides)
+    stored = _stored(spec.name, url)
     columns: dict[str, str | None] = {}
     if stored is None:
         columns = _examined(spec, data_dir, say)
@@ -51,6 +46,12 @@ def open_comparison(
     for note in notes:
         say(note)
     return comparison
+
+
+def planned(source: str, url: str, asked: Mapping[str, Any], overrides: Sequence[str]) -> ComparisonSpec:
+    """The definition that `open_comparison` would store or go on with. Raises as it does; changes nothing."""
+    stored = _stored(source, url)
+    return _as_stored(stored, asked, overrides) if stored else load_comparison(source, asked, overrides)
 
 
 def _stored(name: str, url: str) -> StoredComparison | None:
@@ -86,8 +87,3 @@ def _examined(spec: ComparisonSpec, data_dir: Path | None, say: Callable[[str], 
         folder = folder_for(study, data_dir, None, say)
         examine(study, folder, None)
     return {"data_dir": str(folder)} if folder else {}
-
-
-def known_sources() -> list[str]:
-    """What can be compared without a file."""
-    return [*bundled.comparisons(), *bundled.names()]

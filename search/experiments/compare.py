@@ -125,6 +125,7 @@ class ContestantModel(_Model):
     interval: IntervalModel | None = Field(description="of the mean of the comparison's metric, 95 %")
     median: float | None = Field(description="of the comparison's metric over the final runs")
     verdict: VerdictModel | None = Field(description="null for the baseline")
+    published: float | None = Field(default=None, description="a figure of others for it, from the comparison's file")
 
 
 class LevelModel(_Model):
@@ -308,6 +309,7 @@ def _contestant(part: Part, runs: FinalRuns, found: Mapping[str, Verdict], corre
         interval=IntervalModel.model_validate(over.to_dict()) if over else None,
         median=float(np.median(list(scores.values()))) if scores else None,
         verdict=VerdictModel.model_validate(verdict.to_dict()) if verdict else None,
+        published=part.entry.published,
     )
 
 

@@ -152,13 +152,7 @@ def _tell_plan(spec: ComparisonSpec, slots: Sequence[Slot], data_dir: Path | Non
     columns += [Column("one worker at most", right=True)]
     rows = []
     for each in found:
-        took = (
-            "?"
-            if each.epoch_s is None
-            else f"{each.epoch_s:.2g} s"
-            if each.epoch_s < 60
-            else duration_text(each.epoch_s)
-        )
+        took = "?" if each.epoch_s is None else f"{each.epoch_s:.2g} s"
         own = [each.contestant, str(each.searched), str(each.judged), str(each.most_epochs), took]
         own.append("?" if each.most_s is None else rough_text(each.most_s))
         rows.append([each.level, *own] if levels else own)

@@ -30,18 +30,12 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,postgres,test]'
 	@touch $@ $(VENV)/.installed-run
 
-demo: $(VENV)/.installed-run  ## A real search on the embedded digits with two workers, its winner's test score, best.json
+demo: $(VENV)/.installed-run  ## A real comparison on the embedded digits with two workers: verdict, report.html, best.json
 	@rm -rf .demo && mkdir .demo
 	@AFFINITY_SEARCH_STORAGE=sqlite:///.demo/affinity-search.db sh -ec '\
-	  $(BIN)/affinity-search launch digits --workers 2; \
-	  echo; echo "Scoring the winner on the test set, which the search has never read:"; \
-	  $(BIN)/affinity-search evaluate digits --seeds 3; \
-	  $(BIN)/affinity-search export digits --output best.json'
-	@echo "best.json holds the best parameters:" && $(BIN)/python -c "import json; \
-	best = json.load(open('best.json')); \
-	print('  ', best['params']); \
-	print('   macro F1 on validation images %.4f, on the test set %.4f (mean of %d seeds)' \
-	% (best['macro_f1'], best['test']['macro_f1_mean'], len(best['test']['seeds'])))"
+	  $(BIN)/affinity-search compare digits-demo --workers 2; \
+	  $(BIN)/affinity-search report digits-demo -o report.html; \
+	  $(BIN)/affinity-search export digits-demo -o best.json'
 	@echo "look at every trial:  $(BIN)/affinity-search dashboard --storage sqlite:///.demo/affinity-search.db"
 
 # A file's tests stay in one process, which shares its fixtures: a cluster, a browser, compiled functions.

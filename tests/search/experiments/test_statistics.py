@@ -282,6 +282,28 @@ class TestBootstrap:
         assert found.high - found.mean == pytest.approx(1.96 * error, rel=0.05)
         assert found.n == 6, "more draws of the same test images do not make them more"
 
+    def test_where_the_mistakes_go_does_not_matter_to_a_recall(self) -> None:
+        """Draws that err towards different classes may still recognise the same images: the cautious side."""
+        side = {draw: [[360, 40, 0], [40, 320, 40], [0, 40, 360]] for draw in range(5)}
+        other = {draw: [[360, 0, 40], [80 * (draw % 2), 320, 80 * (1 - draw % 2)], [40, 0, 360]] for draw in range(5)}
+        halves = [bootstrap(one, side, self.balanced, resamples=4000).high for one in (side, other)]
+        assert halves[0] == pytest.approx(halves[1], rel=0.05)
+
+    def test_degrees_of_freedom_of_welch_and_satterthwaite(self) -> None:
+        """Three draws with as much noise as the test images have: 2 · 2² of them, not 2."""
+        shifts = np.array([-8, 0, 8])
+        sides = [
+            {d: [[hits + shift, 400 - hits - shift]] * 2 for d, shift in enumerate(signs * shifts)}
+            for hits, signs in ((320, 1), (320, -1))
+        ]
+        confusions = [{d: [row[0], row[0][::-1]] for d, row in side.items()} for side in sides]
+        metric = metric_of("balanced_accuracy", (1, 1))
+        of_images = 2 * 0.8 * 0.2 / 800
+        of_draws = (16 / 400) ** 2 / 3
+        total = of_draws + of_images
+        expected = stats.t.ppf(0.975, 2 * (total / of_draws) ** 2) * math.sqrt(total)
+        assert bootstrap(*confusions, metric, resamples=4000).high == pytest.approx(expected, rel=0.05)
+
     def test_with_many_test_images_it_is_the_interval_over_draws(self) -> None:
         sides = [
             counted(0.9, images=4_000_000, seed=1, spread=0.02),

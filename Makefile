@@ -85,6 +85,9 @@ heads-table: $(VENV)/.installed-run  ## Which head is best on reduced MNIST and 
 test-noise: $(VENV)/.installed-run  ## How much the luck of the test images moves macro F1, simulated (a minute)
 	$(BIN)/python -m benchmarks.noise
 
+verdicts: $(VENV)/.installed-run  ## How often the verdicts of a comparison are wrong and what they find, simulated (3 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.verdicts
+
 storage-bench: $(VENV)/.installed-test  ## Trials per second against plain Optuna, SQLite and PostgreSQL, 1 to 8 processes (10 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.throughput
 

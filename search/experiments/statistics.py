@@ -256,9 +256,9 @@ def bootstrap(
     images as it has, with replacement, the same ones for all draws. The interval is mean ± t · √(both), with the
     degrees of freedom of Welch and Satterthwaite (1947).
 
-    A confusion matrix does not say which images were recognised. So this takes the worse case twice, and the interval
-    is too wide rather than too narrow: all draws recognise the same images, as far as their counts allow, and the two
-    contestants recognise images independently of each other.
+    A confusion matrix does not say which images were recognised. So this takes the cautious side twice, and the
+    interval is rather too wide: all draws recognise the same images, as far as their counts allow, and the two
+    contestants recognise images independently of each other. Real ones find the same images hard.
 
     Args:
         contestant, baseline: counts (C, C) by (true, predicted) class of each draw; used are the draws that both have.

@@ -160,8 +160,9 @@ def _mistakes(raw: Mapping[str, Any]) -> Iterator[str]:
         yield f"name: {wrong}"
     contestants = raw.get("contestants")
     if not isinstance(contestants, Mapping) or len(contestants) < 2:
+        allowed = "at least two, as tables [contestants.NAME] or with --heads"
         found = list(contestants) if isinstance(contestants, Mapping) else contestants
-        yield f"contestants: {given(found, 'at least two, as tables [contestants.NAME] or with --heads')}"
+        yield f"contestants: {missing(allowed) if contestants is None else given(found, allowed)}"
         return
     levels = raw.get("levels", {})
     count = len(list(_levels(levels))) if isinstance(levels, Mapping) else 1

@@ -1,7 +1,7 @@
 """Vector drawings that take their colours from the page, so that one drawing serves light, dark and print.
 
-A shape's classes name its colour: `s0` to `s6` and `base` are contestants, `better`, `worse` and `none` verdicts, `ink`,
-`muted`, `grid` the rest. The page's style sheet has them. ElementTree escapes all text.
+A shape's classes name its colour: `s0` to `s6` and `base` are contestants, `better`, `worse` and `none` verdicts, and
+`ink`, `muted` and `grid` the rest. The page's style sheet has them. ElementTree escapes all text.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 from xml.etree import ElementTree
 
 from markupsafe import Markup
@@ -67,7 +68,9 @@ class Axis:
         if self.log:
             found = log_ticks(self.low, self.high)
         else:
-            found = [float(each) for each in MaxNLocator(nbins=most, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)]
+            found = [
+                float(each) for each in MaxNLocator(nbins=most, steps=[1, 2, 5, 10]).tick_values(self.low, self.high)
+            ]
         slack = 1e-9 * abs(self.high - self.low)
         return [each for each in found if self.low - slack <= each <= self.high + slack]
 
@@ -102,6 +105,21 @@ class Drawing:
         ElementTree.SubElement(self.root, "title", {"id": f"{key}-title"}).text = printable(title)
         ElementTree.SubElement(self.root, "desc", {"id": f"{key}-about"}).text = printable(about)
 
+    @classmethod
+    def small(cls, width: float, height: float) -> Self:
+        """One that says nothing: its words stand beside it."""
+        made = cls("", width, height, "", "")
+        made.root = ElementTree.Element(
+            "svg",
+            {
+                "viewBox": f"0 0 {width:.0f} {height:.0f}",
+                "width": f"{width:.0f}",
+                "height": f"{height:.0f}",
+                "aria-hidden": "true",
+            },
+        )
+        return made
+
     def add(self, tag: str, look: str = "", hint: str = "", **attributes: float | str) -> ElementTree.Element:
         """`look` are its classes, `hint` is shown where the pointer rests."""
         plain = {key.replace("_", "-"): _plain(value) for key, value in attributes.items()}
@@ -113,13 +131,12 @@ class Drawing:
     def line(self, x1: float, y1: float, x2: float, y2: float, look: str, width: float = 1.0) -> None:
         self.add("line", look, x1=x1, y1=y1, x2=x2, y2=y2, stroke_width=width)
 
-    def text(
-        self, x: float, y: float, text: str, look: str = "ink", anchor: str = "start", turn: float = 0, **more: str | float
-    ) -> None:
-        """`y` is the middle of the line."""
-        turned = {"transform": f"rotate({turn:g} {x:.1f} {y:.1f})"} if turn else {}
-        made = self.add("text", look, x=x, y=y + TEXT_PX * 0.35, text_anchor=anchor, **turned, **more)
+    def text(self, x: float, y: float, text: str, look: str = "ink", anchor: str = "start", *, turn: float = 0) -> None:
+        """`y` is the middle of the line; `turn` is in degrees, clockwise."""
+        made = self.add("text", look, x=x, y=y + TEXT_PX * 0.35, text_anchor=anchor)
         made.text = printable(text)
+        if turn:
+            made.set("transform", f"rotate({turn:g} {x:.1f} {y:.1f})")
 
     def path(self, points: Sequence[tuple[float, float]], look: str, width: float = 2.0, dash: str = "") -> None:
         steps = " ".join(f"{'M' if at == 0 else 'L'}{x:.1f} {y:.1f}" for at, (x, y) in enumerate(points))
@@ -130,7 +147,7 @@ class Drawing:
         self.add("path", f"{look} mark", hint, d=outline(shape, x, y, r))
 
     def markup(self) -> Markup:
-        return Markup(ElementTree.tostring(self.root, encoding="unicode"))  # noqa: S704 - ElementTree has escaped it
+        return Markup(ElementTree.tostring(self.root, encoding="unicode"))
 
 
 def _plain(value: float | str) -> str:

@@ -13,7 +13,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from affinity_search.search.experiments.compare import ComparisonModel, LevelModel
 from affinity_search.search.experiments.report import tables, words
 from affinity_search.search.experiments.report.drawing import printable
-from affinity_search.search.experiments.report.figures import Figure, figures
+from affinity_search.search.experiments.report.forest import forest
+from affinity_search.search.experiments.report.looks import Figure, looks_of
+from affinity_search.search.experiments.report.recall import recall_by_size
+from affinity_search.search.experiments.report.searching import best_so_far, maps
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,8 @@ def subtitle(found: ComparisonModel) -> str:
     rivals = len(words.contestants_of(found))
     levels = f", {len(found.levels)} levels" if len(found.levels) > 1 else ""
     return (
-        f"{rivals} contestants on {found.dataset}{levels}, judged by {found.label}: up to {found.trials} trials to find "
-        f"each one's settings, then {found.draws} final runs."
+        f"{rivals} contestants on {found.dataset}{levels}, judged by {found.label}: up to {found.trials} trials to "
+        f"find each one's settings, then {found.draws} final runs."
     )
 
 
@@ -72,9 +75,21 @@ def _view(found: ComparisonModel, level: LevelModel, key: str) -> LevelView:
         verdict=words.level_verdict(found, level),
         result=tables.result(found, level),
         metrics=tables.metrics(level),
-        figures=figures(found, level, key),
+        figures=_figures(found, level, key),
         rest=[table for table in detail if table is not None],
     )
+
+
+def _figures(found: ComparisonModel, level: LevelModel, key: str) -> list[Figure]:
+    """Those that there is something to draw for. `key` begins their ids."""
+    looks = looks_of(found)
+    made = [
+        forest(found, level, f"{key}-forest"),
+        recall_by_size(found, level, looks, f"{key}-recall"),
+        best_so_far(found, level, looks, f"{key}-search"),
+        maps(found, level, f"{key}-map"),
+    ]
+    return [figure for figure in made if figure is not None]
 
 
 @cache

@@ -55,9 +55,8 @@ def overview(found: ComparisonModel) -> Table | None:
     if len(found.levels) < 2:
         return None
     columns = [Column("Contestant"), *(Column(level_title(level), number=True) for level in found.levels)]
-    rows = []
-    for name in contestants_of(found)[1:]:
-        rows.append([Cell(name), *(_at_level(found, level, name) for level in found.levels)])
+    rivals = [name for name in contestants_of(found) if name != found.baseline]
+    rows = [[Cell(name), *(_at_level(found, level, name) for level in found.levels)] for name in rivals]
     about = f"Paired differences to {found.baseline} in points of {found.label}, 95 % intervals, and the verdicts."
     return Table("The verdicts by level", about, columns, rows)
 
@@ -77,14 +76,14 @@ def _at_level(found: ComparisonModel, level: LevelModel, name: str) -> Cell:
 
 def result(found: ComparisonModel, level: LevelModel) -> Table:
     """The table: who is better, by how much, with which settings, for how much work."""
-    columns = [Column("Contestant"), Column(found.label, number=True), Column(f"− {found.baseline}", number=True)]
+    columns = [Column("Contestant"), Column(found.label, number=True), Column(f"−\u00a0{found.baseline}", number=True)]
     columns += [Column("Verdict"), Column("Would have been shown", number=True), Column("Chosen settings")]
     columns += [Column("Epochs", number=True), Column("Time", number=True)]
     about = (
         f"Points of {found.label} on the test images: the mean over the draws, and its paired difference to "
-        f"{found.baseline}, with 95 % intervals. The verdict is after Holm's correction. A true difference of the size "
-        "that would have been shown is shown in 80 % of comparisons such as this one. Epochs and time: search + final "
-        "runs; time is of training, over all workers."
+        f"{found.baseline}, with 95 % intervals. The verdict is after Holm's correction for the number of rivals. A "
+        "true difference of the size that would have been shown is shown in 80 % of comparisons such as this one. "
+        "Epochs and time: of the search, + of the final runs; time is of training, over all workers."
     )
     return Table("The result", about, columns, [_result_row(found, level, one) for one in level.contestants])
 
@@ -100,16 +99,17 @@ def _result_row(found: ComparisonModel, level: LevelModel, one: ContestantModel)
         Cell(shown.text, kind=shown.kind),
         Cell(points(smallest)) if smallest is not None else Cell(""),
         Cell(settings_text(one) or NOTHING),
-        Cell(f"{one.search.epochs:,} + {one.final_epochs:,}"),
-        Cell(f"{duration_text(one.search.seconds)} + {duration_text(one.final_seconds)}"),
+        Cell(f"{one.search.epochs:,}", f"+ {one.final_epochs:,}"),
+        Cell(duration_text(one.search.seconds), f"+ {duration_text(one.final_seconds)}"),
     ]
 
 
 def differences(found: ComparisonModel, level: LevelModel) -> Table | None:
     """What the verdicts rest on."""
     columns = [Column("Contestant"), Column("95 % interval", number=True), Column("Corrected interval", number=True)]
-    columns += [Column("With test images", number=True), Column("p", number=True), Column("p after Holm", number=True)]
-    columns += [Column("Pairs", number=True)]
+    wider = any(one.verdict and one.verdict.with_test_images for one in level.contestants)
+    columns += [Column("With test images", number=True)] * wider
+    columns += [Column("p", number=True), Column("p after Holm", number=True), Column("Pairs", number=True)]
     rows = []
     for one in level.contestants:
         if (verdict := one.verdict) is None or verdict.difference.mean is None:
@@ -122,7 +122,7 @@ def differences(found: ComparisonModel, level: LevelModel) -> Table | None:
                 Cell(one.contestant),
                 Cell(ends(verdict.difference, signed=True) or NOTHING),
                 Cell(ends(corrected, signed=True) or NOTHING, f"{100 * corrected.level:.4g} %" if corrected else ""),
-                Cell(ends(verdict.with_test_images, signed=True) or NOTHING),
+                *[Cell(ends(verdict.with_test_images, signed=True) or NOTHING)] * wider,
                 Cell(_p(verdict.p) if judged else NOTHING),
                 Cell(_p(verdict.adjusted) if judged else NOTHING),
                 Cell(str(verdict.difference.n), left_out),
@@ -135,7 +135,7 @@ def differences(found: ComparisonModel, level: LevelModel) -> Table | None:
 def _p(value: float | None) -> str:
     if value is None:
         return NOTHING
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}" if value < 0.1 else f"{value:.2f}"
+    return "< 0.0001" if value < 1e-4 else f"{value:#.2g}" if value < 0.1 else f"{value:.2f}"
 
 
 def metrics(level: LevelModel, *, medians: bool = False) -> Table | None:
@@ -178,7 +178,7 @@ def settings(level: LevelModel) -> Table | None:
 
 def searches(found: ComparisonModel, level: LevelModel) -> Table:
     columns = [Column("Contestant"), Column("Trials", number=True), Column("Best, in the search", number=True)]
-    columns += [Column("Final runs", number=True), Column("Epochs", number=True), Column("Time", number=True)]
+    columns += [Column("Final runs", number=True)]
     rows = []
     for one in level.contestants:
         search = one.search
@@ -190,15 +190,17 @@ def searches(found: ComparisonModel, level: LevelModel) -> Table:
                 Cell(str(search.places), ended),
                 best,
                 Cell(points(one.interval.mean if one.interval else None)),
-                Cell(f"{search.epochs:,} + {one.final_epochs:,}"),
-                Cell(f"{duration_text(search.seconds)} + {duration_text(one.final_seconds)}"),
             ]
         )
-    images = "test" if found.protocol == "article" else "validation"
-    about = (
-        f"The search's own best is on {images} images, and too high: it is the best of many. The final runs' mean on "
-        "the test images is the number to quote. Epochs and time: search + final runs."
-    )
+    if found.protocol == "article":
+        about = (
+            "Both scores are on test images that chose the epoch, and too high; the search's is the best of many too."
+        )
+    else:
+        about = (
+            "The search's own best is on validation images, and too high: it is the best of many. The final runs' mean "
+            "on the test images is the number to quote."
+        )
     return Table("The searches", about, columns, rows)
 
 

@@ -158,12 +158,14 @@ def _missing_of(found: ComparisonModel, level: LevelModel, one: ContestantModel)
     if left > 0:
         yield f"{name}: {left} of {search.places} trials of the search, and the {_draws(found.draws)} after it"
     elif draws:
-        yield f"{name}: {len(draws)} of {found.draws} final runs (draw {_listed(draws)})"
+        which = f" ({_listed(draws)})" if len(draws) < found.draws else ""
+        yield f"{name}: {len(draws)} of {found.draws} final runs{which}"
 
 
 def _listed(draws: Sequence[int]) -> str:
     shown = [str(draw) for draw in draws[:10]]
-    return enumeration(shown) if len(draws) <= 10 else ", ".join([*shown, "…"])
+    told = enumeration(shown) if len(draws) <= 10 else ", ".join([*shown, "…"])
+    return f"draw {told}" if len(draws) == 1 else f"draws {told}"
 
 
 def protocol_text(found: ComparisonModel) -> str:
@@ -187,18 +189,19 @@ def article_warning(found: ComparisonModel) -> str:
 
 def about_intervals(found: ComparisonModel) -> list[str]:
     """What the intervals and verdicts are about, in the order in which people ask."""
+    draw = "seed" if found.protocol == "article" else "choice of training images, validation images and seed"
     return [
-        "A draw is a fresh choice of training images, validation images and seed. Two contestants at the same draw are "
-        f"a pair, and differences are taken within pairs: contestant − {found.baseline}.",
+        f"A draw is a fresh {draw}. Two contestants at the same draw are a pair, and differences are taken within "
+        f"pairs: contestant − {found.baseline}.",
         "The 95 % interval is Student's t over the draws. With n draws it has n − 1 degrees of freedom.",
         "A verdict is better or worse if the interval excludes 0 after Holm's correction over all rivals of "
         f"{found.baseline}. Then the chance that any of these verdicts is false is at most 5 %. No difference shown "
         "does not say that there is none; the table has the size that would have been shown in 80 % of comparisons. "
         f"Fewer than {LEAST_DRAWS} draws give numbers, but no verdict.",
         _about_correction(found),
-        "With test images: the same interval, widened by a bootstrap (drawing the test images again, with replacement). "
-        "It is about other draws and other test images. It takes the worse case, so it is too wide rather than too "
-        "narrow.",
+        "The interval with test images is about other draws and other test images too. Its second part comes from a "
+        "bootstrap: the test images are drawn again, with replacement. It takes the worse case where it cannot know, "
+        "so it is too wide rather than too narrow.",
         _about_choice(found),
     ]
 
@@ -220,8 +223,9 @@ def _about_correction(found: ComparisonModel) -> str:
 
 
 def _about_choice(found: ComparisonModel) -> str:
-    chosen = "test images" if found.protocol == "article" else "validation images"
+    if found.protocol == "article":
+        return "The settings were chosen by the test images, and the final runs are scored on the same images."
     return (
-        f"The settings were chosen by the {chosen} of the search's own draw, and judged on fresh draws that no search "
-        "has seen. The luck of the search itself is not in the intervals: each contestant was searched once."
+        "The settings were chosen by the validation images of the search's own draw, and judged on fresh draws that no "
+        "search has seen. The luck of the search itself is not in the intervals: each contestant was searched once."
     )

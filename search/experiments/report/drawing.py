@@ -7,6 +7,7 @@ A shape's classes name its colour: `s0` to `s6` and `base` are contestants, `bet
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -18,7 +19,12 @@ from matplotlib.ticker import MaxNLocator
 from affinity_search.search.view.figures.ticks import log_ticks
 
 TEXT_PX = 13.0
+WIDE = 600  # a drawing wider than this would be too small on a phone: it scrolls there
 _WIDE, _NARROW = set("mwMW@%—…"), set("iljtfrI.,:;|!'()[] 1-")
+# Control characters but tab and line break, surrogates, what overrides the direction, and no characters.
+_UNPRINTABLE = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u202a-\\u202e\\u2066-\\u2069\\ufffe\\uffff]"
+)
 SERIES = 7  # colours beside that of the baseline
 SHAPES = ("circle", "square", "triangle", "diamond", "down", "pentagon", "star")
 
@@ -38,8 +44,8 @@ def shortened(text: str, width: float, size: float = TEXT_PX) -> str:
 
 
 def printable(text: str) -> str:
-    """Without the control characters that no XML may have."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
+    """Without the control characters that no XML may have, and without those that turn the direction of reading."""
+    return _UNPRINTABLE.sub("�", text)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Drawing:
             "viewBox": f"0 0 {width:.0f} {height:.0f}",
             "role": "img",
             "aria-labelledby": f"{key}-title {key}-about",
+            "class": "wide" if width > WIDE else "narrow",
             "style": f"max-width:{width:.0f}px",
         }
         self.root = ElementTree.Element("svg", attributes)

@@ -16,7 +16,7 @@ from affinity_search.search.experiments.report.tables import by_size, recalls, r
 from affinity_search.search.experiments.report.words import contestants_of
 
 MOST_NAMED = 20  # classes; with more they are put together in groups
-GROUPS = 12
+GROUPS = 10
 LEFT, RIGHT, TOP, BOTTOM = 56.0, WIDTH - 14, 14.0, 300.0
 TURNED = 40  # degrees
 SMALL_PX = 11.0
@@ -33,7 +33,7 @@ class Bands:
     @cached_property
     def turned(self) -> bool:
         """Whether the names are too wide to stand level."""
-        return any(text_width(name) > (RIGHT - LEFT) / len(self.labels) - 2 for name, _ in self.labels)
+        return any(text_width(name) > (RIGHT - LEFT) / len(self.labels) - 6 for name, _ in self.labels)
 
     @property
     def left(self) -> float:

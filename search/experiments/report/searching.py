@@ -22,7 +22,7 @@ def best_so_far(found: ComparisonModel, level: LevelModel, looks: Looks, key: st
     images = "test" if found.protocol == "article" else "validation"
     about = (
         f"The best {found.label} on {images} images that each search had found after so many epochs of training, "
-        "pruned trials included; each line ends with its search."
+        "pruned trials (stopped early) included; each line ends with its search."
     )
     scores = [score for line in steps.values() for _, score in line]
     drawing = Drawing(

@@ -12,6 +12,7 @@ from affinity_search.search.experiments.compare import ComparisonModel, Contesta
 from affinity_search.search.experiments.report.words import (
     NOTHING,
     contestants_of,
+    draw_text,
     ends,
     level_title,
     metric_label,
@@ -80,9 +81,10 @@ def result(found: ComparisonModel, level: LevelModel) -> Table:
     columns += [Column("Verdict"), Column("Would have been shown", number=True), Column("Chosen settings")]
     columns += [Column("Epochs", number=True), Column("Time", number=True)]
     about = (
-        f"Points of {found.label} on the test images: the mean over the draws, and its paired difference to "
-        f"{found.baseline}, with 95 % intervals. The verdict is after Holm's correction for the number of rivals. A "
-        "true difference of the size that would have been shown is shown in 80 % of comparisons such as this one. "
+        f"Points of {found.label} on the test images: the mean over the draws (a draw is a fresh {draw_text(found)}), "
+        f"and its paired difference to {found.baseline}, with 95 % intervals. The verdict is after Holm's correction "
+        "for the number of rivals. A true difference of the size that would have been shown is shown in 80 % of "
+        "comparisons such as this one. "
         "Epochs and time: of the search, + of the final runs; time is of training, over all workers."
     )
     return Table("The result", about, columns, [_result_row(found, level, one) for one in level.contestants])

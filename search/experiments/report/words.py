@@ -177,6 +177,11 @@ def protocol_text(found: ComparisonModel) -> str:
     return "holdout: a part of the training images chooses settings and epochs; the test images score final runs alone"
 
 
+def draw_text(found: ComparisonModel) -> str:
+    """What is fresh in a draw."""
+    return "seed" if found.protocol == "article" else "choice of training images, validation images and seed"
+
+
 def article_warning(found: ComparisonModel) -> str:
     """Empty under a protocol without that fault."""
     if found.protocol != "article":
@@ -189,10 +194,9 @@ def article_warning(found: ComparisonModel) -> str:
 
 def about_intervals(found: ComparisonModel) -> list[str]:
     """What the intervals and verdicts are about, in the order in which people ask."""
-    draw = "seed" if found.protocol == "article" else "choice of training images, validation images and seed"
     return [
-        f"A draw is a fresh {draw}. Two contestants at the same draw are a pair, and differences are taken within "
-        f"pairs: contestant − {found.baseline}.",
+        f"A draw is a fresh {draw_text(found)}. Two contestants at the same draw are a pair, and differences are taken "
+        f"within pairs: contestant − {found.baseline}.",
         "The 95 % interval is Student's t over the draws. With n draws it has n − 1 degrees of freedom.",
         "A verdict is better or worse if the interval excludes 0 after Holm's correction over all rivals of "
         f"{found.baseline}. Then the chance that any of these verdicts is false is at most 5 %. No difference shown "

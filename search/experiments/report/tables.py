@@ -77,8 +77,15 @@ def _at_level(found: ComparisonModel, level: LevelModel, name: str) -> Cell:
 
 def result(found: ComparisonModel, level: LevelModel) -> Table:
     """The table: who is better, by how much, with which settings, for how much work."""
-    columns = [Column("Contestant"), Column(found.label, number=True), Column(f"−\u00a0{found.baseline}", number=True)]
-    columns += [Column("Verdict"), Column("Would have been shown", number=True), Column("Chosen settings")]
+    published = any(one.published is not None for one in level.contestants)
+    columns = [Column("Contestant"), Column(found.label, number=True)]
+    columns += [Column("Median", number=True), Column("Published", number=True)] * published
+    columns += [
+        Column(f"−\u00a0{found.baseline}", number=True),
+        Column("Verdict"),
+        Column("Would have been shown", number=True),
+        Column("Chosen settings"),
+    ]
     columns += [Column("Epochs", number=True), Column("Time", number=True)]
     about = (
         f"Points of {found.label} on the test images: the mean over the draws (a draw is a fresh {draw_text(found)}), "
@@ -87,16 +94,22 @@ def result(found: ComparisonModel, level: LevelModel) -> Table:
         "comparisons such as this one. "
         "Epochs and time: of the search, + of the final runs; time is of training, over all workers."
     )
-    return Table("The result", about, columns, [_result_row(found, level, one) for one in level.contestants])
+    if published:
+        about += (
+            " Published: a figure of others, as the comparison's file gives it; beside it the median over our draws."
+        )
+    rows = [_result_row(found, level, one, published) for one in level.contestants]
+    return Table("The result", about, columns, rows)
 
 
-def _result_row(found: ComparisonModel, level: LevelModel, one: ContestantModel) -> list[Cell]:
+def _result_row(found: ComparisonModel, level: LevelModel, one: ContestantModel, published: bool) -> list[Cell]:
     over, verdict, shown = one.interval, one.verdict, shown_verdict(found, level, one)
     difference = verdict.difference if verdict else None
     smallest = verdict.smallest if verdict and shown.kind in ("better", "worse", "none") else None
     return [
         Cell(one.contestant),
         Cell(points(over.mean if over else None), ends(over)),
+        *([Cell(points(one.median)), Cell(points(one.published))] if published else []),
         Cell(points(difference.mean, signed=True), ends(difference, signed=True)) if difference else Cell(""),
         Cell(shown.text, kind=shown.kind),
         Cell(points(smallest)) if smallest is not None else Cell(""),

@@ -215,8 +215,8 @@ def _about_correction(found: ComparisonModel) -> str:
         return "Under this protocol all draws train on the same images, so an interval is about other seeds alone."
     if not any(level.correction > 0 for level in found.levels):
         return (
-            "The draws share at most a tenth of a class's training images, so they count as independent, and an "
-            "interval is about other images from the same source."
+            "The draws share at most a tenth of a class's training images, so they count as independent. An interval "
+            "is about other draws from these images, scored on these test images."
         )
     values = enumeration(list(dict.fromkeys(f"{level.correction:.2f}" for level in found.levels)))
     return (

@@ -2,12 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-import comparing
 import jsonschema
 import pytest
 from comparing import EIGHT, NAMES, dead, found, level, run
@@ -15,7 +13,15 @@ from conftest import Cli
 from making import TINY, train
 
 from affinity_search.search.experiments.compare import ComparisonModel, IntervalModel, make_schema, schema_text
-from affinity_search.search.experiments.report.drawing import Axis, Drawing, padded_log, printable, shortened, text_width
+from affinity_search.search.experiments.report.drawing import (
+    Axis,
+    Drawing,
+    padded_log,
+    printable,
+    shortened,
+    text_width,
+)
+from affinity_search.search.experiments.report.looks import WIDTH
 from affinity_search.search.experiments.report.markdown import escaped, markdown
 from affinity_search.search.experiments.report.page import page
 from affinity_search.search.experiments.report.words import missing, points, shown_verdict
@@ -73,7 +79,7 @@ class TestPage:
             links = [value for each in tree.iter() for key, value in each.items() if key in ("href", "src", "data")]
             assert all(link.startswith("#") and link[1:] in ids for link in links)
             assert not re.search(r"https?://|@import|url\(", text)
-            assert not [key for each in tree.iter() for key in each.keys() if key.startswith("on")]
+            assert not [key for each in tree.iter() for key, _ in each.items() if key.startswith("on")]
 
     def test_the_verdict_stands_first(self, eight: ComparisonModel) -> None:
         words = words_of(page(eight))
@@ -90,7 +96,10 @@ class TestPage:
         joint = next(one for one in eight.levels[0].contestants if one.contestant == "joint")
         assert joint.interval is not None
         assert joint.verdict is not None
-        low, high = points(joint.verdict.difference.low, signed=True), points(joint.verdict.difference.high, signed=True)
+        low, high = (
+            points(joint.verdict.difference.low, signed=True),
+            points(joint.verdict.difference.high, signed=True),
+        )
         assert rows["joint"][1].startswith(points(joint.interval.mean))
         assert rows["joint"][2] == f"{points(joint.verdict.difference.mean, signed=True)}{low} to {high}"
         assert rows["joint"][3] == "▲ better"
@@ -144,7 +153,11 @@ class TestPage:
         names = {f"contestant-with-a-very-long-name-{at:07}": 0.5 + at / 100 for at in range(16)} | {"softmax": 0.5}
         text = page(found([level(names)]))
         tree_of(text)
-        keys = {"".join(ElementTree.tostring(each[0], "unicode").split()) for each in tree_of(text).iter("li") if len(each) == 2}
+        keys = {
+            "".join(ElementTree.tostring(each[0], "unicode").split())
+            for each in tree_of(text).iter("li")
+            if len(each) == 2
+        }
         assert len(keys) >= len(names), "each looks different"
 
     @pytest.mark.parametrize("draws", [1, 2])
@@ -180,13 +193,20 @@ class TestUnfinished:
         late = found([level(THREE, missing={"softmax": 1})], finished=False)
         words = words_of(page(late))
         assert "the baseline softmax has not all of its 10 draws" in words
-        assert {shown_verdict(late, late.levels[0], one).kind for one in late.levels[0].contestants} == {"open", "baseline"}
+        assert {shown_verdict(late, late.levels[0], one).kind for one in late.levels[0].contestants} == {
+            "open",
+            "baseline",
+        }
 
     def test_a_search_that_goes_on(self) -> None:
         made = level(THREE)
         first = made.contestants[0]
-        going = first.model_copy(update={"runs": [], "search": first.search.model_copy(update={"complete": 2, "pruned": 1})})
-        late = found([made.model_copy(update={"contestants": [going, *made.contestants[1:]]})], draws=10, finished=False)
+        going = first.model_copy(
+            update={"runs": [], "search": first.search.model_copy(update={"complete": 2, "pruned": 1})}
+        )
+        late = found(
+            [made.model_copy(update={"contestants": [going, *made.contestants[1:]]})], draws=10, finished=False
+        )
         assert missing(late) == [f"{first.contestant}: 17 of 20 trials of the search, and the 10 draws after it"]
 
     def test_a_failed_run_is_not_missing(self) -> None:
@@ -226,6 +246,15 @@ def test_the_article_s_protocol_is_called_what_it_is() -> None:
         assert "the test images chose the best epoch of every run, so all scores here are too high" in text
         assert "the median over the draws" in text
         assert "judged on fresh draws that no search has seen" not in " ".join(text.split())
+
+
+def test_published_figures_stand_beside_our_medians() -> None:
+    made = level(THREE)
+    known = made.contestants[0].model_copy(update={"published": 0.9928})
+    told = page(found([made.model_copy(update={"contestants": [known, *made.contestants[1:]]})]))
+    rows = {row[0]: row for row in rows_of(told, "The result")}
+    assert rows[known.contestant][2:4] == [points(known.median), "99.3"]
+    assert rows["softmax"][3] == "–"
 
 
 class TestMarkdown:
@@ -269,7 +298,11 @@ class TestDrawing:
         assert printable("a\tb\u00a0c") == "a\tb\u00a0c"
 
     def test_axes_have_ticks_inside_their_ends(self) -> None:
-        for axis in (Axis(0.3, 87.0, 0, 100), Axis(*padded_log([0.01, 0.5]), 0, 100, log=True), Axis(-3.0, 9.0, 10, 90)):
+        for axis in (
+            Axis(0.3, 87.0, 0, 100),
+            Axis(*padded_log([0.01, 0.5]), 0, 100, log=True),
+            Axis(-3.0, 9.0, 10, 90),
+        ):
             assert len(axis.ticks()) >= 2
             assert all(axis.low <= tick <= axis.high for tick in axis.ticks())
 
@@ -287,13 +320,7 @@ class TestDrawing:
             changed.append(one.model_copy(update={"verdict": verdict}))
         text = page(found([wide.model_copy(update={"contestants": changed})]))
         xs = [float(each.get("x2", 0)) for each in tree_of(text).iter("line")]
-        assert max(xs) <= comparing_width()
-
-
-def comparing_width() -> float:
-    from affinity_search.search.experiments.report.looks import WIDTH
-
-    return WIDTH
+        assert max(xs) <= WIDTH
 
 
 def test_the_schema_is_that_of_the_models(eight: ComparisonModel) -> None:
@@ -305,14 +332,14 @@ def test_the_schema_is_that_of_the_models(eight: ComparisonModel) -> None:
 
 
 @pytest.fixture
-def compared(sqlite: Backend, fake_training: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[StoredComparison]:
+def compared(sqlite: Backend, fake_training: None) -> StoredComparison:
     """A small comparison, searched and judged."""
     spec = load_comparison(TINY, {"heads": ["affinity", "softmax"], "trials": 3, "draws": 5, "name": "small"})
     made, _ = create_or_continue_comparison(sqlite, spec)
     for part in made.parts():
         train(part.search.settle_precision("float32"))
     made.advance()
-    yield made
+    return made
 
 
 def judge(comparison: StoredComparison, most: int | None = None) -> None:
@@ -336,11 +363,12 @@ class TestCommand:
         table = cli("report", *at).out
         assert "affinity" in table
         assert "<" not in table
-        assert cli("report", *at, "--markdown").out.startswith("# small\n")
+        text = cli("report", *at, "--markdown").out
+        assert text.startswith("# small\n")
         told: dict[str, Any] = json.loads(cli("report", *at, "--json").out)
         jsonschema.validate(told, json.loads(schema_text()))
         cli("report", *at, "--markdown", "-o", str(tmp_path / "report.md"))
-        assert (tmp_path / "report.md").read_text() == cli("report", *at, "--markdown").out
+        assert (tmp_path / "report.md").read_text() == text
         assert cli("report", "--schema").out == schema_text()
 
     def test_an_unfinished_one(self, compared: StoredComparison, sqlite_url: str, cli: Cli) -> None:

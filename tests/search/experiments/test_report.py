@@ -356,6 +356,9 @@ class TestCommand:
         assert (ran.out, ran.err) == ("", f"wrote {file}\n")
         assert "small" in words_of(file.read_text())
         assert list(tmp_path.glob(".report*")) == []
+        again = tmp_path / "again.html"
+        cli("compare", "small", "-o", str(again), "--devices", "cpu", "--storage", sqlite_url)
+        assert again.read_text() == file.read_text()
 
     def test_the_other_forms(self, compared: StoredComparison, sqlite_url: str, cli: Cli, tmp_path: Path) -> None:
         judge(compared)

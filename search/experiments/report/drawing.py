@@ -35,12 +35,13 @@ def text_width(text: str, size: float = TEXT_PX) -> float:
 
 
 def shortened(text: str, width: float, size: float = TEXT_PX) -> str:
-    """As much of the text as fits."""
+    """As much of its beginning and its end as fits: names often differ in their last characters."""
     if text_width(text, size) <= width:
         return text
-    while text and text_width(text + "…", size) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
+    kept = len(text)
+    while kept and text_width(text[: kept - kept // 2] + "…" + text[len(text) - kept // 2 :], size) > width:
+        kept -= 1
+    return text[: kept - kept // 2] + "…" + text[len(text) - kept // 2 :]
 
 
 def printable(text: str) -> str:

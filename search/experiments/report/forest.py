@@ -27,7 +27,7 @@ def forest(found: ComparisonModel, level: LevelModel, key: str) -> Figure | None
         "correction, which decides the verdict."
     )
     told = [f"{one.contestant} {_told(one)}: {shown.text}" for one, shown in rows]
-    left = 16 + min(190.0, max(text_width(one.contestant) for one, _ in rows))
+    left = 16 + min(250.0, max(text_width(one.contestant) for one, _ in rows))
     drawing = Drawing(key, WIDTH, 34 * len(rows) + 78, title, "; ".join(told))
     axis = Axis(*_forest_range([one for one, _ in rows]), left, WIDTH - 172)
     _forest_axis(drawing, axis, found, 34 * len(rows) + 30)

@@ -17,6 +17,7 @@ from affinity_search.search.experiments.report.forest import forest
 from affinity_search.search.experiments.report.looks import Figure, looks_of
 from affinity_search.search.experiments.report.recall import recall_by_size
 from affinity_search.search.experiments.report.searching import best_so_far, maps
+from affinity_search.search.view.terminal import plural
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,9 @@ def subtitle(found: ComparisonModel) -> str:
     """What is compared, in a few words."""
     rivals = len(words.contestants_of(found))
     levels = f", {len(found.levels)} levels" if len(found.levels) > 1 else ""
-    return (
-        f"{rivals} contestants on {found.dataset}{levels}, judged by {found.label}: up to {found.trials} trials to "
-        f"find each one's settings, then {found.draws} final runs."
-    )
+    runs = plural(found.draws, "final run")
+    searched = f"up to {found.trials} trials to find each one's settings, then" if found.trials > 1 else "each with"
+    return f"{rivals} contestants on {found.dataset}{levels}, judged by {found.label}: {searched} {runs}."
 
 
 def level_tables(level: LevelModel) -> list[tables.Table]:

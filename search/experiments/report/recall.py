@@ -127,6 +127,7 @@ def _axes(drawing: Drawing, y: Axis, bands: Bands, caption: str) -> None:
     for tick in y.ticks(6):
         drawing.line(bands.left, y(tick), RIGHT, y(tick), "grid")
         drawing.text(bands.left - 8, y(tick), f"{tick:g}", "muted", "end")
+    drawing.line(bands.left, y.start, RIGHT, y.start, "muted")
     drawing.text(bands.left - 42, (y.start + y.end) / 2, "recall, %", "ink", "middle", turn=-90)
     for at, (name, size) in enumerate(bands.labels):
         x, edge = bands.middle(at), bands.left + bands.band * at

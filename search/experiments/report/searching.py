@@ -15,9 +15,9 @@ from affinity_search.search.experiments.report.words import contestants_of, numb
 
 
 def best_so_far(found: ComparisonModel, level: LevelModel, looks: Looks, key: str) -> Figure | None:
-    """The best score of each search against the epochs that it had spent."""
+    """The best score of each search against the epochs that it had spent; None where nobody had a choice."""
     steps = {one.contestant: _steps(one) for one in level.contestants if one.search.points}
-    if not steps:
+    if all(len(one.search.points) < 2 for one in level.contestants):
         return None
     images = "test" if found.protocol == "article" else "validation"
     about = (

@@ -22,7 +22,7 @@ from affinity_search.search.experiments.report.words import (
     settings_text,
     shown_verdict,
 )
-from affinity_search.search.view.terminal import duration_text
+from affinity_search.search.view.terminal import duration_text, plural
 from affinity_search.studies.metrics import METRICS
 
 
@@ -280,8 +280,9 @@ def _conditions(found: ComparisonModel) -> Iterator[tuple[str, str]]:
     yield "Protocol", protocol_text(found)
     about = METRICS[found.metric].about if found.metric in METRICS else ""
     yield "Metric", f"{found.label}: {about}" if about else found.label
-    yield "Search", f"up to {found.trials} trials for each contestant, up to {found.epochs} epochs each"
-    yield "Final runs", f"{found.draws} draws for each contestant"
+    search = f"up to {plural(found.trials, 'trial')} for each contestant"
+    yield "Search", f"{search}, up to {plural(found.epochs, 'epoch')} each"
+    yield "Final runs", f"{plural(found.draws, 'draw')} for each contestant"
     yield "Draws and seeds", _seeds(found)
     yield "Devices", "; ".join(found.devices)
     yield "Versions", ", ".join(f"{name} {' and '.join(told)}" for name, told in found.versions.items())

@@ -14,6 +14,7 @@ from affinity_search.search.experiments.compare import (
     sentence,
 )
 from affinity_search.search.experiments.statistics import LEAST_DRAWS
+from affinity_search.search.view.terminal import plural
 from affinity_search.studies.errors import enumeration
 from affinity_search.studies.metrics import METRICS
 
@@ -100,13 +101,9 @@ def shown_verdict(found: ComparisonModel, level: LevelModel, one: ContestantMode
     if one.verdict is None:
         return Shown("no score" if not one.means else "no verdict", "failed")
     if one.verdict.verdict == "too few draws":
-        return Shown(f"no verdict: {_draws(one.verdict.difference.n)}", "few")
+        return Shown(f"no verdict: {plural(one.verdict.difference.n, 'draw')}", "few")
     kinds: Mapping[str, Kind] = {"better": "better", "worse": "worse", "no difference shown": "none"}
     return Shown(one.verdict.verdict, kinds[one.verdict.verdict])
-
-
-def _draws(n: int) -> str:
-    return f"{n} draw" if n == 1 else f"{n} draws"
 
 
 def summary(found: ComparisonModel, level: LevelModel) -> str:
@@ -138,10 +135,10 @@ def level_verdict(found: ComparisonModel, level: LevelModel) -> str:
     if not late:
         return level.verdict
     if base in late:
-        return f"No verdict yet: the baseline {found.baseline} has not all of its {_draws(found.draws)}."
+        return f"No verdict yet: the baseline {found.baseline} has not all of its {plural(found.draws, 'draw')}."
     names = enumeration([one.contestant for one in late])
     rest = [one for one in level.contestants if one not in late]
-    told = f"No verdict yet on {names}: not all of {_draws(found.draws)} have a score."
+    told = f"No verdict yet on {names}: not all of {plural(found.draws, 'draw')} have a score."
     return f"{sentence(found.baseline, found.label, rest)} {told}" if len(rest) > 1 else told
 
 
@@ -156,7 +153,7 @@ def _missing_of(found: ComparisonModel, level: LevelModel, one: ContestantModel)
     name = f"{one.contestant} ({level.text})" if level.text else one.contestant
     left = search.places - search.complete - search.pruned - search.failed
     if left > 0:
-        yield f"{name}: {left} of {search.places} trials of the search, and the {_draws(found.draws)} after it"
+        yield f"{name}: {left} of {search.places} trials of the search, and the {plural(found.draws, 'draw')} after it"
     elif draws:
         which = f" ({_listed(draws)})" if len(draws) < found.draws else ""
         yield f"{name}: {len(draws)} of {found.draws} final runs{which}"

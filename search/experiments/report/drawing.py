@@ -20,7 +20,7 @@ from affinity_search.search.view.figures.ticks import log_ticks
 
 TEXT_PX = 13.0
 WIDE = 600  # a drawing wider than this would be too small on a phone: it scrolls there
-_WIDE, _NARROW = set("mwMW@%—…"), set("iljtfrI.,:;|!'()[] 1-")
+_WIDE, _NARROW = set("mwMW@%—…"), set("iljtfrI.,:;|!'()[] -")
 # Control characters but tab and line break, surrogates, what overrides the direction, and no characters.
 _UNPRINTABLE = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\ud800-\\udfff\\u202a-\\u202e\\u2066-\\u2069\\ufffe\\uffff]"
@@ -31,7 +31,7 @@ SHAPES = ("circle", "square", "triangle", "diamond", "down", "pentagon", "star")
 
 def text_width(text: str, size: float = TEXT_PX) -> float:
     """About as wide as a browser makes it, rather too wide: there is no font to measure here."""
-    return size * sum(0.9 if char in _WIDE else 0.36 if char in _NARROW else 0.6 for char in text)
+    return size * sum(0.9 if char in _WIDE else 0.36 if char in _NARROW else 0.63 for char in text)
 
 
 def shortened(text: str, width: float, size: float = TEXT_PX) -> str:

@@ -125,6 +125,12 @@ def compare(
         typer.echo(found.model_dump_json(indent=2))
     else:
         show(found)
+    if output is not None:
+        from affinity_search.search.cli.commands.export import write_atomically
+        from affinity_search.search.experiments.report.page import page
+
+        write_atomically(output, page(found))
+        say(f"wrote {output}")
     _tell_next(comparison, found, time.monotonic() - started, ended)
     raise typer.Exit(ended)
 

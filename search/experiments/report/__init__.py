@@ -1,0 +1,1 @@
+"""A comparison for people: one page, or Markdown, of what `compare` found."""

@@ -65,11 +65,12 @@ def work(url: str, worker_id: str) -> Any:
     from affinity_search.search.worker.setup import WorkerOptions
     from affinity_search.search.worker.setup import work as use_up_places
     from affinity_search.storage.database.backend import open_backend
+    from affinity_search.storage.stored.agenda import OneStudy
     from affinity_search.storage.study import load_study
 
     install(replace_for_good)
     study = load_study(open_backend(url, create=False), "tiny")
-    return use_up_places(study, WorkerOptions("cpu", worker_id=worker_id))
+    return use_up_places(OneStudy(study), WorkerOptions("cpu", worker_id=worker_id))
 
 
 ACTIONS = {action.__name__: action for action in (open_fresh, settle, raise_trials, create_study, work)}

@@ -30,6 +30,7 @@ from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import Place
 from affinity_search.storage.places.recovery import Recovery
+from affinity_search.storage.stored.agenda import OneStudy
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.storage.trials.seeds import trial_seed
@@ -406,7 +407,7 @@ TWO_CARDS = (card_slot(0), card_slot(1))
 
 def launch(study: StoredStudy, slots: Sequence[Slot], say: Callable[[str], None], **more: Any) -> bool:
     """With real worker processes."""
-    return Launcher(study, slots, None, show=lambda study, workers: None, say=say, **more).run() == Exit.DONE
+    return Launcher(OneStudy(study), slots, None, show=lambda study, workers: None, say=say, **more).run() == Exit.DONE
 
 
 def states(study: StoredStudy) -> list[PlaceState]:

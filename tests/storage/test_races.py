@@ -15,6 +15,7 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.recovery import Recovery
+from affinity_search.storage.stored.agenda import Agenda
 from affinity_search.storage.trials.record import end_trial
 
 
@@ -80,8 +81,8 @@ class TestDeletion:
     ) -> None:
         make(sqlite)
 
-        def deleted(study: object, options: object) -> int:
-            worker = worker_for(study)  # type: ignore[arg-type]
+        def deleted(agenda: Agenda, options: object) -> int:
+            worker = worker_for(agenda.studies[0])
             optuna.delete_study(study_name="tiny", storage=sqlite.optuna)
             claim = worker.places.claim(worker.holder)
             assert claim is not None

@@ -20,6 +20,7 @@ from affinity_search.search.launch.launcher import Launcher
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.database.tables import PlaceState
+from affinity_search.storage.stored.agenda import Agenda, OneStudy
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.storage.trials.seeds import trial_seed
@@ -133,13 +134,15 @@ class TestDeaths:
     def test_no_worker_outlives_its_launcher_s_failure(
         self, study: StoredStudy, fake_workers: None, gate: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail_when_both_wait(shown: StoredStudy, workers: Sequence[str]) -> None:
-            if len(waiting(shown)) == 2:
+        def fail_when_both_wait(shown: Agenda, workers: Sequence[str]) -> None:
+            if len(waiting(shown.studies[0])) == 2:
                 raise RuntimeError("the terminal is gone")
 
         monkeypatch.setenv("FAKE_GATE", str(gate))
         slots = [Slot("cpu", "cpu", 1, {})] * 2
-        launcher = Launcher(study, slots, None, show=fail_when_both_wait, say=lambda message: None, logs=gate.parent)
+        launcher = Launcher(
+            OneStudy(study), slots, None, show=fail_when_both_wait, say=lambda message: None, logs=gate.parent
+        )
         with pytest.raises(RuntimeError, match="terminal"):
             launcher.run()
         assert [worker.process and worker.process.poll() for worker in launcher.workers] == [Exit.STOPPED] * 2

@@ -248,7 +248,6 @@ class TestTheCommand:
         ran = cli("compare", str(file), "--name", "trio", "--workers", "2", *at)
         assert ran.code == 0
         assert "created comparison 'trio': 3 contestants, 9 places to search, 3 × 5 final runs" in ran.err
-        assert "24 of 24 trainings done" in ran.err
         assert "On these images " in ran.out
         again = cli("compare", "trio", "--json", *at)
         assert ComparisonModel.model_validate_json(again.out).finished

@@ -79,9 +79,6 @@ search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good pa
 	$(BIN)/python -m benchmarks.sampling.compare mnist
 	$(BIN)/python -m benchmarks.sampling.compare cifar10 --few
 
-heads-table: $(VENV)/.installed-run  ## Which head is best on reduced MNIST and CIFAR-10, each with its own searched settings (hours on 2 cores)
-	$(BIN)/python -m benchmarks.heads $(DATA_OPTION)
-
 test-noise: $(VENV)/.installed-run  ## How much the luck of the test images moves macro F1, simulated (a minute)
 	$(BIN)/python -m benchmarks.noise
 

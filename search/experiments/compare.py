@@ -15,6 +15,7 @@ import numpy as np
 from optuna.trial import TrialState
 from pydantic import BaseModel, ConfigDict, Field
 
+from affinity_search.search.experiments.evaluate import contenders
 from affinity_search.search.experiments.statistics import (
     LEAST_DRAWS,
     Interval,
@@ -28,7 +29,7 @@ from affinity_search.search.experiments.statistics import (
 from affinity_search.search.training.data.profiles import PROFILES
 from affinity_search.search.training.data.splits import imbalance_of
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.results.export import best_trials
+from affinity_search.storage.results.export import best_trials, export, to_plain
 from affinity_search.storage.results.final_runs import FinalRun, FinalRuns
 from affinity_search.storage.stored.comparisons import Part, StoredComparison
 from affinity_search.storage.trials.facts import TrialFacts
@@ -389,6 +390,25 @@ def _points(part: Part) -> list[PointModel]:
     return found
 
 
+def winners(comparison: StoredComparison) -> dict[str, Any]:
+    """For each level the contestant with the best mean, its settings and its search's export; ready for JSON.
+
+    Raises:
+        NothingToExportError: no contestant has a value yet.
+    """
+    found = results(comparison)
+    searches = {(part.entry.level_text, part.entry.contestant): part.search for part in comparison.parts()}
+    levels = []
+    for level in found.levels:
+        best = level.contestants[0]
+        told = best.model_dump(mode="json", include={"contestant", "head", "params", "means", "interval", "verdict"})
+        search = searches[level.text, best.contestant].refreshed()
+        exported = to_plain(export(search, contenders=contenders(search)))
+        levels.append({"level": level.level, "verdict": level.verdict, "best": told, "export": exported})
+    own = found.model_dump(mode="json", include={"comparison", "finished", "metric", "baseline", "draws"})
+    return {"schema_version": 1, **own, "levels": levels}
+
+
 def sentence(baseline: str, label: str, contestants: Sequence[ContestantModel]) -> str:
     """The verdicts in words: what is better or worse with its interval, and what was not shown."""
     judged = [one for one in contestants if one.verdict is not None and one.means]
@@ -427,13 +447,19 @@ def _told(verdict: VerdictModel, baseline: str, label: str) -> str:
 def _ends(difference: IntervalModel) -> str:
     if difference.low is None or difference.high is None:
         return "no interval"
-    return f"95 % interval {100 * difference.low:+.1f} to {100 * difference.high:+.1f}"
+    return f"95 % interval {_signed(difference.low)} to {_signed(difference.high)}"
 
 
 def _not_shown(verdict: VerdictModel) -> str:
     least = "" if verdict.smallest is None else f", at least {100 * verdict.smallest:.1f} points would have been"
-    mean = 100 * (verdict.difference.mean or 0.0)
-    return f"{verdict.contestant}: no difference shown ({mean:+.1f}, {_ends(verdict.difference)}){least}"
+    mean = _signed(verdict.difference.mean or 0.0)
+    return f"{verdict.contestant}: no difference shown ({mean}, {_ends(verdict.difference)}){least}"
+
+
+def _signed(share: float) -> str:
+    """With its sign, as printed: `+1.2`, `−0.3`, `0.0`."""
+    rounded = round(100 * share, 1)
+    return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
 
 
 @cache

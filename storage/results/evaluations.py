@@ -1,6 +1,6 @@
 """Scores on the test set: who opened it, when, on which draws, and the scores.
 
-Final runs have them. Versions up to 0.2.0 trained with other seeds on the search's own images, and kept their scores in
+Final runs have them. Earlier versions trained with other seeds on the search's own images, and kept their scores in
 a table of their own; these count where a trial has no final run.
 """
 

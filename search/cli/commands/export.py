@@ -18,7 +18,7 @@ EXAMPLES = (
 
 
 def export(
-    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a stored study.")] = None,
+    study: Annotated[str | None, typer.Argument(metavar="STUDY", help="Name of a stored study or comparison.")] = None,
     top: Annotated[
         int | None, typer.Option("--top", metavar="K", min=1, max=100_000, help="Add a list of the K best trials.")
     ] = None,
@@ -32,7 +32,7 @@ def export(
     ] = True,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
-    """Print the best trial as one JSON object: parameters, scores, seed, versions, and its test score if evaluated."""
+    """Print the best trial as one JSON object; of a comparison, the best contestant's, with the verdict."""
     from affinity_search.storage.results.export import schema_text
 
     if study is None and not schema:
@@ -47,6 +47,16 @@ def export(
 
 def _exported(storage: str, study: str, top: int | None) -> str:
     from affinity_search.search import api
+    from affinity_search.search.cli.options import opened as open_storage
+    from affinity_search.storage.stored.comparisons import find_comparison
+
+    backend = open_storage(storage, read_only=True)
+    comparison = find_comparison(backend, study)
+    if comparison is not None:
+        from affinity_search.search.experiments.compare import winners
+
+        return json.dumps(winners(comparison), indent=2) + "\n"
+    backend.close()
 
     with api.open(study, storage, read_only=True) as opened:
         return json.dumps(opened.export(top), indent=2) + "\n"

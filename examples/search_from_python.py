@@ -19,8 +19,8 @@ def main() -> None:
             print(f"trial {trial.trial}: macro F1 {trial.macro_f1:.4f} on validation images, {trial.params}")
         scores = study.evaluate(draws=3, workers=2)[0].test
         print(
-            f"trained again on {len(scores['draws'])} fresh draws, on the test set: macro F1 {scores['macro_f1_mean']:.4f} "
-            f"(from {scores['macro_f1_least']:.4f} to {scores['macro_f1_greatest']:.4f})"
+            f"trained again on {len(scores['draws'])} fresh draws, on the test set: "
+            f"macro F1 {scores['macro_f1_mean']:.4f} (from {scores['macro_f1_least']:.4f} to {scores['macro_f1_greatest']:.4f})"
         )
 
 

@@ -74,7 +74,7 @@ class ExportedTest(_Model):
     per_class_f1: list[list[float]]
     epochs: list[int] = Field(description="the best epoch of each run, counted from 1")
     draws: list[int] = Field(
-        description="each run's draw: which training and validation images; empty for an evaluation by an earlier version"
+        description="each run's draw: which training and validation images; empty for scores of an earlier version"
     )
     seeds: list[int]
     opened_at: float = Field(description="seconds since 1970, by the database's clock")

@@ -20,7 +20,8 @@ def main() -> None:
         scores = study.evaluate(draws=3, workers=2)[0].test
         print(
             f"trained again on {len(scores['draws'])} fresh draws, on the test set: "
-            f"macro F1 {scores['macro_f1_mean']:.4f} (from {scores['macro_f1_least']:.4f} to {scores['macro_f1_greatest']:.4f})"
+            f"macro F1 {scores['macro_f1_mean']:.4f} "
+            f"(from {scores['macro_f1_least']:.4f} to {scores['macro_f1_greatest']:.4f})"
         )
 
 

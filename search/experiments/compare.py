@@ -87,7 +87,7 @@ class PointModel(_Model):
     """A trial of a search, in the order of their ends."""
 
     trial: int
-    params: dict[str, float]
+    params: dict[str, int | float]
     score: float = Field(description="on validation images, by the comparison's metric")
     epochs: int
     pruned: bool
@@ -117,7 +117,7 @@ class ContestantModel(_Model):
     head: str
     symbols: dict[str, str] = Field(description="how its settings are shown")
     space: dict[str, str] = Field(description="what was searched, in words")
-    params: dict[str, float] | None = Field(description="the settings that its search chose; null without any score")
+    params: dict[str, int | float] | None = Field(description="the settings that its search chose; null without any score")
     search: SearchModel
     runs: list[RunModel]
     final_epochs: int

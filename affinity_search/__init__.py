@@ -1,6 +1,7 @@
 """Does this loss help on my images, with which settings, and is that luck?
 
-`create` and `open` give a `Study`: launch its workers, read its trials, evaluate and export the best. `AffinityHead`
+`compare` gives a `Comparison` of losses: launch its workers, read its verdicts. `create` and `open` give a `Study`:
+launch its workers, read its trials, evaluate and export the best. `AffinityHead`
 and `AffinityLoss` are the affinity loss for any Keras model. What is named here is meant to stay; other modules may
 change with every version. Importing this imports nothing heavy: Keras comes with the first head.
 """
@@ -10,10 +11,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from affinity_search.search.api import Evaluated, Study, Trial, create, open  # noqa: A004 - as files are opened
+    from affinity_search.search.api import (
+        Comparison,
+        Evaluated,
+        Study,
+        Trial,
+        compare,
+        create,
+        open,
+    )
     from affinity_search.search.training.heads.affinity import AffinityHead, AffinityLoss
 
-__all__ = ["AffinityHead", "AffinityLoss", "Evaluated", "Study", "Trial", "create", "open"]
+__all__ = ["AffinityHead", "AffinityLoss", "Comparison", "Evaluated", "Study", "Trial", "compare", "create", "open"]
 
 _HEADS = "affinity_search.search.training.heads.affinity"
 

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from affinity_search.search.api.launching import Launching
+    from affinity_search.search.experiments.compare import ComparisonModel
     from affinity_search.search.experiments.evaluate import Plan
     from affinity_search.search.experiments.statistics import Interval
     from affinity_search.search.worker.exits import Exit
     from affinity_search.storage.stored.agenda import Agenda
+    from affinity_search.storage.stored.comparisons import StoredComparison
     from affinity_search.storage.study import StoredStudy
     from affinity_search.studies.model.parameters import Params
 
-__all__ = ["Evaluated", "Study", "Trial", "create", "open"]
+__all__ = ["Comparison", "Evaluated", "Study", "Trial", "compare", "create", "open"]
 
 
 def say(message: str) -> None:
@@ -130,9 +132,10 @@ class Study:
             WorkersDieError, DeviceError, DataError, StorageError: no worker can work here; the message says why.
         """
         from affinity_search.search.api.launching import Launching
+        from affinity_search.storage.stored.agenda import OneStudy
 
         asked = Launching(workers, devices, per_device, tuple(tpus), on, data_dir, files, lease_s, outage_s)
-        return _launched(self._now(), asked, say)
+        return _launched(OneStudy(self._now()), asked, say)
 
     def trials(self) -> list[Trial]:
         """Every attempt at a place, by number."""
@@ -216,13 +219,12 @@ class Study:
         self.close()
 
 
-def _launched(stored: StoredStudy, asked: Launching, say: Callable[[str], None]) -> Exit:
+def _launched(agenda: Agenda, asked: Launching, say: Callable[[str], None]) -> Exit:
     from affinity_search.search.api.launching import prepare
     from affinity_search.search.worker.stopping import StopSignals
-    from affinity_search.storage.stored.agenda import OneStudy
 
     with StopSignals() as signals:
-        return prepare(OneStudy(stored), asked, say).run(Lines(say), signals)
+        return prepare(agenda, asked, say).run(Lines(say), signals)
 
 
 def open(name: str, storage: str = DEFAULT_STORAGE, *, read_only: bool = False) -> Study:  # noqa: A001 - as files are
@@ -293,6 +295,66 @@ def create(
     for note in notes:
         say(note)
     return Study(stored)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A stored comparison: contestants, each with a search and with final runs of the settings that it found."""
+
+    stored: StoredComparison
+
+    @property
+    def name(self) -> str:
+        return self.stored.name
+
+    def launch(
+        self,
+        *,
+        workers: int | None = None,
+        devices: str = "auto",
+        per_device: int = 1,
+        data_dir: Path | None = None,
+        files: Path | None = None,
+        say: Callable[[str], None] = say,
+    ) -> Exit:
+        """Run worker processes until every search and every final run is done; otherwise as `Study.launch`."""
+        from affinity_search.search.api.launching import Launching
+
+        asked = Launching(workers, devices, per_device, (), None, data_dir, files, DEFAULT_LEASE_S, DEFAULT_LIMIT_S)
+        return _launched(self.stored.refreshed(), asked, say)
+
+    def results(self) -> ComparisonModel:
+        """What it has found so far: verdicts, and all that is needed to check them."""
+        from affinity_search.search.experiments.compare import results
+
+        return results(self.stored.refreshed())
+
+
+def compare(
+    source: str,
+    storage: str = DEFAULT_STORAGE,
+    *,
+    heads: Sequence[str] | None = None,
+    name: str | None = None,
+    trials: int | None = None,
+    draws: int | None = None,
+    metric: str | None = None,
+    baseline: str | None = None,
+    overrides: Mapping[str, Any] | Sequence[str] | None = None,
+    data_dir: Path | None = None,
+    say: Callable[[str], None] = say,
+) -> Comparison:
+    """Create a comparison, or go on with the stored one, and run nothing. All is as for the command of this name.
+
+    Raises:
+        StudyFileError: every mistake in the file and the arguments at once.
+        DataError: the images are missing. StorageError: the database cannot be opened or written.
+        StudyMismatchError: the stored comparison of that name is another one.
+    """
+    from affinity_search.search.api.comparing import open_comparison
+
+    asked = {"heads": heads, "name": name, "trials": trials, "draws": draws, "metric": metric, "baseline": baseline}
+    return Comparison(open_comparison(source, storage, asked, _assignments(overrides), data_dir, say))
 
 
 def _assignments(overrides: Mapping[str, Any] | Sequence[str] | None) -> list[str]:

@@ -117,7 +117,7 @@ class ContestantModel(_Model):
     head: str
     symbols: dict[str, str] = Field(description="how its settings are shown")
     space: dict[str, str] = Field(description="what was searched, in words")
-    params: dict[str, int | float] | None = Field(description="the settings that its search chose; null without any score")
+    params: dict[str, int | float] | None = Field(description="the settings that its search chose; null without any")
     search: SearchModel
     runs: list[RunModel]
     final_epochs: int
@@ -420,6 +420,9 @@ def sentence(baseline: str, label: str, contestants: Sequence[ContestantModel]) 
     few = [one.contestant for one in judged if one.verdict and one.verdict.verdict == "too few draws"]
     if few:
         parts.append(f"{enumeration(few)}: no verdict, as fewer than {LEAST_DRAWS} draws have a pair with {baseline}")
+    for one in contestants:
+        lost = sum(run.state == "failed" for run in one.runs)
+        parts += [f"{one.contestant}: {lost} of {len(one.runs)} final runs failed and are left out"] if lost else []
     failed = [one.contestant for one in contestants if not one.means and one.search.failed == one.search.places]
     if failed:
         parts.append(f"{enumeration(failed)}: every trial of the search failed")

@@ -153,8 +153,8 @@ def verdicts(
     differences are equal, the sign test decides, p = 2^(1 − n): Student's t would be certain after any two draws.
 
     Args:
-        scores: of each contestant, the baseline among them, by draw. A run that diverged counts with the score that
-            it reached; leaving it out would flatter.
+        scores: of each contestant, the baseline among them, by draw. A run that failed has none: its
+            draw is left out, which flatters a contestant that often fails.
         correction: as `correction_for` gives it.
         with_test_images: of some rivals, what `bootstrap` gave; passed on.
 

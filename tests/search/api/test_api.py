@@ -85,3 +85,17 @@ def test_a_search_and_its_evaluation(sqlite_url: str) -> None:
         assert [one.trial for one in evaluated] == [study.best()[0].trial]
         assert study.export()["test"]["macro_f1"] == evaluated[0].test["macro_f1"]
     assert any(line.startswith("1 worker on cpu; logs in ") for line in told)
+
+
+@pytest.mark.usefixtures("fake_workers")
+def test_a_comparison_from_python(sqlite_url: str) -> None:
+    told: list[str] = []
+    quick = {"training.epochs": 2, "network.widths": [4], "pruner.kind": "none"}
+    comparison = affinity_search.compare(
+        "digits", sqlite_url, heads=["softmax", "focal"], trials=2, draws=5, overrides=quick, say=told.append
+    )
+    assert told[0].startswith("created comparison 'digits-comparison': 2 contestants, 4 places to search")
+    assert comparison.launch(workers=2, say=told.append) == Exit.DONE
+    found = comparison.results()
+    assert found.finished
+    assert {one.contestant for one in found.levels[0].contestants} == {"softmax", "focal"}

@@ -11,15 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from affinity_search.search.api import (
-        Comparison,
-        Evaluated,
-        Study,
-        Trial,
-        compare,
-        create,
-        open,
-    )
+    from affinity_search.search.api import Comparison, Evaluated, Study, Trial, compare, create
+    from affinity_search.search.api import open as open  # noqa: A004 - as files are opened
     from affinity_search.search.training.heads.affinity import AffinityHead, AffinityLoss
 
 __all__ = ["AffinityHead", "AffinityLoss", "Comparison", "Evaluated", "Study", "Trial", "compare", "create", "open"]

@@ -179,10 +179,23 @@ def load_study(backend: Backend, name: str) -> StoredStudy:
 
 
 def no_such_study(backend: Backend, name: str) -> StudyNotFoundError:
-    """The error, with the names of the stored studies."""
+    """The error, with the names of the stored studies, or with the command for a comparison of that name."""
+    if is_comparison(backend, name):
+        return StudyNotFoundError(f"{name!r} is a comparison; {COMPARISON_COMMANDS}")
     names = study_names(backend)
     there = "it holds " + ", ".join(names[:20]) if names else "it holds none"
     return StudyNotFoundError(f"no study {name!r} in {backend}; {there}")
+
+
+COMPARISON_COMMANDS = (
+    "compare, report, status, stop, delete, doctor, worker and export take its name, others its studies'"
+)
+
+
+def is_comparison(backend: Backend, name: str) -> bool:
+    """Whether a comparison of that name is stored."""
+    query = select(tables.comparisons.c.token).where(tables.comparisons.c.name == name)
+    return backend.transaction(lambda connection: connection.execute(query).first()) is not None
 
 
 def history(study: StoredStudy) -> list[dict[str, Any]]:

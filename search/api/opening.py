@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from affinity_search.search.worker.images import folder_for, settle
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.errors import NoDatabaseError, OutdatedError, StudyNotFoundError
 from affinity_search.storage.stored.creation import create_or_continue, refuse_mistakes
-from affinity_search.storage.study import StoredStudy, find_study, study_names
+from affinity_search.storage.study import StoredStudy, find_study, is_comparison, study_names
 from affinity_search.studies import bundled
 from affinity_search.studies.files import load, overridden
 from affinity_search.studies.model.limits import is_file_name
@@ -119,6 +120,10 @@ def _resolve(backend: Backend, asked: Asked) -> StudySpec:
     template = find_study(backend, source)
     if template is not None:
         return overridden(template.spec, asked.renamed)
+    if is_comparison(backend, source):
+        raise StudyNotFoundError(
+            f"{source!r} is a comparison; go on with: affinity-search compare {shlex.quote(source)}"
+        )
     names = ", ".join(study_names(backend)[:20]) or "none"
     raise StudyNotFoundError(f"{_unknown(source)}; studies in {backend}: {names}")
 

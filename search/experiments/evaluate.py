@@ -8,7 +8,7 @@ from typing import Any
 
 from affinity_search.search.experiments.statistics import Interval, interval, tied_with_best
 from affinity_search.storage.results.evaluations import latest_test
-from affinity_search.storage.results.export import Scored, best_trials
+from affinity_search.storage.results.export import Scored, best_trials, refuse_final
 from affinity_search.storage.results.final_runs import FinalRuns
 from affinity_search.storage.stored.planning import plan_final_runs
 from affinity_search.storage.study import StoredStudy
@@ -45,6 +45,7 @@ def plan(search: StoredStudy, *, top: int, draws: int) -> Plan:
     Raises:
         NothingToExportError: no trial has finished.
     """
+    refuse_final(search)
     chosen = best_trials(search, top)
     asked = {(one.trial.number, draw) for one in chosen for draw in range(1, draws + 1)}
     done = FinalRuns.of(search)

@@ -169,6 +169,14 @@ def best_trials(study: StoredStudy, top: int = 1) -> list[Scored]:
     return [Scored(*trials[row.trial], row) for row in rows]
 
 
+def refuse_final(study: StoredStudy) -> None:
+    """Raises NothingToExportError for a study of final runs: its search carries their scores."""
+    if study.search is not None:
+        raise NothingToExportError(
+            f"study {study.name!r} holds final runs; name the search that they belong to, which carries their scores"
+        )
+
+
 def _nothing(name: str, places: Places) -> str:
     """Why there is no best trial: none has finished yet, or all places failed."""
     counts, study = places.counts(), shlex.quote(name)
@@ -195,6 +203,7 @@ def export(study: StoredStudy, top: int | None = None, contenders: Sequence[Mapp
     Raises:
         NothingToExportError: no trial has finished.
     """
+    refuse_final(study)
     counts = Places.of(study).counts().to_dict()
     bounds = [crowded.text for crowded in crowded_bounds(study)]
     trials = [_exported(study, one, counts, bounds) for one in best_trials(study, top or 1)]

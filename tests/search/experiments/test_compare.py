@@ -253,6 +253,10 @@ class TestTheCommand:
         assert ComparisonModel.model_validate_json(again.out).finished
         refused = cli("compare", "trio", "--trials", "9", *at, fails=True).refused()
         assert "--trials cannot change it" in refused
+        assert "go on with: affinity-search compare trio" in cli("launch", "trio", *at, fails=True).refused()
+        assert "'trio' is a comparison; compare, report," in cli("trials", "trio", *at, fails=True).refused()
+        assert "holds final runs" in cli("export", "trio.focal.final", *at, fails=True).refused()
+        assert json.loads(cli("export", "trio", *at).out)["levels"][0]["export"]["dataset"] == "digits"
         shown = cli("status", *at).out
         assert "trio" in shown
         assert "trio.softmax" not in shown, "one line for a comparison"

@@ -187,7 +187,10 @@ def no_such_study(backend: Backend, name: str) -> StudyNotFoundError:
     return StudyNotFoundError(f"no study {name!r} in {backend}; {there}")
 
 
-COMPARISON_COMMANDS = "compare, report, status, stop, delete, doctor, worker and export take its name, others the name of one of its studies"
+COMPARISON_COMMANDS = (
+    "compare, report, status, stop, delete, doctor, worker and export take its name, other commands that of one of its "
+    "studies"
+)
 
 
 def is_comparison(backend: Backend, name: str) -> bool:

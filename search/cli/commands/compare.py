@@ -39,6 +39,7 @@ from affinity_search.search.worker.exits import Exit
 from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_STORAGE
 
 if TYPE_CHECKING:
+    from affinity_search.search.api.launching import Launching
     from affinity_search.search.devices.slots import Slot
     from affinity_search.search.experiments.compare import ComparisonModel
     from affinity_search.storage.stored.comparisons import StoredComparison
@@ -50,34 +51,42 @@ EXAMPLES = (
 )
 
 
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="COMPARISON",
+        help="A comparison's file (.toml), its stored name, a bundled comparison, or a study with --heads.",
+    ),
+]
+Heads = Annotated[
+    str | None, typer.Option("--heads", metavar="H,H,…", help="Compare these heads, each with its own search.")
+]
+Places = Annotated[int | None, typer.Option("--trials", metavar="N", min=1, max=100_000, help="Places of each search.")]
+Draws = Annotated[
+    int | None, typer.Option("--draws", metavar="D", min=1, max=10_000, help="Final runs of each contestant.")
+]
+Metric = Annotated[str | None, typer.Option("--metric", help="What decides, such as balanced_accuracy.")]
+Baseline = Annotated[
+    str | None, typer.Option("--baseline", metavar="NAME", help="The contestant that the others are compared to.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only tell how many runs and hours it would be; store nothing.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", parser=home_path, help="Write the report to FILE.html too."),
+]
+
+
 def compare(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="COMPARISON",
-            help="A comparison's file (.toml), its stored name, a bundled comparison, or a study with --heads.",
-        ),
-    ],
-    heads: Annotated[
-        str | None, typer.Option("--heads", metavar="H,H,…", help="Compare these heads, each with its own search.")
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option("--trials", metavar="N", min=1, max=100_000, help="Places of each search.")
-    ] = None,
-    draws: Annotated[
-        int | None, typer.Option("--draws", metavar="D", min=1, max=10_000, help="Final runs of each contestant.")
-    ] = None,
-    metric: Annotated[str | None, typer.Option("--metric", help="What decides, such as balanced_accuracy.")] = None,
-    baseline: Annotated[
-        str | None, typer.Option("--baseline", metavar="NAME", help="The contestant that the others are compared to.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell how many runs and hours it would be; store nothing.")
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", parser=home_path, help="Write the report to FILE.html too."),
-    ] = None,
+    source: Source,
+    heads: Heads = None,
+    trials: Places = None,
+    draws: Draws = None,
+    metric: Metric = None,
+    baseline: Baseline = None,
+    dry_run: DryRun = False,
+    output: Output = None,
     workers: Workers = None,
     devices: Devices = "auto",
     per_device: PerDevice = 1,
@@ -97,24 +106,27 @@ def compare(
     The same command goes on where it was interrupted, also from several machines at once.
     """
     from affinity_search.search.api.comparing import open_comparison, planned
-    from affinity_search.search.api.launching import Launching, prepare
-    from affinity_search.search.experiments.compare import results
+    from affinity_search.search.api.launching import Launching
 
     refuse_both(on, tpu, per_device)
-    asked = {
-        "name": name,
-        "heads": heads.split(",") if heads is not None else None,
-        "trials": trials,
-        "draws": draws,
-        "metric": metric,
-        "baseline": baseline,
-    }
+    given = {"name": name, "trials": trials, "draws": draws, "metric": metric, "baseline": baseline}
+    asked = given | {"heads": heads.split(",") if heads is not None else None}
     launching = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
     slots = launching.slots(say)
     if dry_run:
         _tell_plan(planned(source, storage, asked, overrides or []), slots, data_dir, as_json=as_json)
         return
     comparison = open_comparison(source, storage, asked, overrides or [], data_dir, say)
+    raise typer.Exit(_run(comparison, launching, slots, output, as_json=as_json))
+
+
+def _run(
+    comparison: StoredComparison, launching: Launching, slots: Sequence[Slot], output: Path | None, *, as_json: bool
+) -> Exit:
+    """Train what is missing, and tell what was found."""
+    from affinity_search.search.api.launching import prepare
+    from affinity_search.search.experiments.compare import results
+
     ended = Exit.DONE
     started = time.monotonic()
     comparison.advance()
@@ -132,7 +144,7 @@ def compare(
         write_atomically(output, page(found))
         say(f"wrote {output}")
     _tell_next(comparison, found, time.monotonic() - started, ended)
-    raise typer.Exit(ended)
+    return ended
 
 
 def _tell_plan(spec: ComparisonSpec, slots: Sequence[Slot], data_dir: Path | None, *, as_json: bool) -> None:

@@ -141,6 +141,13 @@ LOSSES = {
 }
 
 
+def weighted_by_image(name, image_weights, labels, features, weights, class_sizes, params):
+    """The loss whose part of each image is multiplied by its weight; R(w) is of no image."""
+    added = diversity(weights[0][:, : params["n_centers"]]) if "n_centers" in params else 0.0
+    own = [LOSSES[name]([y], features[i : i + 1], weights, class_sizes, params) - added for i, y in enumerate(labels)]
+    return mean(w * each for w, each in zip(image_weights, own, strict=True)) + added
+
+
 def hinge_gap(features, centers, class_sizes, labels, params):
     """How near any hinge term is to its kink."""
     d = affinity(features, centers, params["sigma"])

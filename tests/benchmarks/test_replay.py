@@ -9,9 +9,10 @@ import pytest
 from making import ROOT
 from numpy.typing import ArrayLike
 
-from affinity_search.storage.trials.sampling import make_pruner
+from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
 from affinity_search.studies import bundled
 from affinity_search.studies.files import load
+from affinity_search.studies.seeds import sampler_seed
 from benchmarks.sampling import replay
 from benchmarks.sampling.contenders import ALL, CHOSEN, PRUNERS, SAMPLERS, Contender
 from benchmarks.sampling.replay import NEVER, Replay
@@ -117,13 +118,27 @@ def test_optuna_hears_the_score_of_the_row_that_answered(monkeypatch: pytest.Mon
     assert told == [0.25], "1 − the best epoch's macro F1"
 
 
-@pytest.mark.parametrize(("name", "rows", "best"), [("mnist", 90, 4), ("cifar10", 98, 5)])
+@pytest.mark.parametrize(("name", "rows", "best"), [("mnist", 120, 6), ("cifar10", 98, 5)])
 def test_the_recorded_tables_are_what_the_figures_say(name: str, rows: int, best: int) -> None:
     assert name in TABLES
     table = read(name)
     assert (len(table), table.epochs, len(table.best_rows)) == (rows, 10, best)
     assert ((table.points >= 0) & (table.points <= 1)).all()
     assert abs(np.median(table.points[:, :2], axis=0) - 0.5).max() < 0.15, "drawn evenly over the logarithms"
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_row_is_the_place_of_its_number(name: str) -> None:
+    """So a table grows by the study's later places, each a point of its own."""
+    table, spec = read(name), load(str(study_of(name)))
+    level = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        for place, point in enumerate(table.points):
+            study = optuna.create_study(sampler=make_sampler(spec.sampler, sampler_seed(spec.seed, place)))
+            assert point == pytest.approx(to_cube(table.space, suggest(study.ask(), spec.space)), abs=1e-4), place
+    finally:
+        optuna.logging.set_verbosity(level)
 
 
 class TestTheWinner:

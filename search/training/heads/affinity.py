@@ -125,7 +125,7 @@ def _check(n_centers: int, room: int, sigma: float, margin: float) -> None:
 class AffinityLoss(keras.losses.Loss):  # type: ignore[misc]
     """Eq. (4) of labels (N,) or (N, 1) and affinities (N, C), for `model.compile(loss=AffinityLoss(margin))`.
 
-    With R(w), which an `AffinityHead` adds to its model's losses, the total is eq. (7).
+    With R(w), which an `AffinityHead` adds to its model's loss, the total is eq. (7).
     """
 
     def __init__(self, margin: float = ARTICLE_MARGIN, name: str = "affinity_loss", **options: Any) -> None:
@@ -144,7 +144,7 @@ class AffinityLoss(keras.losses.Loss):  # type: ignore[misc]
 
 @keras.saving.register_keras_serializable(package="affinity_search")
 class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
-    """Features (N, h) in, affinities (N, C) out; adds R(w), eq. (6), to the model's losses.
+    """Features (N, h) in, affinities (N, C) out; adds R(w), eq. (6), to the model's loss.
 
     Put a batch norm before it, as the article does: σ is a squared distance between features. The predicted class is
     the argmax. Given the labels too, it keeps count in training of what `diagnostics` tells of an epoch.
@@ -188,8 +188,13 @@ class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
 
     def build(self, features_shape: tuple[int | None, int], labels_shape: Any = None) -> None:
         """Create the centres and the trial's λ, σ and mask for features of shape (N, h)."""
+        # R(w) is a regulariser of its variable. By Keras' `add_loss` the copies of a network on several CPUs, which
+        # are threads, would write to one list, and each would add up the others' R(w) too.
         self.centers = self.add_weight(
-            shape=(self.n_classes, self.max_centers, features_shape[-1]), initializer="he_normal", name="centers"
+            shape=(self.n_classes, self.max_centers, features_shape[-1]),
+            initializer="he_normal",
+            regularizer=self.diversity_of,
+            name="centers",
         )
 
         self.sigma = setting(self, "sigma", self._given["sigma"])
@@ -200,12 +205,15 @@ class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
     def call(self, features: Tensor, labels: Tensor = None, training: bool = False) -> Tensor:
         """Affinities d (N, C), eq. (8); `labels` (N,) integers are for the diagnostics alone."""
         centers, used = ops.convert_to_tensor(self.centers), ops.convert_to_tensor(self.used)
-        self.add_loss(diversity(centers, used))
         distances = center_distances(ops.cast(features, "float32"), centers, used)
         affinity = affinity_of(distances, ops.convert_to_tensor(self.sigma))
         if training and labels is not None:
             self.watch.count(labels, distances, self.loss(labels, affinity))
         return affinity
+
+    def diversity_of(self, centers: Tensor) -> Tensor:
+        """R(w), eq. (6), of this trial's centres among `centers` (C, M, h)."""
+        return diversity(ops.convert_to_tensor(centers), ops.convert_to_tensor(self.used))
 
     def loss(self, labels: Tensor, affinity: Tensor) -> Tensor:
         """Eq. (4) per sample, (N,), with this trial's λ; with the added R(w) the total is eq. (7)."""
@@ -241,5 +249,4 @@ class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
 
     def diagnostics(self) -> Diagnostics:
         """Of the present epoch, with the present centres."""
-        spread = diversity(ops.convert_to_tensor(self.centers), ops.convert_to_tensor(self.used))
-        return self.watch.read(self.points(), float(spread))
+        return self.watch.read(self.points(), float(self.diversity_of(self.centers)))

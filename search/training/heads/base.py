@@ -34,7 +34,11 @@ class Head:
         raise NotImplementedError
 
     def loss(self, labels: Tensor, scores: Tensor) -> Tensor:
-        """Per sample, (N,), of labels (N,) or (N, 1) and scores (N, C)."""
+        """Per sample, (N,), of labels (N,) or (N, 1) and scores (N, C), or whatever `call` gives in training.
+
+        All that depends on a sample belongs here: a sample's weight multiplies it. What depends on weights alone may be
+        a variable's regulariser. Not `add_loss`: see `AffinityHead.build`.
+        """
         raise NotImplementedError
 
     def begin(self, params: Params, seed: int) -> None:

@@ -19,7 +19,10 @@ ARTICLE_SHARE = 1.0
 
 @keras.saving.register_keras_serializable(package="affinity_search")
 class JointHead(AffinityHead):
-    """Features (N, h) in, affinities (N, C) out. In training it needs the labels, for the softmax part."""
+    """Features (N, h) in, affinities (N, C) out; in training (N, 2C), the logits of the softmax part after them.
+
+    So the loss has both parts of each image, and whatever weighs the image's loss weighs both.
+    """
 
     def build(self, features_shape: tuple[int | None, int], labels_shape: Any = None) -> None:
         """As `AffinityHead`, and the dense layer of the softmax part."""
@@ -29,14 +32,19 @@ class JointHead(AffinityHead):
         self.share = setting(self, "share", ARTICLE_SHARE)
 
     def call(self, features: Tensor, labels: Tensor = None, training: bool = False) -> Tensor:
-        """Affinities d (N, C). Raises ValueError in training without `labels` (N,)."""
-        if training and labels is None:
-            raise ValueError("the joint head trains a softmax beside the affinities: call it with the labels too")
+        """Affinities d (N, C), in training with logits beside them; `labels` as in `AffinityHead`."""
         affinity = super().call(features, labels, training=training)
-        if training:
-            logits = self.dense(ops.cast(features, "float32"))
-            self.add_loss(ops.convert_to_tensor(self.share) * ops.mean(cross_entropy(labels, logits)))
-        return affinity
+        if not training:
+            return affinity
+        return ops.concatenate([affinity, self.dense(ops.cast(features, "float32"))], axis=1)
+
+    def loss(self, labels: Tensor, outputs: Tensor) -> Tensor:
+        """As `AffinityHead`, of what `call` gives: with the softmax part if there are logits."""
+        hinge = super().loss(labels, outputs[:, : self.n_classes])
+        if outputs.shape[1] == self.n_classes:
+            return hinge
+        beside = cross_entropy(labels, outputs[:, self.n_classes :])
+        return hinge + ops.convert_to_tensor(self.share) * beside
 
     def begin(self, params: Params, seed: int) -> None:
         """As `AffinityHead`, with `softmax_share` too."""

@@ -116,6 +116,32 @@ def test_the_loss_and_its_gradients_are_those_of_the_equation(name, seed):
         assert found == pytest.approx(expected, rel=2e-3, abs=2e-4 * (1 + np.abs(expected).max())), place
 
 
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", HEADS)
+def test_weights_of_images_reach_all_of_the_loss(name, seed):
+    """As deferred re-weighting gives them to the training step: the value, and what a step of rate 1 does."""
+    head, features, labels, class_sizes, params = problem(name, seed)
+    image_weights = np.random.default_rng(seed).uniform(0.1, 3, len(labels)).astype("float32")
+    before = [to_numpy(variable).astype("float64") for variable in head.trainable_variables]
+
+    def loss(*weights):
+        return reference_heads.weighted_by_image(
+            name, image_weights, labels, features.astype("float64"), list(weights), class_sizes, params
+        )
+
+    inputs = keras.Input(features.shape[1:])
+    model = keras.Model(inputs, head(inputs))
+    model.compile(optimizer=keras.optimizers.SGD(1.0), loss=head.loss, jit_compile=False)
+    value = model.train_on_batch(features, labels, sample_weight=image_weights)
+    assert float(value) == pytest.approx(loss(*before), rel=2e-4, abs=1e-5)
+    for place, variable in enumerate(head.trainable_variables):
+        expected = reference_affinity.numerical_gradient(
+            lambda at, place=place: loss(*before[:place], at, *before[place + 1 :]), before[place]
+        )
+        tolerance = 2e-4 * (1 + np.abs(expected).max())
+        assert before[place] - to_numpy(variable) == pytest.approx(expected, rel=2e-3, abs=tolerance), variable.path
+
+
 LOGIT_HEADS = [name for name, declared in DECLARED.items() if declared.logits]
 
 

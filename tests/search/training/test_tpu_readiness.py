@@ -109,7 +109,7 @@ def test_two_replicas_give_what_one_device_gives(one_device: list[list[list[floa
     plain, _, _ = one_device
     (both,) = trained(TWO_REPLICAS)
     for replicated, alone in zip(both, plain, strict=True):
-        assert replicated == pytest.approx(alone, rel=3e-3, abs=1e-3)
+        assert replicated == pytest.approx(alone, rel=1e-4, abs=1e-5)
 
 
 def test_every_function_compiles_under_xla_with_static_shapes(one_device: list[list[list[float]]]) -> None:

@@ -99,6 +99,7 @@ def compare(
     from affinity_search.search.api.comparing import open_comparison, planned
     from affinity_search.search.api.launching import Launching, prepare
     from affinity_search.search.experiments.compare import results
+    from affinity_search.storage.places.recovery import complete_halves
 
     refuse_both(on, tpu, per_device)
     asked = {
@@ -120,6 +121,11 @@ def compare(
     comparison.advance()
     if comparison.is_unfinished:
         ended = run_shown(prepare(comparison, launching, say, slots))
+    else:
+        for (
+            study
+        ) in comparison.studies:  # the last launcher and worker may have died between a place's and its trial's end
+            complete_halves(study)
     found = results(comparison.refreshed())
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

@@ -122,9 +122,7 @@ def compare(
     if comparison.is_unfinished:
         ended = run_shown(prepare(comparison, launching, say, slots))
     else:
-        for (
-            study
-        ) in comparison.studies:  # the last launcher and worker may have died between a place's and its trial's end
+        for study in comparison.studies:  # the last worker may have died right before its trial's end
             complete_halves(study)
     found = results(comparison.refreshed())
     if as_json:

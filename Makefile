@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Workers that `make chaos` kills, on each database.
 KILLS ?= 100
+# The databases on which `make chaos` compares too: in peace and then under kills, so it takes minutes on each.
+COMPARED ?= sqlite postgresql
 # A folder with cifar-10-batches-py and mnist.npz; without it Keras downloads what a study needs.
 DATA ?=
 DATA_OPTION := $(if $(DATA),--data-dir "$(DATA)")
@@ -64,9 +66,10 @@ schema: $(VENV)/.installed-run  ## Write the JSON schemas of the export and of c
 	$(BIN)/python -c "from affinity_search.search.experiments.compare import make_schema; print(make_schema(), end='')" \
 	  > search/experiments/comparison.schema.json
 
-chaos: $(VENV)/.installed-test  ## Kill the workers of real searches again and again (KILLS=100, long and short trials, SQLite and PostgreSQL)
+chaos: $(VENV)/.installed-test  ## Kill the workers of real searches again and again (KILLS=100, long and short trials, a comparison, SQLite and PostgreSQL)
 	@for mode in long short ends; do for database in sqlite postgresql; do \
 	  $(BIN)/python tests/chaos.py $$mode $$database --kills $(KILLS) || exit 1; done; done
+	@for database in $(COMPARED); do $(BIN)/python tests/chaos.py compare $$database --kills $(KILLS) || exit 1; done
 
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (5 minutes)
 	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare

@@ -3,9 +3,10 @@
     python tests/chaos.py long sqlite --kills 100
 
 `long` trials take seconds, and meet every disaster. `short` ones take a fraction of a second, with TPE and a pruner,
-and their workers are killed at random moments. `ends` are the same, killed where a trial ends. The run prints a line of
-Markdown. Its exit code is 1 if anything was lost, counted twice or cannot be reproduced, or if a launch that ended by
-itself left anything RUNNING.
+and their workers are killed at random moments. `ends` are the same, killed where a trial ends. `compare` kills the
+workers of a comparison and its command; what comes out must equal the same comparison without a kill. The run prints a
+line of Markdown. Its exit code is 1 if anything was lost, counted twice or cannot be reproduced, or if a launch that
+ended by itself left anything RUNNING.
 """
 
 from __future__ import annotations
@@ -25,21 +26,24 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import chaos_comparison
 import psutil
-from chaos_audit import Audit, audit, halves
+from chaos_audit import Audit, audit, audit_comparison, halves, told_by
+from chaos_commands import LEASE_S, Commands, workers
+from chaos_comparison import Compared
 from postgres_server import Restartable, restartable_server
 from sqlalchemy import text
 from waiting import until
-from warm import ADDRESS, TRAINING, Warm, warm_process
+from warm import TRAINING, Warm, warm_process
 
 from affinity_search.storage.database.backend import open_backend
 from affinity_search.storage.errors import StudyNotFoundError
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.stored.comparisons import StoredComparison
 from affinity_search.storage.study import StoredStudy, load_study
 from affinity_search.studies.files import load
 
 HERE = Path(__file__).parent
-LEASE_S = 6.0
 OUTAGE_S = 8.0  # longer than a lease
 STOPPED_S = 10.0
 END_S = 0.03  # what follows a trial's last report takes less
@@ -75,17 +79,14 @@ class Chaos:
     """One search, and whatever happens to it."""
 
     def __init__(self, url: str, folder: Path, outage: Callable[[], None], seed: int, mode: Mode, address: str) -> None:
-        """`address` is the process that forks our commands: importing Keras for each would take most of the time."""
+        """`address` as for `Commands`."""
         self.url = url
         self.mode = mode
         self.halves: list[str] = []  # what launches that ended by themselves left
-        self.folder = folder
         self.happened: Counter[str] = Counter()
         self._outage = outage
         self._random = random.Random(seed)
-        self._files = str(folder / "files")
-        stored = {"AFFINITY_SEARCH_STORAGE": url, "AFFINITY_SEARCH_FILES": self._files}
-        self._environment = os.environ | stored | {ADDRESS: address}
+        self._commands = Commands(url, folder, address)
         self._places = 0
         self._disasters: dict[str, Callable[[], bool]] = {
             "kill": self._kill_at_the_end if mode.at_the_end else lambda: self._signal(signal.SIGKILL) is not None,
@@ -163,20 +164,20 @@ class Chaos:
 
     def _recover_twice(self) -> bool:
         """Two at the same moment, beside those of the launcher and the workers."""
-        command = [sys.executable, "-P", "-m", "affinity_search", "doctor", "chaos", "--repair"]
-        both = [self._start(command, f"doctor-{self.happened['recoveries']}-{number}") for number in range(2)]
+        command = ["doctor", "chaos", "--repair"]
+        both = [self._commands.start(command, f"doctor-{self.happened['recoveries']}-{number}") for number in range(2)]
         threading.Thread(target=lambda: [one.wait() for one in both]).start()
         return True
 
     def _signal(self, number: signal.Signals) -> psutil.Process | None:
         """Send it to a worker chosen at random; None if there is none."""
-        workers = _workers()
+        victims = workers()
         if self._random.random() < self.mode.in_training:
             holders = self._holders()
-            workers = [one for one in workers if one.pid in holders]
-        if not workers:
+            victims = [one for one in victims if one.pid in holders]
+        if not victims:
             return None
-        victim = self._random.choice(workers)
+        victim = self._random.choice(victims)
         try:
             victim.send_signal(number)
         except psutil.NoSuchProcess:
@@ -220,23 +221,9 @@ class Chaos:
             self.halves += halves(study)
 
     def _launch(self, *options: str) -> None:
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "affinity_search",
-            "launch",
-            str(self.mode.study),
-            "--workers",
-            "2",
-            *options,
-        ]
+        command = ["launch", str(self.mode.study), "--workers", "2", *options, "--lease-s", str(LEASE_S)]
         self._places = self._places or load(str(self.mode.study)).trials
-        self._launcher = self._start([*command, "--lease-s", str(LEASE_S)], "launch")
-
-    def _start(self, command: list[str], name: str) -> Warm:
-        with (self.folder / f"{name}.log").open("ab") as log:
-            return Warm(command, env=self._environment, stdout=log, stderr=log)
+        self._launcher = self._commands.start(command, "launch")
 
     def _finished(self) -> bool:
         assert self._launcher is not None
@@ -268,7 +255,7 @@ class Chaos:
 
     def end(self) -> None:
         """Leave no process behind, whatever happened."""
-        for process in _workers():
+        for process in workers():
             process.kill()
         if self._launcher is not None and self._launcher.poll() is None:
             self._launcher.kill()
@@ -278,11 +265,6 @@ def _reports(study: StoredStudy, trial: int) -> int:
     """How many epochs a trial has reported. Optuna would read every trial first: the next would have ended by then."""
     query = text("SELECT count(*) FROM trial_intermediate_values JOIN trials USING (trial_id) WHERE number = :trial")
     return int(study.backend.transaction(lambda connection: connection.execute(query, {"trial": trial}).scalar_one()))
-
-
-def _workers() -> list[psutil.Process]:
-    """Ours: what the process that forks is called after the command (see `fake_command`)."""
-    return [one for one in psutil.Process().children(recursive=True) if one.name() == "worker"]
 
 
 def _killed(pid: int) -> bool:
@@ -343,33 +325,75 @@ def line(mode: str, database: str, chaos: Chaos, found: Audit, seconds: float) -
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
+def _searched(asked: argparse.Namespace, folder: Path, address: str) -> tuple[str, str, list[str]]:
+    """A search; returns the table's header, its row and what is wrong."""
+    began = time.monotonic()
+    with DATABASES[asked.database](folder) as (url, outage):
+        open_backend(url, create=True).close()
+        chaos = Chaos(url, folder, outage, asked.seed, MODES[asked.mode], address)
+        try:
+            chaos.run(asked.kills)
+            found = audit(chaos.study())
+        finally:
+            chaos.end()
+    wrong = [*found.wrong, *(f"at a launch's end {half}" for half in chaos.halves)]
+    return HEADER, line(asked.mode, asked.database, chaos, found, time.monotonic() - began), wrong
+
+
+def _compared(asked: argparse.Namespace, folder: Path, address: str) -> tuple[str, str, list[str]]:
+    """A comparison in peace, then the same under kills; returns as `_searched` does."""
+    peace = folder / "peace"
+    peace.mkdir()
+    began = time.monotonic()
+    with _comparison(asked.database, peace, address, asked.seed, 0) as (_, comparison):
+        undisturbed = told_by(comparison)
+        wrong = audit_comparison(comparison, undisturbed).wrong
+    print(f"undisturbed: {time.monotonic() - began:.0f} s", flush=True)
+    began = time.monotonic()
+    with _comparison(asked.database, folder, address, asked.seed, asked.kills) as (compared, comparison):
+        found = audit_comparison(comparison, undisturbed)
+        row = chaos_comparison.row(asked.database, compared, found, time.monotonic() - began)
+    few = [f"only {killed} of {asked.kills} kills"] if (killed := compared.killed.total()) < asked.kills else []
+    return chaos_comparison.HEADER, row, [*(f"undisturbed: {each}" for each in wrong), *few, *found.wrong]
+
+
+@contextlib.contextmanager
+def _comparison(
+    database: str, folder: Path, address: str, seed: int, kills: int
+) -> Iterator[tuple[Compared, StoredComparison]]:
+    """One that has ended after so many kills, as it is stored."""
+    with DATABASES[database](folder) as (url, _):
+        open_backend(url, create=True).close()
+        compared = Compared(url, folder, seed, address)
+        try:
+            compared.run(kills)
+        finally:
+            compared.end()
+        with compared.comparison() as comparison:
+            assert comparison is not None
+            yield compared, comparison
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("mode", choices=MODES)
+    parser.add_argument("mode", choices=[*MODES, "compare"])
     parser.add_argument("database", choices=DATABASES)
     parser.add_argument("--kills", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     # Two cores for two workers, so that each has one thread, and its sums one order, on any machine.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    began = time.monotonic()
+    run = _compared if asked.mode == "compare" else _searched
     with tempfile.TemporaryDirectory(prefix="affinity-search-chaos-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        with DATABASES[asked.database](folder) as (url, outage), warm_process(TRAINING) as address:
-            open_backend(url, create=True).close()
-            chaos = Chaos(url, folder, outage, asked.seed, MODES[asked.mode], address)
+        with warm_process(TRAINING) as address:
             try:
-                chaos.run(asked.kills)
-                found = audit(chaos.study())
+                header, row, wrong = run(asked, folder, address)
             except BaseException:
-                for log in folder.glob("*.log"):
+                for log in folder.rglob("*.log"):
                     print(f"--- {log.name}\n{log.read_text()[-3000:]}", file=sys.stderr)
                 raise
-            finally:
-                chaos.end()
-    rule = "|" + "---|" * (HEADER.count("|") - 1)
-    print(f"\n{HEADER}\n{rule}\n{line(asked.mode, asked.database, chaos, found, time.monotonic() - began)}")
-    wrong = [*found.wrong, *(f"at a launch's end {half}" for half in chaos.halves)]
+    print(f"\n{header}\n|{'---|' * (header.count('|') - 1)}\n{row}")
     for each in wrong:
         print(f"wrong: {each}", file=sys.stderr)
     sys.exit(bool(wrong))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from affinity_search.search.experiments.compare import results
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage.database.tables import SCORED, PlaceState
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import Place
-from affinity_search.storage.study import StoredStudy
+from affinity_search.storage.results.final_runs import FinalRuns
+from affinity_search.storage.stored.comparisons import StoredComparison
+from affinity_search.storage.study import StoredStudy, study_by
 from affinity_search.storage.trials.facts import TrialFacts, place_of
 from affinity_search.storage.trials.seeds import trial_seed
 
@@ -138,3 +143,90 @@ def _differing(study: StoredStudy, rows: list[Place], trials: dict[int, FrozenTr
         if row.value != best[-1] or list(told.values()) != best:
             wrong.append(f"place {row.number}: value {row.value}, but a retraining gives {best[-1]}: {told} and {best}")
     return wrong
+
+
+@dataclass(frozen=True)
+class ComparedAudit:
+    """What was found of a comparison; `wrong` is empty if it is whole and equal to the undisturbed one."""
+
+    places: int
+    attempts: int
+    resumed: int
+    trained: int
+    twice: int
+    compared: int  # things that the undisturbed comparison told: scores, settings, verdicts
+    equal: int
+    wrong: tuple[str, ...]
+
+
+def audit_comparison(comparison: StoredComparison, undisturbed: Mapping[str, Any]) -> ComparedAudit:
+    """Look at every study of it, and compare what it tells with what `told_by` said of the undisturbed one."""
+    wrong: list[str] = []
+    rows = trials = trained = needed = resumed = 0
+    for study in comparison.studies:
+        own, attempts = Places.of(study).rows(), study.optuna.get_trials(deepcopy=False)
+        wrong += [f"{study.name}: {line}" for line in (*_wrong_rows(own, attempts), *_wrong_trials(attempts, own))]
+        rows, trials, trained = rows + len(own), trials + len(attempts), trained + trained_epochs(attempts)
+        resumed += sum(TrialFacts.of(trial).resumed_epochs is not None for trial in attempts)
+        counted = {row.trial for row in own}
+        needed += sum(len(trial.intermediate_values) for trial in attempts if trial.number in counted)
+    for part in comparison.parts():
+        finals = study_by(comparison.backend, search=part.search.token)
+        planned = [(run.trial, run.draw) for run in FinalRuns.of(part.search).runs]
+        wrong += wrong_plan(part.search.name, [each.name for each in finals], planned, comparison.spec.draws)
+    differing = differences(undisturbed, told_by(comparison))
+    return ComparedAudit(
+        places=rows,
+        attempts=trials,
+        resumed=resumed,
+        trained=trained,
+        twice=trained - needed,
+        compared=len(undisturbed),
+        equal=len(undisturbed) - sum(key in undisturbed for key in differing),
+        wrong=(*wrong, *differing.values()),
+    )
+
+
+def wrong_plan(search: str, studies: Sequence[str], planned: Iterable[tuple[int, int]], draws: int) -> list[str]:
+    """A search has one study of final runs, and in it each draw once, all of the same trial."""
+    wrong = []
+    if len(studies) != 1:
+        wrong.append(f"{search} has {len(studies)} studies of final runs: {', '.join(studies)}")
+    planned = list(planned)
+    if sorted(draw for _, draw in planned) != list(range(1, draws + 1)):
+        wrong.append(f"{search} has final runs on draws {sorted(draw for _, draw in planned)}, not on 1 to {draws}")
+    trials = sorted({trial for trial, _ in planned})
+    if len(trials) > 1:
+        wrong.append(f"{search} has final runs of trials {trials}")
+    return wrong
+
+
+def told_by(comparison: StoredComparison) -> dict[str, Any]:
+    """What a comparison says that no order of events may change: values, settings, scores, intervals and verdicts."""
+    found = results(comparison)
+    told: dict[str, Any] = {"finished": found.finished}
+    for level in found.levels:
+        told["verdict"] = level.verdict
+        for one in level.contestants:
+            told[f"{one.contestant}: settings"] = one.params
+            told[f"{one.contestant}: best value"] = one.search.best
+            told[f"{one.contestant}: mean scores"] = one.means
+            told[f"{one.contestant}: interval"] = one.interval and one.interval.model_dump()
+            told[f"{one.contestant}: verdict"] = one.verdict and one.verdict.model_dump()
+    for part in comparison.parts():
+        for row in Places.of(part.search).rows():
+            told[f"{part.entry.contestant}: place {row.number}"] = (row.params, row.value)
+        for run in FinalRuns.of(part.search).runs:
+            scores = {key: value for key, value in (run.scores or {}).items() if key != "duration_s"}
+            told[f"{part.entry.contestant}: draw {run.draw}"] = (run.params, run.seed, run.place.value, scores)
+    return told
+
+
+def differences(undisturbed: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, str]:
+    """By what differs: a line about it."""
+    keys = dict.fromkeys([*undisturbed, *told])
+    return {
+        key: f"{key} is {told.get(key)}, undisturbed it is {undisturbed.get(key)}"
+        for key in keys
+        if told.get(key) != undisturbed.get(key)
+    }

@@ -103,12 +103,13 @@ class PlaceReader:
         return {row.number: Place.of(row._asdict()) for row in self._all(query)}
 
     def best_rows(self, top: int) -> list[ScoredPlace]:
-        """The `top` places with the least values, complete or pruned. With equal values the earlier trial is first.
+        """The `top` places with the least values, complete or pruned. With equal values the first place is first.
 
-        A pruned place counts with the best of its epochs. Those of 0.1.0 have no value and do not count.
+        Not the earlier trial: a killed worker's place is trained again under a later number, and that must not change
+        what is best. A pruned place counts with the best of its epochs. Those of 0.1.0 have no value and do not count.
         """
         table = tables.places
-        query = select(table).where(*self._with_value()).order_by(table.c.value, table.c.trial).limit(top)
+        query = select(table).where(*self._with_value()).order_by(table.c.value, table.c.number).limit(top)
         return [ScoredPlace.of(row._asdict()) for row in self._all(query)]
 
     def scored(self) -> int:

@@ -150,7 +150,7 @@ class Scored:
 
 
 def best_trials(study: StoredStudy, top: int = 1) -> list[Scored]:
-    """The `top` best trials, pruned ones too. The least value is first; with equal values the earlier trial.
+    """The `top` best trials, pruned ones too. The least value is first; with equal values the first place.
 
     Raises:
         NothingToExportError: no trial has a value yet.

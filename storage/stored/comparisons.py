@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import delete, insert, select, update
@@ -14,7 +14,7 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.patience import Patience
 from affinity_search.storage.errors import ComparisonNotFoundError, NothingToExportError, StudyMismatchError
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.places.counts import counts_of
+from affinity_search.storage.places.counts import Counts, counts_of
 from affinity_search.storage.results.export import best_trials
 from affinity_search.storage.results.final_runs import FinalRuns
 from affinity_search.storage.stored.agenda import Agenda
@@ -78,22 +78,30 @@ class StoredComparison(Agenda):
     def is_unfinished(self) -> bool:
         """Whether a place is left, or final runs are still to be planned. It changes nothing."""
         parts = self.parts()
-        counts = counts_of(self.backend, [study.token for study in self.studies])
+        counts = self._counts(parts)
         left = any(one.used < one.total for one in counts.values())
-        return left or any(part.final is None and Places.of(part.search).scored() for part in parts)
+        return left or any(self._lacks_runs(part, counts) and Places.of(part.search).scored() for part in parts)
 
     def advance(self) -> bool:
         """Plan the final runs of every search that has ended. True while a search has not."""
         parts = self.parts()
-        counts = counts_of(self.backend, [part.search.token for part in parts])
+        counts = self._counts(parts)
         pending = False
         for part in parts:
             done = counts[part.search.token]
             if done.used < done.total:
                 pending = True
-            elif part.final is None or part.final.spec.trials < self.spec.draws:
+            elif self._lacks_runs(part, counts):
                 self._plan(part)
         return pending
+
+    def _counts(self, parts: Sequence[Part]) -> dict[str, Counts]:
+        studies = [part.search for part in parts] + [part.final for part in parts if part.final]
+        return counts_of(self.backend, [study.token for study in studies])
+
+    def _lacks_runs(self, part: Part, counts: Mapping[str, Counts]) -> bool:
+        """Whether final runs are not planned yet. Who plans may die between their study and its places."""
+        return part.final is None or counts[part.final.token].total < self.spec.draws
 
     def _plan(self, part: Part) -> None:
         try:

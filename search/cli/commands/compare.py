@@ -126,12 +126,16 @@ def _run(
     """Train what is missing, and tell what was found."""
     from affinity_search.search.api.launching import prepare
     from affinity_search.search.experiments.compare import results
+    from affinity_search.storage.places.recovery import complete_halves
 
     ended = Exit.DONE
     started = time.monotonic()
     comparison.advance()
     if comparison.is_unfinished:
         ended = run_shown(prepare(comparison, launching, say, slots))
+    else:
+        for study in comparison.studies:  # the last worker may have died right before its trial's end
+            complete_halves(study)
     found = results(comparison.refreshed())
     if as_json:
         typer.echo(found.model_dump_json(indent=2))

@@ -11,6 +11,7 @@ import jsonschema
 import pytest
 from conftest import Cli, Start
 from making import holder, worker_for
+from optuna.trial import TrialState
 from waiting import until
 
 from affinity_search.search.experiments.compare import ComparisonModel, make_schema, results, schema_text
@@ -110,6 +111,25 @@ class TestTheWay:
         for part in comparison.parts():
             assert part.final is not None
             assert Places.of(part.final).counts().total == 5
+
+    @pytest.mark.parametrize("draws", [1, 5])
+    def test_whoever_plans_may_die_before_the_places(
+        self, backend: Backend, file: Path, draws: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        comparison, _ = create_or_continue_comparison(backend, read(str(file), {"name": "trio", "draws": draws}))
+        finish(comparison, most=9)
+
+        def die(*_: Any) -> None:
+            raise SystemExit
+
+        with monkeypatch.context() as patched:
+            patched.setattr("affinity_search.storage.stored.planning._add", die)
+            with pytest.raises(SystemExit):
+                comparison.advance()
+        again = comparison.refreshed()
+        assert again.is_unfinished
+        assert finish(again) == 3 * draws
+        assert not again.is_unfinished
 
     def test_one_worker_goes_through_all_of_it(self, comparison: StoredComparison) -> None:
         assert work(comparison, WorkerOptions("cpu", 1, worker_id="me")) == 24
@@ -268,6 +288,24 @@ class TestTheCommand:
         assert "stopped" in cli("status", *at).out
         cli("delete", "trio", "--yes", *at)
         assert "trio" not in cli("status", *at).out
+
+    @pytest.mark.usefixtures("fake_training")
+    def test_a_trial_without_an_end_gets_it_when_nothing_is_left_to_train(
+        self, sqlite: Backend, sqlite_url: str, file: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        comparison, _ = create_or_continue_comparison(sqlite, read(str(file), {"name": "trio"}))
+        finish(comparison, most=23)
+        last = comparison.studies[-1].refreshed()
+        worker = worker_for(last)
+        claim = worker.places.claim(worker.holder)
+        assert claim is not None
+        with monkeypatch.context() as patched:  # as one that is killed between the two ends, after its launcher
+            patched.setattr("affinity_search.storage.trials.record.TrialRecord.end", lambda *_: None)
+            worker.run(claim, lambda: False)
+        running = (TrialState.RUNNING,)
+        assert len(last.optuna.get_trials(states=running)) == 1
+        assert cli("compare", "trio", "--storage", sqlite_url).code == 0
+        assert last.optuna.get_trials(states=running) == []
 
     def test_a_killed_launcher_and_its_workers_lose_nothing(
         self, sqlite: Backend, sqlite_url: str, file: Path, start: Start, tmp_path: Path

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-from affinity_search.studies.seeds import sampler_seed
 from making import ROOT
 from numpy.typing import ArrayLike
 
 from affinity_search.storage.trials.sampling import make_pruner, make_sampler, suggest
+from affinity_search.storage.trials.seeds import sampler_seed
 from affinity_search.studies import bundled
 from affinity_search.studies.files import load
 from benchmarks.sampling import replay

@@ -27,8 +27,9 @@ from affinity_search.studies.comparisons import load_comparison as read_comparis
 
 FILE = Path(__file__).parent / "chaos-compare.toml"
 SPEC = read_comparison(str(FILE), {})
+SPARE = 4  # trainings that are left when the last kill is due
 TRAININGS = sum(entry.spec.trials for entry in SPEC.entries) + len(SPEC.entries) * SPEC.draws
-PAUSE_S = (0.0, 0.5)  # before a kill: about as long as two epochs
+PAUSE_S = (0.0, 0.5)  # before a kill: some epochs
 AT_ONCE_S = 0.1  # after a search's last place was used: final runs are planned meanwhile
 LAUNCHER = 0.12  # how often its command is killed, beside a worker
 IN_TRAINING = 0.85  # the share of victims that hold a place
@@ -58,14 +59,14 @@ class Compared:
             time.sleep(self._random.uniform(0.0, 2.0))
             self._kill_command()  # while it stores the comparison, or before its workers claim anything
         while self.killed.total() < kills and not self._is_over():
-            self._wait_for(TRAININGS * self.killed.total() / kills)
+            self._wait_for((TRAININGS - SPARE) * self.killed.total() // kills)
             self._happen()
             happened = f"{dict(self.killed)}, {self.commands_killed} commands killed"
             print(f"{time.strftime('%H:%M:%S')} {happened}, {self._used()} of {TRAININGS} used", flush=True)
         self._look_until(self._is_over, "the comparison to end")
 
-    def _wait_for(self, used: float) -> None:
-        self._look_until(lambda: self._used() >= used, f"{used:.0f} trainings to end")
+    def _wait_for(self, used: int) -> None:
+        self._look_until(lambda: self._used() >= used, f"{used} trainings to end")
 
     def _look_until(self, look: Callable[[], bool], what: str) -> None:
         """Its user starts the command again whenever it has ended."""

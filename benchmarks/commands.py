@@ -35,11 +35,11 @@ class Command:
         """Continues where an interrupted benchmark stopped: the places are in the database."""
         self._run("launch", study, *options, *self._data)
 
-    def evaluate(self, study: str, seeds: int, *options: str) -> dict[str, Any]:
+    def evaluate(self, study: str, draws: int, *options: str) -> dict[str, Any]:
         """The test scores of the study's best trial; those of an earlier run of the benchmark if it has them."""
         tested = self.export(study)["test"]
-        if tested is None or len(tested["seeds"]) != seeds:
-            self._run("evaluate", study, "--seeds", str(seeds), *options, *self._data)
+        if tested is None or len(tested["draws"]) != draws:
+            self._run("evaluate", study, "--draws", str(draws), *options, *self._data)
             tested = self.export(study)["test"]
         return dict(tested)
 

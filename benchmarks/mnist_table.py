@@ -48,7 +48,7 @@ def row(command: Command, label: str, options: list[str]) -> str:
     started = time.monotonic()
     command.launch("mnist", "--name", name, *SMALL, *options)
     searched = time.monotonic()
-    test = command.evaluate(name, SEEDS, "--threads", "1")
+    test = command.evaluate(name, SEEDS, "--workers", "1")
     print(f"{label}: search {searched - started:.0f} s, evaluation {time.monotonic() - searched:.0f} s", flush=True)
     best = command.export(name)
     params = best["params"] or dict.fromkeys(("lambda", "sigma", "n_centers"))

@@ -18,7 +18,19 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = ("search", "storage", "studies", "tests", "benchmarks", "examples")
 TRAINING = ("keras", "tensorflow", "jax", "torch", "sklearn")
 HEAVY = (*TRAINING, "optuna", "sqlalchemy")
-COMMANDS = ("create", "launch", "worker", "status", "evaluate", "report", "export", "dashboard", "doctor", "studies")
+COMMANDS = (
+    "compare",
+    "create",
+    "launch",
+    "worker",
+    "status",
+    "evaluate",
+    "report",
+    "export",
+    "dashboard",
+    "doctor",
+    "studies",
+)
 
 
 def imported(path: Path) -> Iterator[str]:

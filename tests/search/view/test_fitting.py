@@ -55,7 +55,7 @@ def test_the_tables_of_a_running_search(sqlite: Backend, width: int) -> None:
     attempt_at(study, claim, worker.holder).record.trial.report(0.25, 0)
     shown = lines(panel(take(study)), width)
     assert all(len(line) <= width for line in shown)
-    (head,) = [line for line in shown if "best macro F1" in line]
+    (head,) = [line for line in shown if "best macro F1" in line and "epoch" in line]
     row = shown[shown.index(head) + 1]
     assert "0.7500" in row
     assert row.index("0.7500") + 6 == head.index("best macro F1") + 13, "the score stands under its head"

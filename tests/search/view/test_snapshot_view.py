@@ -27,6 +27,7 @@ from affinity_search.search.view.terminal import (
 from affinity_search.search.worker.attempt import Attempt
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import USED, PlaceState
+from affinity_search.storage.stored.agenda import OneStudy
 from affinity_search.storage.study import StoredStudy
 from affinity_search.studies.files import load
 from affinity_search.studies.heads import AFFINITY, SOFTMAX
@@ -214,15 +215,15 @@ class TestProgress:
         study = make(sqlite)
         out = io.StringIO()
         lines = PlainLines(Console(file=out, width=200))
-        lines.show(study)
+        lines.show(OneStudy(study))
         lines._looked = -math.inf  # a second later
-        lines.show(study)
+        lines.show(OneStudy(study))
         assert len(out.getvalue().splitlines()) == 1
         train(study, most=1)
-        lines.show(study)
+        lines.show(OneStudy(study))
         assert len(out.getvalue().splitlines()) == 1, "not within a second"
         lines._looked = -math.inf
-        lines.show(study)
+        lines.show(OneStudy(study))
         assert "1 of 4 trials done" in out.getvalue()
 
     def test_a_terminal_has_a_live_panel(self, sqlite: Backend) -> None:
@@ -231,49 +232,49 @@ class TestProgress:
         console = Console(file=out, force_terminal=True, highlight=False, width=120)
         with Live(console=console, auto_refresh=False) as live:
             live_panel = LivePanel(live, lambda: "a hint")
-            live_panel.show(study)
+            live_panel.show(OneStudy(study))
             live_panel.say("a [line] of its own")
             train(study)
-            live_panel.show(study)
+            live_panel.show(OneStudy(study))
         assert "0 of 4 trials done" in out.getvalue()
         assert "a [line] of its own" in out.getvalue()
         assert "4 of 4 trials done" not in out.getvalue(), "not within a second"
 
     def test_starting_workers_are_told_of(self, sqlite: Backend) -> None:
         study, out = make(sqlite), io.StringIO()
-        PlainLines(Console(file=out, width=200)).show(study, ["a", "b"])
+        PlainLines(Console(file=out, width=200)).show(OneStudy(study), ["a", "b"])
         assert "2 workers starting: importing TensorFlow, reading the images" in out.getvalue()
         with Live(console=Console(file=out, force_terminal=True, width=120), auto_refresh=False) as live:
-            LivePanel(live, lambda: "a hint").show(study, ["a", "b"])
+            LivePanel(live, lambda: "a hint").show(OneStudy(study), ["a", "b"])
         assert out.getvalue().count("2 workers starting") >= 2
 
     def test_a_worker_that_has_a_place_starts_no_more(self, half_done: StoredStudy) -> None:
         out = io.StringIO()
         with Live(console=Console(file=out, force_terminal=True, width=120), auto_refresh=False) as live:
-            LivePanel(live, lambda: "a hint").show(half_done, ["busy [bold]worker"])
+            LivePanel(live, lambda: "a hint").show(OneStudy(half_done), ["busy [bold]worker"])
         assert "starting" not in out.getvalue()
 
     def test_a_quiet_minute_ends_with_a_line(self, half_done: StoredStudy) -> None:
         out = io.StringIO()
         lines = PlainLines(Console(file=out, width=200))
         for _ in range(2):
-            lines.show(half_done)
+            lines.show(OneStudy(half_done))
             lines._looked = lines._said = -math.inf
-        lines.show(half_done)
+        lines.show(OneStudy(half_done))
         assert out.getvalue().count("2 of 4 trials done") == 3
 
     def test_nothing_of_the_panel_stays(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         """What a command says at its end would come twice otherwise."""
         study = make(sqlite)
         monkeypatch.setenv("FORCE_COLOR", "1")
-        with progress_for(study, lambda: "a hint") as progress:
+        with progress_for(OneStudy(study), lambda: "a hint") as progress:
             assert isinstance(progress, LivePanel)
             assert progress._live.transient
 
     def test_the_terminal_decides(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
         study = make(sqlite)
-        with progress_for(study, lambda: "a hint") as progress:
+        with progress_for(OneStudy(study), lambda: "a hint") as progress:
             assert isinstance(progress, PlainLines)
         monkeypatch.setenv("FORCE_COLOR", "1")
-        with progress_for(study, lambda: "a hint") as progress:
+        with progress_for(OneStudy(study), lambda: "a hint") as progress:
             assert isinstance(progress, LivePanel)

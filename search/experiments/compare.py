@@ -33,6 +33,7 @@ from affinity_search.storage.results.export import best_trials, export, to_plain
 from affinity_search.storage.results.final_runs import FinalRun, FinalRuns
 from affinity_search.storage.stored.comparisons import Part, StoredComparison
 from affinity_search.storage.trials.facts import TrialFacts
+from affinity_search.studies import bundled
 from affinity_search.studies.errors import enumeration
 from affinity_search.studies.metrics import METRICS, score_of
 from affinity_search.studies.model.spec import StudySpec
@@ -188,7 +189,7 @@ def results(comparison: StoredComparison) -> ComparisonModel:
         versions=_versions(facts),
         settings=_common([entry.spec for entry in spec.entries]),
         definition=spec.to_dict(),
-        command=f"affinity-search compare {spec.name}.toml",
+        command=f"affinity-search compare {spec.name}{'' if spec.name in bundled.comparisons() else '.toml'}",
     )
 
 

@@ -222,7 +222,7 @@ def _row(one: object) -> list[str]:
         one.contestant,
         f"{100 * over.mean:.1f}" if over is not None and over.mean is not None else "-",
         _ends(over.low, over.high) if known and over else "",
-        f"{100 * difference.mean:+.1f}" if difference and difference.mean is not None else "",
+        f"{100 * difference.mean:+.1f}".replace("-", "−") if difference and difference.mean is not None else "",
         _ends(difference.low, difference.high, signed=True) if difference else "",
         verdict.verdict if verdict else "baseline" if known else "no score",
         settings,
@@ -235,4 +235,4 @@ def _ends(low: float | None, high: float | None, *, signed: bool = False) -> str
     if low is None or high is None:
         return ""
     form = "+.1f" if signed else ".1f"
-    return f"{100 * low:{form}} to {100 * high:{form}}"
+    return f"{100 * low:{form}} to {100 * high:{form}}".replace("-", "−")

@@ -63,7 +63,7 @@ format: $(VENV)/.installed-test  ## Let ruff lay out the code
 schema: $(VENV)/.installed-run  ## Write the JSON schemas of the export and of comparisons from their models
 	$(BIN)/python -c "from affinity_search.storage.results.export import make_schema; print(make_schema(), end='')" \
 	  > storage/results/export.schema.json
-	$(BIN)/python -c "from affinity_search.search.experiments.compare import make_schema; print(make_schema(), end='')" \
+	$(BIN)/python -c "from affinity_search.search.experiments.document import make_schema; print(make_schema(), end='')" \
 	  > search/experiments/comparison.schema.json
 
 chaos: $(VENV)/.installed-test  ## Kill the workers of real searches again and again (KILLS=100, long and short trials, a comparison, SQLite and PostgreSQL)

@@ -38,7 +38,7 @@ from affinity_search.studies.model.limits import is_file_name, name_mistake
 from affinity_search.studies.model.mistakes import given, missing, show_text, unknown
 from affinity_search.studies.model.parameters import Constant
 from affinity_search.studies.model.spec import StudySpec
-from affinity_search.studies.model.writing import value_text
+from affinity_search.studies.model.writing import flat, value_text
 
 KEYS = ("name", "study", "trials", "draws", "metric", "baseline", "set", "levels", "contestants")
 CONTESTANTS_KEYS = ("head", "space", "set", "published")
@@ -180,7 +180,7 @@ def _level_mistakes(levels: Any, contestants: int) -> Iterator[str]:
     if not isinstance(levels, Mapping):
         yield f"levels: {given(levels, 'a table')}"
         return
-    for key, values in _flat(levels):
+    for key, values in flat(levels):
         if not isinstance(values, list) or not values:
             yield f"levels.{key}: {given(values, 'a list of values')}"
     if contestants * len(list(_levels(levels))) > MOST_STUDIES:
@@ -235,21 +235,13 @@ def _name(raw: Mapping[str, Any], base: str) -> str:
 
 def _levels(levels: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every combination of the levels' values; one empty level without any."""
-    flat = [(key, values) for key, values in _flat(levels) if isinstance(values, list)]
-    for chosen in itertools.product(*(values for _, values in flat)):
-        yield {key: value for (key, _), value in zip(flat, chosen, strict=True)}
-
-
-def _flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tables.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+    lists = [(key, values) for key, values in flat(levels) if isinstance(values, list)]
+    for chosen in itertools.product(*(values for _, values in lists)):
+        yield {key: value for (key, _), value in zip(lists, chosen, strict=True)}
 
 
 def _assignments(tables: Mapping[str, Any]) -> list[str]:
-    return [f"{key}={value_text(value)}" for key, value in _flat(tables)]
+    return [f"{key}={value_text(value)}" for key, value in flat(tables)]
 
 
 def _study(

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from affinity_search.search.experiments.compare import (
+from affinity_search.search.experiments.compare import sentence
+from affinity_search.search.experiments.document import (
     ComparisonModel,
     ContestantModel,
     IntervalModel,
@@ -15,7 +16,6 @@ from affinity_search.search.experiments.compare import (
     RunModel,
     SearchModel,
     VerdictModel,
-    sentence,
 )
 from affinity_search.search.experiments.statistics import interval, verdicts
 

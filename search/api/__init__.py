@@ -13,6 +13,7 @@ person. Importing this module imports neither Keras nor a database: each functio
 from __future__ import annotations
 
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +24,7 @@ from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_ST
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from affinity_search.search.api.launching import Launching
-    from affinity_search.search.experiments.compare import ComparisonModel
+    from affinity_search.search.experiments.document import ComparisonModel
     from affinity_search.search.experiments.evaluate import Plan
     from affinity_search.search.experiments.statistics import Interval
     from affinity_search.search.worker.exits import Exit
@@ -94,15 +94,12 @@ class Evaluated:
     tied: bool | None  # with the best of those that were judged together; None with too few draws
 
 
-@dataclass(frozen=True)
-class Study:
-    """A stored study: a definition, its budget of places, and the trials that used them. A context manager, too."""
+class _Launched(ABC):
+    """What workers can be launched for."""
 
-    stored: StoredStudy
-
-    @property
-    def name(self) -> str:
-        return self.stored.name
+    @abstractmethod
+    def _agenda(self) -> Agenda:
+        """What they work on, as it is now."""
 
     def launch(
         self,
@@ -120,8 +117,9 @@ class Study:
     ) -> Exit:
         """Run worker processes until every place is used. Call it from the main thread, which gets Ctrl-C and SIGTERM.
 
-        `devices` is as for `launch --devices`. `workers` is the number of workers on the CPU. `per_device` is the
-        number of workers that share one GPU. `tpus` are names of TPUs elsewhere. `on` is the address of a Ray cluster.
+        A comparison's places are those of its searches, and then those of its final runs. `devices` is as for
+        `launch --devices`. `workers` is the number of workers on the CPU. `per_device` is the number of workers that
+        share one GPU. `tpus` are names of TPUs elsewhere. `on` is the address of a Ray cluster.
         A worker that is silent for `lease_s` seconds loses its place. Workers wait `outage_s` seconds for a database
         that does not answer.
 
@@ -131,11 +129,23 @@ class Study:
         Raises:
             WorkersDieError, DeviceError, DataError, StorageError: no worker can work here; the message says why.
         """
-        from affinity_search.search.api.launching import Launching
-        from affinity_search.storage.stored.agenda import OneStudy
+        from affinity_search.search.api.launching import Launching, prepare
+        from affinity_search.search.worker.stopping import StopSignals
 
         asked = Launching(workers, devices, per_device, tuple(tpus), on, data_dir, files, lease_s, outage_s)
-        return _launched(OneStudy(self._now()), asked, say)
+        with StopSignals() as signals:
+            return prepare(self._agenda(), asked, say).run(Lines(say), signals)
+
+
+@dataclass(frozen=True)
+class Study(_Launched):
+    """A stored study: a definition, its budget of places, and the trials that used them. A context manager, too."""
+
+    stored: StoredStudy
+
+    @property
+    def name(self) -> str:
+        return self.stored.name
 
     def trials(self) -> list[Trial]:
         """Every attempt at a place, by number."""
@@ -200,6 +210,11 @@ class Study:
         study = self._now()
         return to_plain(export(study, top, contenders(study)))
 
+    def _agenda(self) -> Agenda:
+        from affinity_search.storage.stored.agenda import OneStudy
+
+        return OneStudy(self._now())
+
     def _now(self) -> StoredStudy:
         """The study as it is now: since it was opened, workers may have settled the precision, and others may have
         widened the space.
@@ -217,14 +232,6 @@ class Study:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _launched(agenda: Agenda, asked: Launching, say: Callable[[str], None]) -> Exit:
-    from affinity_search.search.api.launching import prepare
-    from affinity_search.search.worker.stopping import StopSignals
-
-    with StopSignals() as signals:
-        return prepare(agenda, asked, say).run(Lines(say), signals)
 
 
 def open(name: str, storage: str = DEFAULT_STORAGE, *, read_only: bool = False) -> Study:  # noqa: A001 - as files are
@@ -298,7 +305,7 @@ def create(
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(_Launched):
     """A stored comparison: contestants, each with a search and with final runs of the settings that it found."""
 
     stored: StoredComparison
@@ -307,21 +314,8 @@ class Comparison:
     def name(self) -> str:
         return self.stored.name
 
-    def launch(
-        self,
-        *,
-        workers: int | None = None,
-        devices: str = "auto",
-        per_device: int = 1,
-        data_dir: Path | None = None,
-        files: Path | None = None,
-        say: Callable[[str], None] = say,
-    ) -> Exit:
-        """Run worker processes until every search and every final run is done; otherwise as `Study.launch`."""
-        from affinity_search.search.api.launching import Launching
-
-        asked = Launching(workers, devices, per_device, (), None, data_dir, files, DEFAULT_LEASE_S, DEFAULT_LIMIT_S)
-        return _launched(self.stored.refreshed(), asked, say)
+    def _agenda(self) -> Agenda:
+        return self.stored.refreshed()
 
     def results(self) -> ComparisonModel:
         """What it has found so far: verdicts, and all that is needed to check them."""

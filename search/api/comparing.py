@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from affinity_search.search.worker.images import examine, folder_for
-from affinity_search.storage.database.backend import Backend, open_backend
+from affinity_search.storage.database.backend import open_backend
 from affinity_search.storage.errors import NoDatabaseError, OutdatedError, StorageError
 from affinity_search.storage.stored.comparisons import (
     StoredComparison,
@@ -58,13 +58,9 @@ def _stored(name: str, url: str) -> StoredComparison | None:
     if is_file_name(name):
         return None
     try:
-        return find_comparison(_existing(url), name)
+        return find_comparison(open_backend(url, create=False), name)
     except (NoDatabaseError, OutdatedError):
         return None
-
-
-def _existing(url: str) -> Backend:
-    return open_backend(url, create=False)
 
 
 def _as_stored(stored: StoredComparison, asked: Mapping[str, Any], overrides: Sequence[str]) -> ComparisonSpec:

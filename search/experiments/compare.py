@@ -5,16 +5,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from optuna.trial import TrialState
-from pydantic import BaseModel, ConfigDict, Field
 
+from affinity_search.search.experiments.document import (
+    ComparisonModel,
+    ContestantModel,
+    IntervalModel,
+    LevelModel,
+    PointModel,
+    RunModel,
+    SearchModel,
+    VerdictModel,
+)
 from affinity_search.search.experiments.evaluate import contenders
 from affinity_search.search.experiments.statistics import (
     LEAST_DRAWS,
@@ -39,129 +45,6 @@ from affinity_search.studies.metrics import METRICS, score_of
 from affinity_search.studies.model.spec import StudySpec
 
 WITHOUT_MATRIX = ("calibration",)  # a confusion matrix does not tell it, so test images cannot be resampled
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class IntervalModel(_Model):
-    """A mean with its interval; null for what is not known."""
-
-    mean: float | None
-    low: float | None
-    high: float | None
-    n: int
-    level: float
-
-
-class VerdictModel(_Model):
-    """A contestant against the baseline, over the draws that both have. Differences are contestant − baseline."""
-
-    contestant: str
-    verdict: Literal["better", "worse", "no difference shown", "too few draws"]
-    difference: IntervalModel = Field(description="paired, 95 %, by Student's t over the draws")
-    corrected: IntervalModel | None = Field(description="at the level that Holm's correction over all rivals leaves")
-    p: float | None = Field(description="two-sided")
-    adjusted: float | None = Field(description="p after Holm's correction")
-    smallest: float | None = Field(description="a true difference of this size would be shown in 80 % of comparisons")
-    with_test_images: IntervalModel | None = Field(description="95 %, over other draws and other test images too")
-    left_out: list[int] = Field(description="draws that only one of the two has")
-
-
-class RunModel(_Model):
-    """One final run: the chosen settings trained on one draw, scored once on the test images."""
-
-    draw: int
-    seed: int
-    state: Literal["complete", "failed", "waiting", "running"]
-    metrics: dict[str, float] = Field(description="weighted as the study imagines its classes; empty without a score")
-    plain: dict[str, float] = Field(description="the same without weights")
-    recalls: list[float | None] = Field(description="of each class; empty without a score")
-    best_epoch: int | None
-    seconds: float | None
-    reason: str | None = Field(description="why it failed")
-    opened_by: str | None = Field(description="user@host that opened the test images for it")
-
-
-class PointModel(_Model):
-    """A trial of a search, in the order of their ends."""
-
-    trial: int
-    params: dict[str, int | float]
-    score: float = Field(description="on validation images, by the comparison's metric")
-    epochs: int
-    pruned: bool
-    epochs_spent: int = Field(description="of this search up to this trial's end")
-
-
-class SearchModel(_Model):
-    """A contestant's search."""
-
-    study: str
-    places: int
-    complete: int
-    pruned: int
-    failed: int
-    epochs: int
-    seconds: float = Field(description="of training, over all workers")
-    best: float | None = Field(description="its best score on validation images: too high, as the best of many")
-    trial: int | None
-    reasons: dict[str, int] = Field(description="why places failed, and how many")
-    points: list[PointModel]
-
-
-class ContestantModel(_Model):
-    """A contestant at one level."""
-
-    contestant: str
-    head: str
-    symbols: dict[str, str] = Field(description="how its settings are shown")
-    space: dict[str, str] = Field(description="what was searched, in words")
-    params: dict[str, int | float] | None = Field(description="the settings that its search chose; null without any")
-    search: SearchModel
-    runs: list[RunModel]
-    final_epochs: int
-    final_seconds: float
-    means: dict[str, float] = Field(description="of every metric over the final runs")
-    interval: IntervalModel | None = Field(description="of the mean of the comparison's metric, 95 %")
-    median: float | None = Field(description="of the comparison's metric over the final runs")
-    verdict: VerdictModel | None = Field(description="null for the baseline")
-    published: float | None = Field(default=None, description="a figure of others for it, from the comparison's file")
-
-
-class LevelModel(_Model):
-    """One level: everything compared under the same values."""
-
-    level: dict[str, Any] = Field(description="keys of the study file with their values; empty without levels")
-    text: str
-    verdict: str = Field(description="what it comes to, in one sentence or a few")
-    class_sizes: list[int] = Field(description="training images of each class, before the validation images are taken")
-    correction: float = Field(description="added to 1/n in every variance, because draws share training images")
-    contestants: list[ContestantModel] = Field(description="the best mean first, those without a score last")
-
-
-class ComparisonModel(_Model):
-    """A comparison and what it found. Scores are fractions in [0, 1]."""
-
-    schema_version: Literal[1] = 1
-    comparison: str
-    finished: bool
-    dataset: str
-    protocol: str
-    metric: str
-    label: str = Field(description="the metric's name for people")
-    baseline: str
-    draws: int
-    trials: int = Field(description="places of each contestant's search")
-    epochs: int
-    classes: list[str]
-    levels: list[LevelModel]
-    devices: list[str]
-    versions: dict[str, list[str]] = Field(description="every version that trained a part of it")
-    settings: dict[str, Any] = Field(description="what all studies have in common, in the keys of a study file")
-    definition: dict[str, Any] = Field(description="the whole comparison as it is stored: every contestant's study")
-    command: str = Field(description="repeats it")
 
 
 def results(comparison: StoredComparison) -> ComparisonModel:
@@ -252,32 +135,27 @@ def _overlap(spec: StudySpec, sizes: Sequence[int]) -> float:
     return max(drawn, default=0.0)
 
 
-def _scores(runs: FinalRuns, metric: str) -> dict[int, float]:
-    """By draw, of the one trial that a comparison judges."""
-    by_trial = list(runs.scores.values())
-    return {draw: float(told[metric]) for draw, told in by_trial[0].items()} if by_trial else {}
+def _told_by(runs: FinalRuns, key: str) -> dict[int, Any]:
+    """What the scores have under `key`, by draw, of the one trial that a comparison judges."""
+    judged = next(iter(runs.scores.values()), {})
+    return {draw: told[key] for draw, told in judged.items()}
 
 
 def _verdicts(
     baseline: str, spec: StudySpec, sizes: Sequence[int], judged: Mapping[str, FinalRuns], correction: float
 ) -> dict[str, Verdict]:
-    scores = {name: _scores(runs, spec.metric) for name, runs in judged.items()}
+    scores = {name: _told_by(runs, spec.metric) for name, runs in judged.items()}
     if not scores.get(baseline):
         return {}
     wider: dict[str, Interval] = {}
     if spec.metric not in WITHOUT_MATRIX:
-        matrices = {name: _confusions(runs) for name, runs in judged.items()}
+        matrices = {name: _told_by(runs, "confusion") for name, runs in judged.items()}
         images = np.sum(next(iter(matrices[baseline].values())), axis=1)
         metric = metric_of(spec.metric, sizes, _shares(spec, images))
         for name in scores:
             if name != baseline and len(matrices[name].keys() & matrices[baseline].keys()) > 1:
                 wider[name] = bootstrap(matrices[name], matrices[baseline], metric, correction=correction)
     return verdicts(scores, baseline, correction=correction, with_test_images=wider)
-
-
-def _confusions(runs: FinalRuns) -> dict[int, Any]:
-    by_trial = list(runs.scores.values())
-    return {draw: told["confusion"] for draw, told in by_trial[0].items()} if by_trial else {}
 
 
 def _shares(spec: StudySpec, images: Sequence[int]) -> tuple[int, ...] | None:
@@ -290,7 +168,7 @@ def _shares(spec: StudySpec, images: Sequence[int]) -> tuple[int, ...] | None:
 
 def _contestant(part: Part, runs: FinalRuns, found: Mapping[str, Verdict], correction: float) -> ContestantModel:
     spec, name = part.entry.spec, part.entry.contestant
-    scores = _scores(runs, spec.metric)
+    scores = _told_by(runs, spec.metric)
     told = [run.scores for run in runs.runs if run.scores is not None]
     search = _search(part)
     params = {run.trial: run.params for run in runs.runs}
@@ -349,7 +227,8 @@ _STATES: dict[str, Literal["complete", "failed", "waiting", "running"]] = {
 
 
 def _search(part: Part) -> SearchModel:
-    counts, places = Places.of(part.search).counts(), Places.of(part.search)
+    places = Places.of(part.search)
+    counts = places.counts()
     points = _points(part)
     facts = [TrialFacts.of(trial) for trial in part.search.optuna.get_trials(deepcopy=False)]
     best = best_trials(part.search)[0] if places.scored() else None
@@ -464,14 +343,3 @@ def _signed(share: float) -> str:
     """With its sign, as printed: `+1.2`, `−0.3`, `0.0`."""
     rounded = round(100 * share, 1)
     return f"{rounded:+.1f}".replace("-", "−") if rounded else "0.0"
-
-
-@cache
-def schema_text() -> str:
-    """The JSON schema that ships beside this file."""
-    return (Path(__file__).parent / "comparison.schema.json").read_text(encoding="utf-8")
-
-
-def make_schema() -> str:
-    """The schema as the models define it. `make schema` writes it."""
-    return json.dumps(ComparisonModel.model_json_schema(by_alias=True), indent=2) + "\n"

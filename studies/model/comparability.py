@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from affinity_search.studies.model.mistakes import show
 from affinity_search.studies.model.parameters import Choice, Constant, IntegerRange, Parameter, RealRange
 from affinity_search.studies.model.sections import LATER
+from affinity_search.studies.model.writing import flat
 
 if TYPE_CHECKING:
     from affinity_search.studies.model.space import SpaceSpec
@@ -39,7 +40,7 @@ def fingerprint_differences(old: StudySpec, new: StudySpec) -> list[str]:
 
     A precision of `auto` on either side differs from nothing: the first worker settles it.
     """
-    stored, fresh = dict(_flat(_guarded(old))), dict(_flat(_guarded(new)))
+    stored, fresh = dict(flat(_guarded(old))), dict(flat(_guarded(new)))
     usual = {".".join(location): default for location, default in LATER.items()}
     stored, fresh = usual | stored, usual | fresh
     if "auto" in (old.training.precision, new.training.precision):
@@ -54,14 +55,6 @@ def fingerprint_differences(old: StudySpec, new: StudySpec) -> list[str]:
 def _guarded(spec: StudySpec) -> dict[str, Any]:
     whole = spec.to_dict()
     return {key: whole[key] for key in GUARDED if key in whole}
-
-
-def _flat(tables: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tables.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _show(values: dict[str, Any], key: str) -> str:

@@ -22,6 +22,15 @@ def _lines(tables: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"{_text(key)} = {value_text(value)}" for key, value in section.items())
 
 
+def flat(tables: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`data.set` and its value, for each value of nested tables."""
+    for key, value in tables.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
 def value_text(value: Any) -> str:
     """A value as it stands in a study file."""
     if isinstance(value, Mapping):

@@ -41,7 +41,7 @@ from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S, DEFAULT_ST
 if TYPE_CHECKING:
     from affinity_search.search.api.launching import Launching
     from affinity_search.search.devices.slots import Slot
-    from affinity_search.search.experiments.compare import ComparisonModel
+    from affinity_search.search.experiments.document import ComparisonModel
     from affinity_search.storage.stored.comparisons import StoredComparison
     from affinity_search.studies.comparisons import ComparisonSpec
 
@@ -211,7 +211,7 @@ def show(found: ComparisonModel) -> None:
 
 
 def _row(one: object) -> list[str]:
-    from affinity_search.search.experiments.compare import ContestantModel
+    from affinity_search.search.experiments.document import ContestantModel
 
     assert isinstance(one, ContestantModel)
     over, verdict = one.interval, one.verdict

@@ -13,7 +13,7 @@ from affinity_search.search.cli.options import AsJson, Storage, home_path, opene
 from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from affinity_search.search.experiments.compare import ComparisonModel
+    from affinity_search.search.experiments.document import ComparisonModel
 
 EXAMPLES = (
     "affinity-search report digits-comparison -o report.html",
@@ -39,7 +39,7 @@ def report(
     if sum((markdown, as_json, schema)) > 1:
         raise typer.BadParameter("--markdown, --json and --schema are different forms; give one of them")
     if schema:
-        from affinity_search.search.experiments.compare import schema_text
+        from affinity_search.search.experiments.document import schema_text
 
         _put(schema_text(), output)
         return

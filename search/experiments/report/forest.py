@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from affinity_search.search.experiments.compare import ComparisonModel, ContestantModel, IntervalModel, LevelModel
+from affinity_search.search.experiments.document import ComparisonModel, ContestantModel, IntervalModel, LevelModel
 from affinity_search.search.experiments.report.drawing import Axis, Drawing, padded, shortened, text_width
 from affinity_search.search.experiments.report.looks import WIDTH, Figure
 from affinity_search.search.experiments.report.words import Shown, ends, points, shown_verdict

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from affinity_search.search.experiments.compare import ComparisonModel
+from affinity_search.search.experiments.document import ComparisonModel
 from affinity_search.search.experiments.report.drawing import SERIES, SHAPES, Drawing
 from affinity_search.search.experiments.report.tables import Table
 from affinity_search.search.experiments.report.words import contestants_of

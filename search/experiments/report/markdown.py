@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from affinity_search.search.experiments.compare import ComparisonModel, LevelModel
+from affinity_search.search.experiments.document import ComparisonModel, LevelModel
 from affinity_search.search.experiments.report import tables, words
 from affinity_search.search.experiments.report.drawing import printable
 from affinity_search.search.experiments.report.page import level_tables, subtitle

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from affinity_search.search.experiments.compare import ComparisonModel, LevelModel
+from affinity_search.search.experiments.document import ComparisonModel, LevelModel
 from affinity_search.search.experiments.report import tables, words
 from affinity_search.search.experiments.report.drawing import printable
 from affinity_search.search.experiments.report.forest import forest

@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 from statistics import fmean
 
-from affinity_search.search.experiments.compare import ComparisonModel, LevelModel
+from affinity_search.search.experiments.document import ComparisonModel, LevelModel
 from affinity_search.search.experiments.report.drawing import Axis, Drawing, shortened, text_width
 from affinity_search.search.experiments.report.looks import WIDTH, Figure, Look, Looks, legend_of
 from affinity_search.search.experiments.report.tables import by_size, recalls, recalls_of

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from matplotlib import colormaps
 from matplotlib.colors import to_hex
 
-from affinity_search.search.experiments.compare import ComparisonModel, ContestantModel, LevelModel
+from affinity_search.search.experiments.document import ComparisonModel, ContestantModel, LevelModel
 from affinity_search.search.experiments.report.drawing import Axis, Drawing, padded, padded_log, shortened
 from affinity_search.search.experiments.report.looks import WIDTH, Figure, Looks, legend_of
 from affinity_search.search.experiments.report.words import contestants_of, number, settings_text

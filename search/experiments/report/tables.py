@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
 
-from affinity_search.search.experiments.compare import ComparisonModel, ContestantModel, LevelModel
+from affinity_search.search.experiments.document import ComparisonModel, ContestantModel, LevelModel
 from affinity_search.search.experiments.report.words import (
     NOTHING,
     contestants_of,
@@ -24,6 +24,7 @@ from affinity_search.search.experiments.report.words import (
 )
 from affinity_search.search.view.terminal import duration_text, plural
 from affinity_search.studies.metrics import METRICS
+from affinity_search.studies.model.writing import flat
 
 
 @dataclass(frozen=True)
@@ -307,15 +308,6 @@ def _seeds(found: ComparisonModel) -> str:
 def _openers(found: ComparisonModel) -> str:
     runs = [run for level in found.levels for one in level.contestants for run in one.runs if run.opened_by]
     return ", ".join(f"{who} ({n} final runs)" for who, n in sorted(Counter(run.opened_by for run in runs).items()))
-
-
-def flat(tables: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """`data.set` and its value, for each value of nested tables."""
-    for key, value in tables.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
 
 
 def _value(value: Any) -> str:

@@ -6,13 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from affinity_search.search.experiments.compare import (
-    ComparisonModel,
-    ContestantModel,
-    IntervalModel,
-    LevelModel,
-    sentence,
-)
+from affinity_search.search.experiments.compare import sentence
+from affinity_search.search.experiments.document import ComparisonModel, ContestantModel, IntervalModel, LevelModel
 from affinity_search.search.experiments.statistics import LEAST_DRAWS
 from affinity_search.search.view.terminal import plural
 from affinity_search.studies.errors import enumeration

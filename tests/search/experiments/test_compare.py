@@ -14,7 +14,8 @@ from making import holder, worker_for
 from optuna.trial import TrialState
 from waiting import until
 
-from affinity_search.search.experiments.compare import ComparisonModel, make_schema, results, schema_text
+from affinity_search.search.experiments.compare import results
+from affinity_search.search.experiments.document import ComparisonModel, make_schema, schema_text
 from affinity_search.search.worker.exits import Exit
 from affinity_search.search.worker.setup import WorkerOptions, work
 from affinity_search.storage.database.backend import Backend

@@ -12,7 +12,7 @@ from comparing import EIGHT, NAMES, dead, found, level, run
 from conftest import Cli
 from making import TINY, train
 
-from affinity_search.search.experiments.compare import ComparisonModel, IntervalModel, make_schema, schema_text
+from affinity_search.search.experiments.document import ComparisonModel, IntervalModel, make_schema, schema_text
 from affinity_search.search.experiments.report.drawing import (
     Axis,
     Drawing,

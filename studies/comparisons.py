@@ -32,7 +32,7 @@ from typing import Any, Self
 
 from affinity_search.studies import bundled
 from affinity_search.studies.errors import StudyFileError, either
-from affinity_search.studies.files import lay_over, made, parse, read
+from affinity_search.studies.files import lay_over, made, parse, place_data, read
 from affinity_search.studies.heads import HEADS
 from affinity_search.studies.model.limits import is_file_name, name_mistake
 from affinity_search.studies.model.mistakes import given, missing, show_text, unknown
@@ -226,7 +226,9 @@ def _base(raw: Mapping[str, Any], folder: Path, source: str) -> tuple[dict[str, 
     if not is_file_name(study):
         known = either([*bundled.names(), "a study file (.toml)"])
         raise StudyFileError(show_text(source), [f"study: {given(study, known)}"])
-    return parse(read(str(folder / study)), study), Path(study).stem
+    tables = parse(read(str(folder / study)), study)
+    place_data(tables, (folder / study).parent)
+    return tables, Path(study).stem
 
 
 def _name(raw: Mapping[str, Any], base: str) -> str:

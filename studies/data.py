@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from affinity_search.studies.errors import either
 
@@ -11,45 +12,56 @@ OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "hors
 
 
 @dataclass(frozen=True)
+class OwnData:
+    """How people's own data are read and divided; the same for all studies of the same images and size."""
+
+    kind: Literal["images", "vectors"]
+    size: tuple[int, int] | None = None  # height and width in pixels that images are resized to
+    group: str | None = None  # a pattern over file names: images with an equal match stay in one part
+    test: float | None = None  # the share that is split off for the test; None where the data bring a test part
+
+
+@dataclass(frozen=True)
 class SourceDefinition:
-    """A data set: what does not vary within it. Its images are read by `search/training/data/NAME.py`."""
+    """A data set: what does not vary within it. Its images are read by `search/training/data/NAME.py`.
+
+    Of people's own data (`own`) classes, shape and counts are known once they were read: `DataSpec.found` has them.
+    """
 
     name: str  # as a study's `data.set`
-    side_px: int  # images are squares
-    channels: int
-    classes: tuple[str, ...]  # names, in the order of the labels
-    train: tuple[int, ...]  # training images of each class, as the set is published
-    train_per_test: int  # k: a small class has k times as many training images as test images
-    most_minority: int  # a little below the test images of the smallest class that may be made small
-    shift_px: int  # of the augmentation, which also mirrors images if `flip`
-    flip: bool
+    shape: tuple[int, ...] = ()  # of one image: height and width in pixels, channels; of a vector: its length
+    classes: tuple[str, ...] = ()  # names, in the order of the labels
+    train: tuple[int, ...] = ()  # training images of each class, before a profile leaves some out
+    train_per_test: int = 1  # k: a small class has k times as many training images as `data.minority`
+    most_minority: int | None = None  # a little below the test images of the smallest class that may be made small
+    shift_px: int = 0  # of the augmentation, which also mirrors images if `flip`
+    flip: bool = False
     holds: str | None = None  # the file or folder that --data-dir must hold
     part_of: str | None = None  # the package that brings the images along; then there are no files of it
     profile: str = "step"
+    small: tuple[bool, ...] | None = None  # which classes `step` makes small; None: the even ones
+    imbalance_factor: float | None = None  # of `exponential`
+    own: OwnData | None = None
 
     @property
     def n_classes(self) -> int:
         return len(self.classes)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of one image: height and width in pixels, channels."""
-        return self.side_px, self.side_px, self.channels
 
 
 @dataclass(frozen=True)
 class ProfileDefinition:
     """A way to make a data set imbalanced; `search/training/data/profiles.py` does it."""
 
-    name: str
+    name: str  # as a study's `data.profile`
     about: str  # what it does to which classes
+    needs: tuple[str, ...] = ()  # keys of [data] that it must be given
+    takes: tuple[str, ...] = ()  # further ones
 
 
 _SOURCES = (
     SourceDefinition(
         "digits",
-        side_px=8,
-        channels=1,
+        shape=(8, 8, 1),
         classes=NUMERALS,
         train=(143, 146, 142, 147, 145, 146, 145, 144, 140, 144),
         train_per_test=4,
@@ -60,8 +72,7 @@ _SOURCES = (
     ),
     SourceDefinition(
         "mnist",
-        side_px=28,
-        channels=1,
+        shape=(28, 28, 1),
         classes=NUMERALS,
         train=(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
         train_per_test=6,
@@ -72,8 +83,7 @@ _SOURCES = (
     ),
     SourceDefinition(
         "cifar10",
-        side_px=32,
-        channels=3,
+        shape=(32, 32, 3),
         classes=OBJECTS,
         train=(5000,) * 10,
         train_per_test=5,
@@ -82,9 +92,26 @@ _SOURCES = (
         flip=True,
         holds="cifar-10-batches-py",
     ),
+    SourceDefinition("folder", profile="natural", own=OwnData("images")),
+    SourceDefinition("npz", profile="natural", own=OwnData("images")),
+    SourceDefinition("features", profile="natural", own=OwnData("vectors")),
 )
 SOURCES = {source.name: source for source in _SOURCES}
-PROFILES = {"step": ProfileDefinition("step", "even classes keep few images, odd ones all, as in the article")}
+_PROFILES = (
+    ProfileDefinition("natural", "every class keeps the images that it has"),
+    ProfileDefinition(
+        "step",
+        "the classes of `small` (by default the even ones) keep few images, the others all",
+        needs=("minority",),
+        takes=("small",),
+    ),
+    ProfileDefinition(
+        "exponential",
+        "class by class fewer, down to 1 / `imbalance_factor` of the largest",
+        needs=("imbalance_factor",),
+    ),
+)
+PROFILES = {profile.name: profile for profile in _PROFILES}
 
 
 def names() -> str:
@@ -94,12 +121,22 @@ def names() -> str:
 
 def most_minorities() -> str:
     """The most that `data.minority` may be for each set: `30 (digits) or 900 (mnist)`."""
-    return either([f"{source.most_minority} ({source.name})" for source in SOURCES.values()])
+    return either([f"{source.most_minority} ({source.name})" for source in published()])
+
+
+def published() -> list[SourceDefinition]:
+    """The sets of which everything is known before a file is opened."""
+    return [source for source in SOURCES.values() if source.own is None]
+
+
+def own_sets() -> list[str]:
+    """The names of the kinds of own data."""
+    return [source.name for source in SOURCES.values() if source.own is not None]
 
 
 def from_files() -> list[SourceDefinition]:
-    """The sets that are read from files, those that Keras downloads among them."""
-    return [source for source in SOURCES.values() if source.part_of is None]
+    """The published sets that are read from files, those that Keras downloads among them."""
+    return [source for source in published() if source.part_of is None]
 
 
 def file_names() -> str:

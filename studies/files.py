@@ -31,7 +31,22 @@ def load(source: str, overrides: Sequence[str] = ()) -> StudySpec:
     is_bundled = _is_bundled(source)
     raw = parse(bundled.text(source) if is_bundled else read(source), source)
     raw.setdefault("name", source if is_bundled else Path(source).stem)
+    if not is_bundled:
+        place_data(raw, Path(source).parent)
     return _laid_over(raw, overrides, source)
+
+
+def place_data(raw: dict[str, Any], folder: Path) -> None:
+    """Make the path of own data absolute: a relative one starts from `folder`, where the study file lies.
+
+    What was found of the data when a study was made is not taken from a file: it is read anew.
+    """
+    data = raw.get("data")
+    if not isinstance(data, dict):
+        return
+    data.pop("found", None)
+    if isinstance(data.get("path"), str):
+        data["path"] = str((folder / Path(data["path"]).expanduser()).absolute())
 
 
 def _recommend_space(raw: dict[str, Any]) -> None:
@@ -64,6 +79,8 @@ def _laid_over(raw: dict[str, Any], overrides: Sequence[str], source: str, forme
     """`former` is a name that the study has already: it is kept, whatever the rule for new ones says."""
     known = lines(list(excesses(raw))) if former else []  # what a stored study has already is kept
     mistakes = lay_over(raw, overrides)
+    if any(override.partition("=")[0].strip().startswith("data.") for override in overrides):
+        place_data(raw, Path())  # relative to where the command runs; and other data are read anew
     if former is None or any(each.replace(" ", "") == "space=none" for each in overrides):
         _recommend_space(raw)  # never for a stored study as it is: it may search nothing
     name = raw.get("name")
@@ -166,7 +183,13 @@ def _absent(source: str) -> str:
 
 
 # What a study can do without: `--set KEY=none` takes it out of the file.
-OPTIONAL = (("space",), ("data", "validation"), ("training", "learning_rate"), ("training", "reweight_from"))
+_OF_DATA = ("validation", "minority", "small", "imbalance_factor", "group", "test", "profile")
+OPTIONAL = (
+    ("space",),
+    ("training", "learning_rate"),
+    ("training", "reweight_from"),
+    *(("data", key) for key in _OF_DATA),
+)
 KINDS = ("sampler.kind", "pruner.kind")
 FORM = "--set key.path=value, as in --set training.epochs=20"
 

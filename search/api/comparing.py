@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from affinity_search.search.worker.images import examine, folder_for
+from affinity_search.search.worker.images import examine, folder_for, with_found
 from affinity_search.storage.database.backend import open_backend
 from affinity_search.storage.errors import NoDatabaseError, OutdatedError, StorageError
 from affinity_search.storage.stored.comparisons import (
@@ -40,12 +40,22 @@ def open_comparison(
     stored = _stored(spec.name, url)
     columns: dict[str, str | None] = {}
     if stored is None:
+        spec = comparison_with_found(spec, data_dir)
         columns = _examined(spec, data_dir, say)
     backend = stored.backend if stored else open_backend(url, create=True)
     comparison, notes = create_or_continue_comparison(backend, spec, columns)
     for note in notes:
         say(note)
     return comparison
+
+
+def comparison_with_found(spec: ComparisonSpec, data_dir: Path | None) -> ComparisonSpec:
+    """The comparison with what is found of its own data. Raises as `with_found` does."""
+    entries = []
+    for entry in spec.entries:
+        place = folder_for(entry.spec, data_dir, None, lambda _: None) if entry.spec.data.own else None
+        entries.append(replace(entry, spec=with_found(entry.spec, place)))
+    return replace(spec, entries=tuple(entries))
 
 
 def planned(source: str, url: str, asked: Mapping[str, Any], overrides: Sequence[str]) -> ComparisonSpec:

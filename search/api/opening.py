@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from affinity_search.search.worker.images import examine as look_at
-from affinity_search.search.worker.images import folder_for, settle
+from affinity_search.search.worker.images import folder_for, settle, with_found
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.errors import NoDatabaseError, OutdatedError, StudyNotFoundError
 from affinity_search.storage.stored.creation import create_or_continue, refuse_mistakes
@@ -68,7 +68,8 @@ def open_storage_for(url: str, asked: Asked, *, into_existing: bool = False) -> 
             raise StudyNotFoundError(f"{_unknown(asked.source)}; and {error}") from error
         spec = spec or load(asked.source, asked.renamed)
         refuse_mistakes(spec)
-        look_at(spec, folder_for(spec, asked.data_dir, None, lambda _: None), None)
+        place = folder_for(spec, asked.data_dir, None, lambda _: None)
+        look_at(with_found(spec, place), place, None)
     return open_backend(url, create=True, into_existing=into_existing)
 
 
@@ -98,6 +99,7 @@ def open_study(backend: Backend, asked: Asked, *, examine: bool = True) -> tuple
         stored = find_study(backend, spec.name)
         notes: list[str] = []
         folder = folder_for(spec, asked.data_dir, stored, notes.append)
+        spec = with_found(spec, folder)
         looks = stored is None or (examine and asked.data_dir is not None)
         found = look_at(spec, folder, stored) if looks else {}
         study, more = create_or_continue(backend, spec, resize=asked.counts)

@@ -20,7 +20,7 @@ from affinity_search.search.doctor.check import Check
 from affinity_search.search.launch.children import SAFE, surroundings
 from affinity_search.search.view.terminal import plural
 from affinity_search.search.worker.images import folder_for, read_splits, refuse_others
-from affinity_search.studies.data import SOURCES, SourceDefinition
+from affinity_search.studies.data import SourceDefinition, published
 from affinity_search.studies.errors import StudyFileError
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _of_study(spec: StudySpec, given: Path | None, stored: StoredStudy | None) -
 
 
 def _all_sets(data_dir: Path | None) -> Iterator[Check]:
-    checks = {source: _any(source, data_dir) for source in SOURCES.values()}
+    checks = {source: _any(source, data_dir) for source in published()}
     # If one set is in the folder, the others need not be there.
     there = any(check.status == "ok" for source, check in checks.items() if source.part_of is None)
     yield from (

@@ -32,8 +32,7 @@ from affinity_search.search.experiments.statistics import (
     metric_of,
     verdicts,
 )
-from affinity_search.search.training.data.profiles import PROFILES
-from affinity_search.search.training.data.splits import imbalance_of
+from affinity_search.search.training.data.splits import imbalance_of, test_shares
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.results.export import best_trials, export, to_plain
 from affinity_search.storage.results.final_runs import FinalRun, FinalRuns
@@ -108,9 +107,9 @@ def _common(specs: Sequence[StudySpec]) -> dict[str, Any]:
 def _level(comparison: StoredComparison, parts: Sequence[Part]) -> LevelModel:
     spec, first = comparison.spec, parts[0].entry.spec
     data = first.data
-    made = imbalance_of(data.source, data.minority * data.source.train_per_test)
+    made = imbalance_of(data.source, data.minority)
     sizes = tuple(map(min, data.source.train, made.kept))
-    correction = correction_for(_overlap(first, sizes))
+    correction = _correction(first, sizes)
     judged = {part.entry.contestant: FinalRuns.of(part.search) for part in parts}
     found = _verdicts(spec.baseline, first, sizes, judged, correction)
     contestants = [_contestant(part, judged[part.entry.contestant], found, correction) for part in parts]
@@ -125,14 +124,22 @@ def _level(comparison: StoredComparison, parts: Sequence[Part]) -> LevelModel:
     )
 
 
-def _overlap(spec: StudySpec, sizes: Sequence[int]) -> float:
-    """The share of its training images that a class has in common with another draw, the largest over the classes that
-    are drawn anew. Under `article` the images stay, and an interval is about other seeds alone.
+def _correction(spec: StudySpec, sizes: Sequence[int]) -> float:
+    """What the variance of a mean over draws gets because draws share images; as `correction_for`.
+
+    Under `article` the images stay, and an interval is about other seeds alone. So it is where own data bring their
+    validation images and keep all others. Of a published set with few images in its small classes, draws share the
+    images that these classes have in common. Else every draw divides the same images anew.
     """
+    data = spec.data
     if spec.protocol == "article":
         return 0.0
-    drawn = [kept / there for kept, there in zip(sizes, spec.data.source.train, strict=True) if kept < there]
-    return max(drawn, default=0.0)
+    given = data.found is not None and bool(data.found.validation)
+    if (data.source.profile == "step" and not data.own) or given:
+        drawn = [kept / there for kept, there in zip(sizes, data.source.train, strict=True) if kept < there]
+        return correction_for(max(drawn, default=0.0))
+    held = data.validation or 0.0
+    return correction_for(1 - held, held / (1 - held))
 
 
 def _told_by(runs: FinalRuns, key: str) -> dict[int, Any]:
@@ -158,12 +165,11 @@ def _verdicts(
     return verdicts(scores, baseline, correction=correction, with_test_images=wider)
 
 
-def _shares(spec: StudySpec, images: Sequence[int]) -> tuple[int, ...] | None:
+def _shares(spec: StudySpec, images: Sequence[int]) -> tuple[float, ...] | None:
     """How many test images of each class the study imagines, of these `images`; None where they stay as they are."""
     if spec.protocol == "article":
         return None
-    kept = PROFILES[spec.data.source.profile](images, spec.data.minority).kept
-    return tuple(map(min, kept, images))
+    return test_shares(images, spec.data.minority, spec.data.source)
 
 
 def _contestant(part: Part, runs: FinalRuns, found: Mapping[str, Verdict], correction: float) -> ContestantModel:

@@ -35,7 +35,7 @@ def study_note(
     """
     spec = study.spec
     lines = [
-        f"**{spec.data.set}**, n = {spec.data.minority} test images per minority class, protocol **{spec.protocol}**",
+        f"**{spec.data.set}**, {_imbalance(spec)}, protocol **{spec.protocol}**",
         "",
         f"{counts.used} of {counts.total} places used: {counts.complete} complete, {counts.pruned} pruned, "
         f"{counts.failed} failed; {counts.running} running.",
@@ -167,6 +167,12 @@ def _definition(study: StoredStudy) -> list[str]:
         f"- sampler {spec.sampler.kind}, pruner {spec.pruner.kind}, fingerprint `{study.fingerprint[:12]}`",
         *(f"- {name}: {parameter.describe()}" for name, parameter in space),
     ]
+
+
+def _imbalance(spec: StudySpec) -> str:
+    data = spec.data
+    counted = "training" if data.own else "test"
+    return data.imbalance_text + (f" {counted} images per minority class" if data.minority is not None else "")
 
 
 def _row(spec: StudySpec, rank: int, one: Scored) -> str:

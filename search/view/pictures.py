@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
-from affinity_search.search.training.data.profiles import FIRST, PROFILES
+from affinity_search.search.training.data.profiles import EARLIEST, Wish
 from affinity_search.search.training.results import EpochScore, best_epoch
 from affinity_search.search.view.figures.trial import FILES
 from affinity_search.storage.files import StudyFiles
@@ -72,7 +72,7 @@ class History:
         epochs = tuple(EpochScore.from_dict(epoch) for epoch in plain["epochs"])
         sizes, names = tuple(plain["class_sizes"]), tuple(plain.get("class_names", ()))
         # Earlier versions stored no minority mask; there was one profile.
-        minority = plain["minority"] if "minority" in plain else PROFILES[FIRST](sizes, 0).minority
+        minority = plain["minority"] if "minority" in plain else EARLIEST(sizes, Wish(0)).minority
         # They stored no head either: there were two, and one of them had diagnostics.
         old = AFFINITY if epochs and epochs[0].diagnostics else SOFTMAX
         about = tuple(minority), plain.get("metric", DEFAULT), plain.get("head", old.name)

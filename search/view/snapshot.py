@@ -68,7 +68,8 @@ class Snapshot:
     protocol: str
     label: str  # what a score is: the metric's name for people
     dataset: str
-    minority: int
+    minority: int | None
+    imbalance: str  # how the set was made imbalanced, for people
     epochs: int
     counts: Counts
     best: Best | None
@@ -93,7 +94,8 @@ class Snapshot:
             "state": self.best.state,
             "metrics": dict(self.best.metrics),
         }
-        own = {key: getattr(self, key) for key in ("study", "protocol", "dataset", "minority", "epochs", "attempts")}
+        told = ("study", "protocol", "dataset", "minority", "imbalance", "epochs", "attempts")
+        own = {key: getattr(self, key) for key in told}
         running = [vars(one) for one in self.running]
         return own | {
             "counts": self.counts.to_dict(),
@@ -128,6 +130,7 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
         label=spec.score.label,
         dataset=spec.data.set,
         minority=spec.data.minority,
+        imbalance=spec.data.imbalance_text,
         epochs=spec.training.epochs,
         counts=counts,
         best=None if study.search else _best(study),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,10 +40,43 @@ def folder_for(spec: StudySpec, given: Path | None, stored: StoredStudy | None, 
             )  # fmt: skip
         return None
     kept = Path(stored.data_dir) if stored and stored.data_dir else None
+    if spec.data.own:
+        return _own_place(Path(str(spec.data.path)), given, kept)
     if given is None and kept is not None and not kept.is_dir():
         say(f"the study's data folder {kept} is not here; reading Keras' own {name} (--data-dir names another folder)")
         return None
     return given.absolute() if given else kept
+
+
+def _own_place(path: Path, given: Path | None, kept: Path | None) -> Path:
+    """Where own data lie here. `path` is the study file's, absolute.
+
+    `given` is a folder that holds them at the end of the same path, or the data themselves.
+    """
+    if given is None:
+        return path if kept is None or path.exists() else kept
+    given = given.absolute()
+    tails = (given.joinpath(*path.parts[start:]) for start in range(1, len(path.parts)))
+    return next((tail for tail in tails if tail.exists()), given)
+
+
+def with_found(spec: StudySpec, place: Path | None) -> StudySpec:
+    """The study with what is found of its own data at `place`; a study of a published set as it is.
+
+    Raises:
+        DataError: they are not there, or cannot be used; one line for each reason.
+        StudyFileError: the study does not fit them.
+    """
+    if not spec.data.own or spec.data.found is not None:
+        return spec
+    from affinity_search.search.training.data.own.parts import found_at
+
+    own = spec.data.source.own
+    assert own is not None
+    assert place is not None, "folder_for has named it"
+    plain = spec.to_dict()
+    plain["data"] = plain["data"] | {"found": asdict(found_at(spec.data.set, place, own))}
+    return StudySpec.from_dict(plain, spec.name)
 
 
 class StudyImages:

@@ -51,7 +51,7 @@ class StudyTrainer:
         self._data_dir = data_dir
         self._seen = seen
         self._test: Split | None = None
-        self._shares: tuple[int, ...] | None = None
+        self._shares: tuple[float, ...] | None = None
         self._trainer: Trainer | None = None
         self._max_centers = 0
         # Too few images for a batch would be filled up with copies. A TPU's cores take equal parts of a batch.
@@ -127,10 +127,17 @@ class StudyTrainer:
 
         if self._whole is None:  # kept: to read it again for every draw would take longer than a short training
             self._whole = load_train(self._spec.data.source, self._data_dir)
+        before = self._sizes()
         self._train, self._evaluation = read_splits(self._spec, self._data_dir, draw=draw, whole=self._whole)
         self._draw = draw
+        if self._sizes() != before:
+            self._trainer = None  # images that stay together may divide into other numbers
         if self._trainer is not None:
             self._trainer.use(self._train, self._evaluation)
+
+    def _sizes(self) -> list[tuple[int, ...]]:
+        """Of each class, the images to train on and those that score the epochs."""
+        return [part.counts(self._spec.data.source.n_classes) for part in (self._train, self._evaluation)]
 
     def open_test(self) -> None:
         """Read the test set for `score_test`. Only final runs do so, before the first one.
@@ -143,7 +150,9 @@ class StudyTrainer:
         if self._test is None:
             data, whole = self._spec.data, self._spec.protocol == "holdout"
             self._test = datasets.test_split(data.source, data.minority, self._data_dir, whole=whole, seen=self._seen)
-            self._shares = datasets.test_shares(self._test, data.minority, data.source) if whole else None
+            if whole:
+                counts = self._test.counts(data.source.n_classes)
+                self._shares = datasets.test_shares(counts, data.minority, data.source)
             self._trainer = None
 
     def score_test(self) -> dict[str, Any]:

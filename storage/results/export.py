@@ -90,7 +90,10 @@ class ExportedTrial(_Model):
     study: str
     protocol: Literal["holdout", "article"]
     dataset: str = Field(json_schema_extra={"enum": list(SOURCES)})
-    minority: int = Field(description="test images per minority class")
+    minority: int | None = Field(
+        default=None,
+        description="images per minority class of the profile `step`: test images, or of own data training images",
+    )
     metric: str | None = Field(default=None, description="what `value` is made of; left out where it is macro F1")
     value: float = Field(
         description=f"1 - {METRICS[DEFAULT].label} of the best epoch; on validation images, or test under `article`"

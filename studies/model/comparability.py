@@ -54,7 +54,10 @@ def fingerprint_differences(old: StudySpec, new: StudySpec) -> list[str]:
 
 def _guarded(spec: StudySpec) -> dict[str, Any]:
     whole = spec.to_dict()
-    return {key: whole[key] for key in GUARDED if key in whole}
+    guarded = {key: whole[key] for key in GUARDED if key in whole}
+    # Where own data lie may differ from machine to machine; `data.found` says what they are.
+    guarded["data"] = {key: value for key, value in guarded["data"].items() if key != "path"}
+    return guarded
 
 
 def _show(values: dict[str, Any], key: str) -> str:

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from affinity_search.studies import networks
-from affinity_search.studies.data import SOURCES, SourceDefinition, most_minorities, names
 from affinity_search.studies.errors import either
 from affinity_search.studies.heads import DEFAULT, HEADS
 from affinity_search.studies.metrics import METRICS
+from affinity_search.studies.model.data import data_mistakes, shape_of, source_of
 from affinity_search.studies.model.mistakes import CUSTOM, Mistake, given, raised
+from affinity_search.studies.model.section import Section
 from affinity_search.studies.model.space import SpaceSpec, presence_mistakes
 
 # Optuna options are stored as JSON and in databases, which end at 64 bits.
@@ -54,34 +55,6 @@ LATER: dict[tuple[str, ...], Any] = {
 }
 OPTION_MOST = 1_000_000  # of Optuna's options
 MOST_WEIGHTS = 500_000_000
-
-
-class Section(BaseModel):
-    """A table of the study file: frozen, without unknown keys, without conversions but integer to float."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DataSpec(Section):
-    """Which images, and how few of the small classes."""
-
-    set: str = Field(description=names())
-    # Test images kept per minority class; how many there are, and so the upper limit, is a rule of its own.
-    minority: int = Field(ge=1, description=f"a whole number from 1, up to {most_minorities()}")
-    # None until the study resolves it by its protocol.
-    validation: float | None = Field(default=None, gt=0, le=0.5, description="a number above 0 and up to 0.5")
-
-    @field_validator("set")
-    @classmethod
-    def _declared(cls, name: str) -> str:
-        if name not in SOURCES:
-            raise ValueError("unknown")
-        return name
-
-    @property
-    def source(self) -> SourceDefinition:
-        """What is declared of the set."""
-        return SOURCES[self.set]
 
 
 class NetworkSpec(Section):
@@ -195,7 +168,7 @@ Raw = Mapping[str, Any]
 
 def broken_rules(raw: Raw) -> Iterator[Mistake]:
     """Every rule that the tables of a study break."""
-    yield from _minority(_table(raw, "data"))
+    yield from data_mistakes(_table(raw, "data"))
     yield from _validation(raw, _table(raw, "data"))
     yield from _widths(_table(raw, "data"), _table(raw, "network"))
     head = head_of(raw)
@@ -217,20 +190,6 @@ def head_of(raw: Raw) -> str | None:
     return name if isinstance(name, str) and name in HEADS else None
 
 
-def _source(data: Raw) -> SourceDefinition | None:
-    name = data.get("set")
-    return SOURCES.get(name) if isinstance(name, str) else None
-
-
-def _minority(data: Raw) -> Iterator[Mistake]:
-    source, minority = _source(data), data.get("minority")
-    if source is not None and isinstance(minority, int) and minority > source.most_minority:
-        yield (
-            ("data", "minority"),
-            given(minority, f"a whole number from 1 to {source.most_minority} for {source.name}"),
-        )
-
-
 def _validation(raw: Raw, data: Raw) -> Iterator[Mistake]:
     if raw.get("protocol") == "article" and data.get("validation") is not None:
         reason = "nothing, as the article protocol scores the test images (--set data.validation=none takes it out)"
@@ -238,10 +197,10 @@ def _validation(raw: Raw, data: Raw) -> Iterator[Mistake]:
 
 
 def _widths(data: Raw, network: Raw) -> Iterator[Mistake]:
-    source, widths = _source(data), network.get("widths")
-    if source is None or not isinstance(widths, (list, tuple)):
+    source, widths, shape = source_of(data), network.get("widths"), shape_of(data)
+    if source is None or len(shape) < 3 or not isinstance(widths, (list, tuple)):
         return
-    side = source.side_px
+    side = min(shape[:2])
     if side.bit_length() < len(widths) <= 6:
         reason = f"at most {side.bit_length()} widths for {source.name}, whose {side} pixels are halved between them"
         yield ("network", "widths"), given(widths, reason)

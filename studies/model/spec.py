@@ -19,17 +19,17 @@ from affinity_search.studies.errors import StudyFileError, either
 from affinity_search.studies.heads import HEADS, HeadDefinition
 from affinity_search.studies.metrics import DEFAULT, METRICS, Metric
 from affinity_search.studies.model.comparability import fingerprint, fingerprint_differences, widening_differences
+from affinity_search.studies.model.data import DataSpec, FoundSpec
 from affinity_search.studies.model.limits import LONGEST, RULE
 from affinity_search.studies.model.mistakes import MOST, given, lines, raised, show_text
 from affinity_search.studies.model.parameters import Choice, Constant, IntegerRange, Parameter, Params, RealRange
+from affinity_search.studies.model.section import Section
 from affinity_search.studies.model.sections import (
     EACH,
     LATER,
-    DataSpec,
     NetworkSpec,
     PrunerSpec,
     SamplerSpec,
-    Section,
     TrainingSpec,
     broken_rules,
     head_of,
@@ -42,6 +42,7 @@ __all__ = [
     "Choice",
     "Constant",
     "DataSpec",
+    "FoundSpec",
     "IntegerRange",
     "NetworkSpec",
     "Parameter",

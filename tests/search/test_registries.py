@@ -24,7 +24,8 @@ from affinity_search.search.training import data as training_data
 from affinity_search.search.training import heads, networks
 from affinity_search.search.training import metrics as computed
 from affinity_search.search.training.data import profiles
-from affinity_search.search.training.data.profiles import Imbalance
+from affinity_search.search.training.data.own import parts as own_parts
+from affinity_search.search.training.data.profiles import Imbalance, Wish
 from affinity_search.search.training.heads.base import Head, Params, Tensor, redraw, require
 from affinity_search.search.view.figures.study import About, figures, points_of
 from affinity_search.search.view.notes import trial_note
@@ -90,7 +91,8 @@ PLAIN = {"set": "digits", "top": "", "head": "affinity", "network": "", "space":
 
 
 def test_what_is_declared_is_made() -> None:
-    assert declared.SOURCES.keys() == training_data.READERS.keys()
+    assert declared.SOURCES.keys() == training_data.READERS.keys() | own_parts.READERS.keys()
+    assert declared.own_sets() == list(own_parts.READERS)
     assert declared.PROFILES.keys() == profiles.PROFILES.keys()
     assert declared_metrics.METRICS.keys() == computed.METRICS.keys()
     assert declared_heads.HEADS.keys() == heads.HEADS.keys()
@@ -123,8 +125,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> SourceDefinition:
     """Three classes of random images, of which the last is the brightest."""
     source = SourceDefinition(
         "toy",
-        side_px=6,
-        channels=1,
+        shape=(6, 6, 1),
         classes=("dark", "grey", "bright"),
         train=(40, 40, 40),
         train_per_test=3,
@@ -217,10 +218,12 @@ def test_a_data_set(sqlite: Backend, tmp_path: Path, toy: SourceDefinition, cli:
 def test_a_profile(
     sqlite: Backend, tmp_path: Path, toy: SourceDefinition, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def last(counts: Sequence[int], few: int) -> Imbalance:
-        return Imbalance((*counts[:-1], few), (False,) * (len(counts) - 1) + (True,))
+    def last(counts: Sequence[int], wish: Wish) -> Imbalance:
+        return Imbalance((*counts[:-1], wish.few or 0), (False,) * (len(counts) - 1) + (True,))
 
-    monkeypatch.setitem(declared.PROFILES, "last", ProfileDefinition("last", "the last class is small"))
+    monkeypatch.setitem(
+        declared.PROFILES, "last", ProfileDefinition("last", "the last class is small", needs=("minority",))
+    )
     monkeypatch.setitem(profiles.PROFILES, "last", last)
     monkeypatch.setitem(declared.SOURCES, "toy", replace(toy, profile="last"))
     ended = searched(sqlite, tmp_path, set="toy")
@@ -382,7 +385,7 @@ def test_an_unknown_entry_names_the_known_ones() -> None:
     assert refused.value.mistakes == [
         "metric: 'f2' given; allowed: macro_f1, balanced_accuracy, geometric_mean, worst_recall, recall_many, "
         "recall_medium, recall_few, accuracy or calibration",
-        "data.set: 'imagenet' given; allowed: digits, mnist or cifar10",
+        "data.set: 'imagenet' given; allowed: digits, mnist, cifar10, folder, npz or features",
         "network.kind: 'deep' given; allowed: plain",
         "network.head: 'cosine' given; allowed: affinity, joint, softmax, weighted, class_balanced, focal, "
         "logit_adjusted or ldam",

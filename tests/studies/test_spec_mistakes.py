@@ -29,8 +29,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"name": 5}, "name: 5 given; allowed: 1 to 200 printable characters"),
     ({"protocol": "test"}, "protocol: 'test' given; allowed: holdout or article"),
     ({"data": 5}, "data: 5 given; allowed: a table [data]"),
-    ({"data.set": "MNIST"}, "data.set: 'MNIST' given; allowed: digits, mnist or cifar10"),
-    ({"data.set": ["mnist"]}, "data.set: ['mnist'] given; allowed: digits, mnist or cifar10"),
+    ({"data.set": "MNIST"}, "data.set: 'MNIST' given; allowed: digits, mnist, cifar10, folder, npz or features"),
+    ({"data.set": ["mnist"]}, "data.set: ['mnist'] given; allowed: digits, mnist, cifar10, folder, npz or features"),
     ({"data.minority": 901}, "data.minority: 901 given; allowed: a whole number from 1 to 900 for mnist"),
     (
         {"data.minority": 0},
@@ -89,7 +89,7 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"training.batc": 1}, "training.batc: unknown key; did you mean training.batch?"),
     ({"epochs": 3}, "epochs: unknown key; did you mean training.epochs?"),
     ({"trial": 3}, "trial: unknown key; did you mean trials?"),
-    ({"data.q": 3}, "data.q: unknown key; allowed here: set, minority, validation"),
+    ({"data.q": 3}, "data.q: unknown key; allowed here: set, path, size, group, profile, minority, small, imbala"),
     ({"a\nb": 3}, "'a\\nb': unknown key; allowed here: name, protocol,"),
     ({"space.lambda_": 1}, "space.lambda_: unknown key; did you mean space.lambda?"),
     (
@@ -160,7 +160,7 @@ def test_an_empty_study_hears_of_every_required_key() -> None:
         StudySpec.from_dict({})
     keys = [line.partition(":")[0] for line in caught.value.mistakes]
     assert keys == [
-        *("name", "trials", "data.set", "data.minority", "network.widths"),
+        *("name", "trials", "data.set", "network.widths"),
         *("training.epochs", "training.batch", "space", "training.learning_rate"),
     ]
 

@@ -132,7 +132,7 @@ def _table(snapshots: list[Snapshot]) -> Fitted:
     rows = [
         [
             one.study,
-            f"{one.dataset}, n = {one.minority}",
+            f"{one.dataset}, {one.imbalance}",
             one.protocol,
             f"{one.counts.used}/{one.counts.total}",
             "stopped" if one.stopped and not one.counts.running else str(one.counts.running),

@@ -6,6 +6,17 @@ Nothing else decides which classes are small: a `Split` carries it, and scores, 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a profile is asked for; each takes what it needs."""
+
+    few: int | None = None  # images that a small class keeps
+    small: Sequence[bool] | None = None  # which classes are to be small; None: the even ones
+    factor: float | None = None  # images of the largest class for one of the smallest
+
 
 @dataclass(frozen=True)
 class Imbalance:
@@ -15,14 +26,39 @@ class Imbalance:
     minority: tuple[bool, ...]  # which classes are the small ones
 
 
-Profile = Callable[[Sequence[int], int], Imbalance]  # of each class's images, and how many a small class keeps
+Profile = Callable[[Sequence[int], Wish], Imbalance]  # the first are the images that each class has
 
 
-def step(counts: Sequence[int], few: int) -> Imbalance:
-    """The article's: even classes keep `few` images, odd ones all."""
-    minority = tuple(label % 2 == 0 for label in range(len(counts)))
-    return Imbalance(tuple(few if small else count for small, count in zip(minority, counts, strict=True)), minority)
+def natural(counts: Sequence[int], wish: Wish) -> Imbalance:
+    """Every class keeps what it has. Small are the classes with less than half of an equal share of the images."""
+    return Imbalance(tuple(counts), _below_half_a_share(counts))
 
 
-PROFILES: dict[str, Profile] = {"step": step}
-FIRST = "step"  # that of every study whose files do not name one
+def step(counts: Sequence[int], wish: Wish) -> Imbalance:
+    """The article's: small classes keep `few` images, the others all."""
+    assert wish.few is not None, "the study's check asks for it"
+    minority = tuple(wish.small) if wish.small else tuple(label % 2 == 0 for label in range(len(counts)))
+    return Imbalance(tuple(wish.few if small else n for small, n in zip(minority, counts, strict=True)), minority)
+
+
+def exponential(counts: Sequence[int], wish: Wish) -> Imbalance:
+    """n_i = n_max · factor^(−i / (C − 1)), rounded down, i counting the C classes from the largest on.
+
+    The long-tailed sets of Cui et al. 2019 (section 6) and Cao et al. 2019. Classes of equal size go in the order of
+    their labels. A class that has fewer keeps all it has.
+    """
+    assert wish.factor is not None, "the study's check asks for it"
+    order = np.argsort(-np.asarray(counts), kind="stable")
+    largest, last = max(counts), max(len(counts) - 1, 1)
+    kept = [0] * len(counts)
+    for rank, label in enumerate(order.tolist()):
+        kept[label] = min(counts[label], max(1, int(largest * wish.factor ** (-rank / last))))
+    return Imbalance(tuple(kept), _below_half_a_share(kept))
+
+
+def _below_half_a_share(counts: Sequence[int]) -> tuple[bool, ...]:
+    return tuple(count < sum(counts) / len(counts) / 2 for count in counts)
+
+
+PROFILES: dict[str, Profile] = {"natural": natural, "step": step, "exponential": exponential}
+EARLIEST = step  # that of every study whose pictures were stored without the small classes

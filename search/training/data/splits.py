@@ -7,7 +7,6 @@ A study's `minority` counts test images per small class, and training keeps k ti
 """
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinity_search.search.training.data import READERS
+from affinity_search.search.training.data.dividing import division_mistake, held_out
 from affinity_search.search.training.data.facts import DatasetFacts
-from affinity_search.search.training.data.profiles import PROFILES, Imbalance
+from affinity_search.search.training.data.profiles import PROFILES, Imbalance, Wish
 from affinity_search.search.training.data.readers import Part
 from affinity_search.search.training.errors import DataError
 
@@ -29,14 +29,17 @@ Protocol = Literal["holdout", "article"]
 
 @dataclass(frozen=True)
 class Split:
-    """Images with their labels: `images` uint8 (N, H, W, channels), `labels` int32 (N,).
+    """Images with their labels: `images` uint8 (N, H, W, channels), or float32 vectors (N, D); `labels` int32 (N,).
 
-    `minority` says of each class whether it was made a small one; empty until a profile has decided it.
+    `minority` says of each class whether it is a small one; empty until a profile has decided it. Of people's own data
+    `groups` (N,) says which images belong together, and `validation` (N,) which ones they gave for validation.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[Any]
     labels: NDArray[np.int32]
     minority: tuple[bool, ...] = ()
+    groups: NDArray[np.int32] | None = None
+    validation: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -47,7 +50,9 @@ class Split:
 
     def take(self, chosen: NDArray[Any]) -> "Split":
         """The images at `chosen`, an index or boolean array."""
-        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
+        groups = None if self.groups is None else self.groups[chosen]
+        validation = None if self.validation is None else self.validation[chosen]
+        return Split(self.images[chosen], self.labels[chosen], self.minority, groups, validation)
 
 
 Seen = Callable[[Part, Split], None]  # told of each part as it is read, before anything is left out of it
@@ -62,7 +67,7 @@ class Contents:
     counts: tuple[int, ...]  # images by class
 
     def __str__(self) -> str:
-        size = "×".join(map(str, self.shape))
+        size = f"{self.shape[0]} numbers" if len(self.shape) == 1 else "×".join(map(str, self.shape))
         return f"{sum(self.counts)} of {size}, by class {', '.join(map(str, self.counts))}, SHA-256 {self.digest[:12]}…"
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,6 +83,8 @@ class Contents:
         """What differs, in words; both differ."""
         if self.shape != known.shape:
             return f"{'×'.join(map(str, self.shape))} pixels instead of {'×'.join(map(str, known.shape))}"
+        if len(self.counts) != len(known.counts):
+            return f"{len(self.counts)} classes instead of {len(known.counts)}"
         pairs = enumerate(zip(self.counts, known.counts, strict=True))
         other = [
             f"{here} images of class {label} instead of {there}" for label, (here, there) in pairs if here != there
@@ -108,29 +115,39 @@ def load_test(facts: DatasetFacts, data_dir: Path | None) -> Split:
 
 
 def _load(facts: DatasetFacts, data_dir: Path | None, part: Part) -> Split:
+    if facts.own is not None:
+        from affinity_search.search.training.data.own.parts import own_part  # late: it brings image libraries
+
+        return Split(*own_part(facts, data_dir, part))
     if facts.name not in READERS:
         raise DataError(f"There is no reader for the data set {facts.name!r}; there are {', '.join(READERS)}.")
     if facts.holds is not None and data_dir is not None and not data_dir.is_dir():
         raise DataError(f"The data folder {data_dir} does not exist; check --data-dir.")
-    return Split(*READERS[facts.name].read(facts, data_dir, part))
+    images, labels = READERS[facts.name].read(facts, data_dir, part)
+    return Split(images, labels)
 
 
-def imbalance_of(facts: DatasetFacts, per_minority_class: int) -> Imbalance:
-    """What the set's profile makes of its training images as they are published."""
-    return PROFILES[facts.profile](facts.train, per_minority_class)
+def imbalance_of(facts: DatasetFacts, minority: int | None, counts: Sequence[int] | None = None) -> Imbalance:
+    """What the set's profile makes of training images, by default all of the set, for a study with this `minority`."""
+    return _made(facts, counts or facts.train, None if minority is None else minority * facts.train_per_test)
 
 
-def imbalance(split: Split, per_minority_class: int, facts: DatasetFacts, draw: int = 0) -> Split:
+def _made(facts: DatasetFacts, counts: Sequence[int], few: int | None) -> Imbalance:
+    return PROFILES[facts.profile](counts, Wish(few, facts.small, facts.imbalance_factor))
+
+
+def imbalance(split: Split, few: int | None, facts: DatasetFacts, draw: int = 0) -> Split:
     """Keep as many images of each class as the profile says: the first ones, or for a later draw any.
 
-    Raises DataError if `per_minority_class` is not positive or a small class has fewer.
+    `few` are those of a small class, where the profile is told. Raises DataError if `few` is not positive, or a small
+    class has fewer.
     """
     counts = split.counts(facts.n_classes)
-    made = PROFILES[facts.profile](counts, per_minority_class)
-    if per_minority_class < 1 or any(kept > count for kept, count in zip(made.kept, counts, strict=True)):
+    made = _made(facts, counts, few)
+    if (few is not None and few < 1) or any(kept > count for kept, count in zip(made.kept, counts, strict=True)):
         found = ", ".join(f"{label}: {counts[label]}" for label, small in enumerate(made.minority) if small)
         raise DataError(
-            f"{per_minority_class} images per minority class are asked for, but these classes have {found}; "
+            f"{few} images per minority class are asked for, but these classes have {found}; "
             "change the study's `minority`."
         )
     keep = np.ones(len(split), bool)
@@ -142,49 +159,24 @@ def imbalance(split: Split, per_minority_class: int, facts: DatasetFacts, draw: 
     return replace(split.take(keep), minority=made.minority)
 
 
-def holdout(split: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+def holdout(split: Split, fraction: float, seed: int, classes: Sequence[str] = ()) -> tuple[Split, Split]:
     """Divide into (rest, held out) with every class divided alike; the same `seed` gives the same division.
 
-    Raises DataError if a class would be missing on either side.
+    Images of a group stay together. Raises DataError if a class would be missing on either side.
     """
-    from sklearn.model_selection import train_test_split  # late: who only counts does not wait for it
-
-    mistake = _division_mistake([count for count in split.counts(0) if count], fraction)
-    if mistake is not None:
-        raise DataError(mistake)
-    rest, held = train_test_split(np.arange(len(split)), test_size=fraction, random_state=seed, stratify=split.labels)
-    return split.take(np.sort(rest)), split.take(np.sort(held))
+    held = held_out(split.labels, split.groups, fraction, seed, classes)
+    return split.take(~held), split.take(held)
 
 
-def holdout_mistake(facts: DatasetFacts, minority: int, fraction: float | None) -> str | None:
+def holdout_mistake(facts: DatasetFacts, minority: int | None, fraction: float | None) -> str | None:
     """Why a study of the set as it is published cannot be divided for validation; None if it can, or need not be."""
-    made = imbalance_of(facts, minority * facts.train_per_test)
-    counts = list(map(min, facts.train, made.kept))
-    return None if fraction is None else _division_mistake(counts, fraction)
-
-
-def _division_mistake(counts: Sequence[int], fraction: float) -> str | None:
-    """Why a share cannot be held out of so many images of each class, so that each class has some on both sides."""
-    total = sum(counts)
-    held = math.ceil(fraction * total)
-    # As scikit-learn divides: whole images first, the rest to the largest remainders.
-    shares = (total - held) * np.array(counts) / max(total, 1)
-    kept = np.floor(shares).astype(int)
-    remainders = shares - kept
-    if left := total - held - int(kept.sum()):
-        kept += remainders >= np.sort(remainders)[-left]
-    fewest = min(counts, default=0)
-    if 0 < fraction < 1 and held >= len(counts) and (kept > 0).all() and (kept < counts).all():
-        return None
-    return (
-        f"Holding out {fraction:g} of {total} training images takes {held}, and the smallest class has {fewest}: "
-        "some class would be left without images on one side; raise data.minority or change data.validation"
-    )
+    counts = list(map(min, facts.train, imbalance_of(facts, minority).kept))
+    return None if fraction is None else division_mistake(counts, fraction)
 
 
 def search_splits(
     facts: DatasetFacts,
-    minority: int,
+    minority: int | None,
     validation: float,
     protocol: Protocol,
     seed: int,
@@ -197,6 +189,7 @@ def search_splits(
     """The (training, evaluation) images of a search, or of another draw: as many of each, but others.
 
     "holdout" takes the share `validation` out of the imbalanced training images and leaves the test set unopened.
+    Where people's own data bring validation images, these evaluate, and draws differ in the rest alone.
     "article" trains on all of them and evaluates on the imbalanced test set, as the article does: it flatters.
     `seen` is told of each part that is read. `whole` is what `load_train` gives, where it was read before.
     Raises DataError for an unknown protocol, and as `load_train`, `imbalance` and `holdout` do.
@@ -207,10 +200,15 @@ def search_splits(
         whole = load_train(facts, data_dir)
         if seen is not None:
             seen("train", whole)
-    train = imbalance(whole, minority * facts.train_per_test, facts, draw)
+    given: Split | None = None
+    if (chosen := whole.validation) is not None:
+        whole, given = whole.take(~chosen), whole.take(chosen)
+    train = imbalance(whole, None if minority is None else minority * facts.train_per_test, facts, draw)
     if protocol == "article":
         return train, test_split(facts, minority, data_dir, seen=seen)
-    return holdout(train, validation, seed if draw == 0 else _seed_of(seed, draw))
+    if given is not None:
+        return train, replace(given, minority=train.minority)
+    return holdout(train, validation, seed if draw == 0 else _seed_of(seed, draw), facts.classes)
 
 
 def _seed_of(seed: int, draw: int) -> int:
@@ -219,7 +217,7 @@ def _seed_of(seed: int, draw: int) -> int:
 
 def test_split(
     facts: DatasetFacts,
-    minority: int,
+    minority: int | None,
     data_dir: Path | None,
     *,
     whole: bool = False,  # noqa: PT028 - no test
@@ -230,12 +228,16 @@ def test_split(
     if seen is not None:
         seen("test", test)
     if whole:
-        return replace(test, minority=PROFILES[facts.profile](test.counts(facts.n_classes), minority).minority)
+        return replace(test, minority=imbalance_of(facts, minority).minority)
     return imbalance(test, minority, facts)
 
 
-def test_shares(test: Split, minority: int, facts: DatasetFacts) -> tuple[int, ...]:
-    """How many test images of each class, (C,), the study imagines: of a small class `minority`, of another all."""
-    counts = test.counts(facts.n_classes)
-    kept = PROFILES[facts.profile](counts, minority).kept
-    return tuple(map(min, kept, counts))
+def test_shares(counts: Sequence[int], minority: int | None, facts: DatasetFacts) -> tuple[float, ...]:
+    """How many of these test images of each class, (C,), the study imagines.
+
+    Of a small class `minority`, where this counts test images; else the share of the class that training keeps.
+    """
+    if facts.profile == "step" and facts.own is None:
+        return tuple(map(min, _made(facts, counts, minority).kept, counts))
+    kept = imbalance_of(facts, minority).kept
+    return tuple(n * min(k, t) / t for n, k, t in zip(counts, kept, facts.train, strict=True))

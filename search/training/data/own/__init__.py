@@ -1,0 +1,29 @@
+"""People's own images and feature vectors, read from folders of image files or from NumPy's files into one array.
+
+Everything found wrong comes in one DataError, a line each. It knows nothing of studies or of Keras.
+"""
+
+from affinity_search.search.training.data.own.arrays import read_arrays, read_features
+from affinity_search.search.training.data.own.collection import PARTS, Collection, Progress, Wanted
+from affinity_search.search.training.data.own.duplicates import Alike, Duplicates, duplicates
+from affinity_search.search.training.data.own.folder import read_files, read_folder
+from affinity_search.search.training.data.own.scan import File
+from affinity_search.search.training.data.own.sizes import ClassSizes, Sizes, sizes
+
+__all__ = [
+    "PARTS",
+    "Alike",
+    "ClassSizes",
+    "Collection",
+    "Duplicates",
+    "File",
+    "Progress",
+    "Sizes",
+    "Wanted",
+    "duplicates",
+    "read_arrays",
+    "read_features",
+    "read_files",
+    "read_folder",
+    "sizes",
+]

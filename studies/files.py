@@ -46,7 +46,7 @@ def place_data(raw: dict[str, Any], folder: Path) -> None:
         return
     data.pop("found", None)
     if isinstance(data.get("path"), str):
-        data["path"] = str((folder / Path(data["path"]).expanduser()).absolute())
+        data["path"] = str((folder / Path(data["path"]).expanduser()).resolve())
 
 
 def _recommend_space(raw: dict[str, Any]) -> None:

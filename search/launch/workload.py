@@ -34,10 +34,11 @@ def trial_flop(spec: StudySpec) -> float:
 
 def _forward_flop(spec: StudySpec) -> float:
     """For one image: 2 operations × 9 weights × channels in × channels out at every pixel."""
-    side, before, flop = spec.data.source.side_px, spec.data.source.channels, 0
+    height, width_px, before = spec.data.source.shape
+    side, flop = (height * width_px) ** 0.5, 0.0
     for width in spec.network.widths:
         for _ in range(spec.network.depth):
             flop += 2 * 9 * before * width * side * side
             before = width
-        side //= 2
-    return float(flop)
+        side /= 2
+    return flop

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from affinity_search.studies.data import (
     PROFILES,
@@ -65,7 +65,7 @@ class DataSpec(Section):
 
     set: str = Field(description=names())
     path: str | None = Field(default=None, min_length=1, description="a path, relative to the study file or --data-dir")
-    size: Annotated[tuple[int, int] | None, PlainValidator(lambda raw: None if raw is None else _size(raw))] = Field(
+    size: Annotated[tuple[int, int] | None, BeforeValidator(lambda raw: None if raw is None else _size(raw))] = Field(
         default=None, description=SIZE
     )
     group: str | None = Field(default=None, min_length=1, max_length=200, description="a regular expression")
@@ -73,7 +73,7 @@ class DataSpec(Section):
     # Of a published set: test images kept per minority class; how many there are, and so the upper limit, is a rule of
     # its own. Of own data: training images.
     minority: int | None = Field(default=None, ge=1, description=f"a whole number from 1, up to {most_minorities()}")
-    small: Annotated[Small | None, PlainValidator(lambda raw: None if raw is None else _classes(raw))] = Field(
+    small: Annotated[Small | None, BeforeValidator(lambda raw: None if raw is None else _classes(raw))] = Field(
         default=None, description=SMALL
     )
     imbalance_factor: float | None = Field(default=None, gt=1, le=1e6, description=FACTOR)

@@ -169,6 +169,7 @@ Raw = Mapping[str, Any]
 def broken_rules(raw: Raw) -> Iterator[Mistake]:
     """Every rule that the tables of a study break."""
     yield from data_mistakes(_table(raw, "data"))
+    yield from _protocol(raw, _table(raw, "data"))
     yield from _validation(raw, _table(raw, "data"))
     yield from _widths(_table(raw, "data"), _table(raw, "network"))
     head = head_of(raw)
@@ -188,6 +189,14 @@ def head_of(raw: Raw) -> str | None:
     """The head that the tables name; None for one that is not declared."""
     name = _table(raw, "network").get("head", DEFAULT)
     return name if isinstance(name, str) and name in HEADS else None
+
+
+def _protocol(raw: Raw, data: Raw) -> Iterator[Mistake]:
+    """The article makes the test images of a published set as imbalanced as its training images."""
+    source = source_of(data)
+    profile = data.get("profile") or (source.profile if source else "step")
+    if raw.get("protocol") == "article" and source and (source.own is not None or profile != "step"):
+        yield ("protocol",), given("article", "holdout, as article is for published sets with the profile step")
 
 
 def _validation(raw: Raw, data: Raw) -> Iterator[Mistake]:

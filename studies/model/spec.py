@@ -188,5 +188,7 @@ class StudySpec(Section):
             return cls.model_validate(whole, context={"head": head_of(whole)})
         except ValidationError as error:
             # Without mistakes in single values the model itself has found the broken rules.
-            mistakes = list(dict.fromkeys([*translated(cls, error), *broken_rules(whole)]))
+            mistakes = list(dict.fromkeys(translated(cls, error)))
+            told = {location for location, _ in mistakes}
+            mistakes += [each for each in dict.fromkeys(broken_rules(whole)) if each[0] not in told]
         raise StudyFileError(show_text(source), lines(mistakes[:MOST]), max(0, len(mistakes) - MOST))

@@ -63,7 +63,9 @@ def found_in(collection: Collection, own: OwnFacts) -> Found:
     for count, use in zip(counts, ("training", "validation", "the test"), strict=True):
         lacking = [name for name, n in zip(collection.classes, count, strict=True) if n == 0]
         if lacking and sum(count):
-            raise DataError(f"There are no images for {use} of {few(lacking, len(lacking))}; add some, or leave the class out.")
+            raise DataError(
+                f"There are no images for {use} of {few(lacking, len(lacking))}; add some, or leave the class out."
+            )
     train, validation, test = counts
     return Found(
         _digest(collection),
@@ -82,9 +84,10 @@ def own_part(facts: DatasetFacts, where: Path | None, part: Part) -> OwnPart:
     assert where is not None, "own data have a path"
     collection = READERS[facts.name](where, facts.own)
     if facts.classes != collection.classes:
+        here, there = (few(classes, len(classes)) for classes in (collection.classes, facts.classes))
         raise DataError(
-            f"{where} holds other classes than the study was made for: {few(collection.classes, len(collection.classes))} instead of "
-            f"{few(facts.classes, len(facts.classes))}; name the study's own data with --data-dir."
+            f"{where} holds other classes than the study was made for: {here} instead of {there}; name the study's own "
+            "data with --data-dir."
         )
     is_test = _is_test(collection, facts.own.test)
     chosen = is_test if part == "test" else ~is_test

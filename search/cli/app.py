@@ -16,6 +16,7 @@ from affinity_search.search.cli.commands import (
     embed,
     evaluate,
     export,
+    init,
     launch,
     rename,
     report,
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 # In the order of `--help`. A command is the function with the name of its module.
 COMMANDS = (
+    init,
     compare,
     create,
     launch,

@@ -230,8 +230,8 @@ def test_a_profile(
     images = json.loads(cli("studies", "show", str(ended.path), "--json").out)["images"]
     assert [sum(each) for each in zip(images["training"], images["validation"], strict=True)] == [40, 40, 12]
     shown = cli("studies", "show", str(ended.path))
-    assert "2*" in shown.out + shown.err
-    assert "0*" not in shown.out + shown.err
+    assert "bright*" in shown.out + shown.err
+    assert "dark*" not in shown.out + shown.err
     scores = TrialScores.of(ended.complete[0])
     assert scores is not None
     assert scores.minority_f1 == scores.per_class_f1[2]

@@ -51,6 +51,11 @@ def show(
     from affinity_search.studies.files import load, read
 
     spec = load(name, overrides or ())
+    if spec.data.own:
+        from affinity_search.search.worker.images import folder_for, with_found
+
+        data_dir = folder_for(spec, data_dir, None, lambda _: None)
+        spec = with_found(spec, data_dir)
     counted = data_dir is not None or spec.data.source.part_of is not None
     counts, minority = _counts(spec, data_dir) if counted else (None, ())
     if as_json:
@@ -73,7 +78,7 @@ def _counts(spec: StudySpec, data_dir: DataDir) -> tuple[dict[str, list[int]], t
     from affinity_search.search.worker.images import read_splits
 
     train, scored = read_splits(spec, data_dir)
-    test = test_split(spec.data.source, spec.data.minority, data_dir)
+    test = test_split(spec.data.source, spec.data.minority, data_dir, whole=spec.data.own)
     parts = (
         {"training": train, "test": test}
         if spec.protocol == "article"
@@ -85,10 +90,11 @@ def _counts(spec: StudySpec, data_dir: DataDir) -> tuple[dict[str, list[int]], t
 def _print_counts(spec: StudySpec, counts: dict[str, list[int]], minority: Sequence[bool]) -> None:
     from affinity_search.search.view.tables import Column, Fitted
 
-    classes = range(len(counts["training"]))
+    names = spec.data.source.classes
+    classes = range(len(names))
     columns = [Column("class"), *(Column(part, right=True) for part in counts)]
     rows = [
-        [f"{number}{'*' if minority[number] else ''}", *(str(row[number]) for row in counts.values())]
+        [f"{names[number]}{'*' if minority[number] else ''}", *(str(row[number]) for row in counts.values())]
         for number in classes
     ]
     out = console()
@@ -97,7 +103,7 @@ def _print_counts(spec: StudySpec, counts: dict[str, list[int]], minority: Seque
     few = [number for number in classes if counts.get("validation", [FEW_IMAGES] * len(classes))[number] < FEW_IMAGES]
     if few:
         out.print(
-            f"warning: fewer than {FEW_IMAGES} validation images in class {', '.join(map(str, few))}. Their F1 moves "
-            "in large steps, so the search may choose by luck; raise data.minority or data.validation",
+            f"warning: fewer than {FEW_IMAGES} validation images of {', '.join(names[number] for number in few)}. "
+            "Their F1 moves in large steps, so the search may choose by luck; raise data.minority or data.validation",
             style="yellow",
         )

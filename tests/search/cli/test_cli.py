@@ -226,9 +226,7 @@ class TestStudies:
         assert "validation" not in ran.err
 
     def test_too_few_validation_images_are_warned_of(self, cli: Cli) -> None:
-        assert (
-            "fewer than 20 validation images in class 0" in cli("studies", "show", TINY, "--set", "data.minority=9").err
-        )
+        assert "fewer than 20 validation images of 0" in cli("studies", "show", TINY, "--set", "data.minority=9").err
 
 
 def test_the_version_by_the_installed_command() -> None:

@@ -166,7 +166,10 @@ def _absent(source: str) -> str:
 
 
 # What a study can do without: `--set KEY=none` takes it out of the file.
-OPTIONAL = (("space",), ("data", "validation"), ("training", "learning_rate"), ("training", "reweight_from"))
+OPTIONAL = (
+    *(("space",), ("data", "validation"), ("training", "learning_rate"), ("training", "reweight_from")),
+    *(("network", "widths"), ("network", "depth")),
+)
 KINDS = ("sampler.kind", "pruner.kind")
 FORM = "--set key.path=value, as in --set training.epochs=20"
 

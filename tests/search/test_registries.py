@@ -401,7 +401,7 @@ def test_an_unknown_entry_names_the_known_ones() -> None:
     assert refused.value.mistakes == [
         "metric: 'f2' given; allowed: macro_f1, balanced_accuracy, geometric_mean, worst_recall, recall_many, "
         "recall_medium, recall_few, accuracy or calibration",
-        "data.set: 'imagenet' given; allowed: digits, mnist or cifar10",
+        "data.set: 'imagenet' given; allowed: digits, mnist, cifar10 or cifar100",
         "network.kind: 'deep' given; allowed: plain, resnet32 or mlp",
         "network.head: 'cosine' given; allowed: affinity, joint, softmax, weighted, class_balanced, focal, "
         "logit_adjusted or ldam",

@@ -114,7 +114,7 @@ mnist-features: $(VENV)/.installed-test  ## The picture of features in docs/shar
 	$(BIN)/python benchmarks/mnist_features.py $(DATA_OPTION)
 
 test-jax: $(VENV)/.installed-test  ## The training tests once more, on Keras' JAX backend
-	KERAS_BACKEND=jax $(PYTEST) --timeout 1200 $(addprefix tests/search/training/test_,affinity.py diagnostics.py fit.py fit_heads.py heads.py networks.py normalization.py schedule.py) \
+	KERAS_BACKEND=jax $(PYTEST) --timeout 1200 $(addprefix tests/search/training/test_,affinity.py diagnostics.py fit.py fit_heads.py heads.py network_kinds.py networks.py normalization.py schedule.py) \
 	  tests/search/devices/test_devices.py
 
 claim-bench: $(VENV)/.installed-run  ## From a place's claim to its first step, against a network built anew for each trial (3 minutes)

@@ -9,6 +9,17 @@ from affinity_search.studies.errors import either
 
 NUMERALS = tuple("0123456789")
 OBJECTS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# The fine classes of CIFAR-100, in the order of the alphabet and of their labels.
+_FINE = """
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can
+    castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin
+    elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster
+    man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck
+    pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+    skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger
+    tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+FINE_OBJECTS = tuple(_FINE.split())
 
 
 @dataclass(frozen=True)
@@ -91,6 +102,17 @@ _SOURCES = (
         shift_px=4,
         flip=True,
         holds="cifar-10-batches-py",
+    ),
+    SourceDefinition(
+        "cifar100",
+        shape=(32, 32, 3),
+        classes=FINE_OBJECTS,
+        train=(500,) * 100,
+        train_per_test=5,
+        most_minority=100,
+        shift_px=4,
+        flip=True,
+        holds="cifar-100-python",
     ),
     SourceDefinition("folder", profile="natural", own=OwnData("images")),
     SourceDefinition("npz", profile="natural", own=OwnData("images")),

@@ -189,6 +189,7 @@ OPTIONAL = (
     ("training", "learning_rate"),
     ("training", "reweight_from"),
     *(("data", key) for key in _OF_DATA),
+    *(("network", "widths"), ("network", "depth")),
 )
 KINDS = ("sampler.kind", "pruner.kind")
 FORM = "--set key.path=value, as in --set training.epochs=20"

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 
+from affinity_search.search.training.data import cifar10, cifar100
 from affinity_search.studies.data import SOURCES
 
 
@@ -17,11 +18,16 @@ def write_mnist(folder, n=40, **changes):
     return {**arrays, **changes}
 
 
-def write_cifar(folder, names=("data_batch_1", "data_batch_2", "data_batch_3", "data_batch_4", "data_batch_5"), n=20):
-    batches = folder / str(SOURCES["cifar10"].holds)
+CIFAR = {"cifar10": cifar10.BATCHES, "cifar100": cifar100.BATCHES}
+
+
+def write_cifar(folder, names=(), n=20, of="cifar10"):
+    """Batches of that set, those of the training images if no names are given."""
+    batches = folder / str(SOURCES[of].holds)
     batches.mkdir(exist_ok=True)
     rng = np.random.default_rng(0)
-    for name in names:
+    for name in names or CIFAR[of].files["train"]:
         rows = rng.integers(0, 256, (n, 3072), np.uint8)
-        (batches / name).write_bytes(pickle.dumps({b"data": rows, b"labels": (np.arange(n) % 10).tolist()}))
+        labels = (np.arange(n) % SOURCES[of].n_classes).tolist()
+        (batches / name).write_bytes(pickle.dumps({b"data": rows, CIFAR[of].labels: labels, b"coarse_labels": [0] * n}))
     return batches

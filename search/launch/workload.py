@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from affinity_search.studies.model.spec import StudySpec
+from affinity_search.studies.networks import NETWORKS
 
 FORWARD_AND_BACKWARD = 3  # times the work of a forward pass
 CORE_FLOPS = 30e9  # an assumption: the order of what a laptop core makes of float32 convolutions
@@ -24,7 +27,7 @@ def long_trial_warning(spec: StudySpec, cores: int) -> str | None:
 
 
 def trial_flop(spec: StudySpec) -> float:
-    """Operations of all epochs. Only the convolutions are counted: the rest is little."""
+    """Operations of all epochs. Only convolutions and dense layers before the head are counted: the rest is little."""
     from affinity_search.search.training.data.splits import imbalance_of
 
     source = spec.data.source
@@ -33,12 +36,14 @@ def trial_flop(spec: StudySpec) -> float:
 
 
 def _forward_flop(spec: StudySpec) -> float:
-    """For one image: 2 operations × 9 weights × channels in × channels out at every pixel."""
-    height, width_px, before = spec.data.source.shape
-    side, flop = (height * width_px) ** 0.5, 0.0
-    for width in spec.network.widths:
-        for _ in range(spec.network.depth):
-            flop += 2 * 9 * before * width * side * side
-            before = width
-        side /= 2
-    return flop
+    """For one image: 2 operations for each weight, at every pixel where the weights are those of convolutions."""
+    network, shape = NETWORKS[spec.network.kind], spec.data.source.shape
+    widths, depth = spec.network.widths, spec.network.depth
+    if not network.convolutions:
+        return 2.0 * sum(network.weights(widths, depth, prod(shape)))
+    height, width, channels = shape
+    found = 0.0
+    for weights in network.weights(widths, depth, channels):
+        found += 2 * weights * height * width
+        height, width = height // 2, width // 2
+    return found

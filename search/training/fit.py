@@ -71,7 +71,8 @@ class Trainer:
     ) -> None:
         """`max_centers` is the largest m, or whatever else sizes the head's arrays, that any run will ask for.
 
-        `test` is scored by `score_test` only. Raises ValueError if the network does not fit the images.
+        The splits hold images, or vectors as float32 (N, D) in their `images`. `test` is scored by `score_test` only.
+        Raises ValueError if the network does not fit the images.
         """
         parts = [train, evaluation] if test is None else [train, evaluation, test]
         self._n_classes, self._minority = facts.n_classes, evaluation.minority

@@ -6,8 +6,11 @@ Apart from the model, which also reads what was stored before there were these b
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from typing import Any
 
+from affinity_search.studies import networks
+from affinity_search.studies.data import SOURCES
 from affinity_search.studies.heads import HEADS
 from affinity_search.studies.model.mistakes import Location, Mistake, given
 from affinity_search.studies.model.sections import EACH, LARGEST, MOST_WEIGHTS, OPTION_MOST, head_of
@@ -26,7 +29,7 @@ def excesses(raw: Mapping[str, Any]) -> Iterator[Mistake]:
         table = _at(raw, (section,))
         for key, value in table.items() if isinstance(table, Mapping) else ():
             yield from _above((section, key), value, OPTION_MOST, f"a number up to {OPTION_MOST}")
-    yield from _weights(_at(raw, ("network",)))
+    yield from _weights(_at(raw, ("network",)), _at(raw, ("data", "set")))
 
 
 def _at(raw: Any, location: Location) -> Any:
@@ -50,14 +53,17 @@ def _above(location: Location, value: Any, most: float, allowed: str) -> Iterato
             yield from _above((*location, part), each, most, allowed)
 
 
-def _weights(network: Any) -> Iterator[Mistake]:
-    widths, depth = _at(network, ("widths",)), _at(network, ("depth",)) or 1
+def _weights(network: Any, of: Any) -> Iterator[Mistake]:
+    """`of` is the name of the data set, whatever the file says there."""
+    kind, source = _at(network, ("kind",)) or networks.DEFAULT, SOURCES.get(of) if isinstance(of, str) else None
+    declared = networks.NETWORKS.get(kind) if isinstance(kind, str) else None
+    if declared is None:
+        return
+    widths, depth = _at(network, ("widths",)) or declared.widths, _at(network, ("depth",)) or declared.depth
     if not isinstance(widths, (list, tuple)) or not all(isinstance(width, int) for width in (*widths, depth)):
         return
-    total, channels = 0, 3
-    for width in widths[:6]:
-        total += 9 * width * (channels + (min(depth, 32) - 1) * width)
-        channels = width
+    inputs = 3 if declared.convolutions or source is None else prod(source.shape)
+    total = sum(declared.weights(widths[:6], min(depth, 32), inputs))
     if total > MOST_WEIGHTS:
         shown = f"widths {list(widths)[:6]} with depth {depth} make {total / 1e6:.0f} million weights"
         yield ("network", "widths"), f"{shown}; allowed: up to {MOST_WEIGHTS / 1e6:.0f} million"

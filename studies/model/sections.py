@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, PlainValidator, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, PlainValidator, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from affinity_search.studies import networks
@@ -61,9 +61,8 @@ class NetworkSpec(Section):
     """The network: its kind, its size, and its head."""
 
     kind: str = Field(default=networks.DEFAULT, description=either(list(networks.NETWORKS)))
-    # How many widths an image has room for is a rule of its own.
+    # How many widths an image has room for is a rule of its own. Some networks have widths without being given any.
     widths: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = Field(
-        min_length=1,
         max_length=6,
         strict=False,
         description="a list of 1 to 6 whole numbers from 1 to 4096",
@@ -71,6 +70,24 @@ class NetworkSpec(Section):
     depth: int = Field(default=1, ge=1, le=32, description="a whole number from 1 to 32")
     batch_norm_momentum: float = Field(default=0.9, ge=0, lt=1, description="a number from 0 and below 1")
     head: str = Field(default=DEFAULT, description=either(list(HEADS)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, raw: Any) -> Any:
+        """The sizes that the kind has where none are given."""
+        declared = _network(raw) if isinstance(raw, Mapping) else None
+        if declared is None:
+            return raw
+        sizes = {"depth": declared.depth} | ({} if declared.widths is None else {"widths": declared.widths})
+        return sizes | dict(raw)
+
+    @field_validator("widths")
+    @classmethod
+    def _some(cls, widths: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
+        declared = _network(info.data)
+        if not widths and not (declared and declared.bare):
+            raise ValueError("none")
+        return widths
 
     @field_validator("kind", "head")
     @classmethod
@@ -172,6 +189,7 @@ def broken_rules(raw: Raw) -> Iterator[Mistake]:
     yield from _protocol(raw, _table(raw, "data"))
     yield from _validation(raw, _table(raw, "data"))
     yield from _widths(_table(raw, "data"), _table(raw, "network"))
+    yield from _vectors(raw)
     head = head_of(raw)
     if head:
         yield from presence_mistakes(raw.get("space"), head)
@@ -191,6 +209,12 @@ def head_of(raw: Raw) -> str | None:
     return name if isinstance(name, str) and name in HEADS else None
 
 
+def _network(network: Raw) -> networks.NetworkDefinition | None:
+    """What is declared of the network that the table names; None for one that is not declared."""
+    kind = network.get("kind", networks.DEFAULT)
+    return networks.NETWORKS.get(kind) if isinstance(kind, str) else None
+
+
 def _protocol(raw: Raw, data: Raw) -> Iterator[Mistake]:
     """The article makes the test images of a published set as imbalanced as its training images."""
     source = source_of(data)
@@ -206,13 +230,29 @@ def _validation(raw: Raw, data: Raw) -> Iterator[Mistake]:
 
 
 def _widths(data: Raw, network: Raw) -> Iterator[Mistake]:
-    source, widths, shape = source_of(data), network.get("widths"), shape_of(data)
-    if source is None or len(shape) < 3 or not isinstance(widths, (list, tuple)):
+    declared, widths, shape = _network(network), network.get("widths"), shape_of(data)
+    if declared is None or not isinstance(widths, (list, tuple)):
         return
-    side = min(shape[:2])
-    if side.bit_length() < len(widths) <= 6:
-        reason = f"at most {side.bit_length()} widths for {source.name}, whose {side} pixels are halved between them"
-        yield ("network", "widths"), given(widths, reason)
+    if declared.halves and len(shape) == 3:
+        side = min(shape[:2])
+        if side.bit_length() < len(widths) <= 6:
+            most = f"at most {side.bit_length()} widths for {data['set']}"
+            yield ("network", "widths"), given(widths, f"{most}, whose {side} pixels are halved between them")
+    whole = all(isinstance(width, int) for width in widths)
+    if declared.rises and whole and any(after < before for before, after in pairwise(widths)):
+        yield ("network", "widths"), given(widths, f"widths that do not fall from one to the next for {declared.name}")
+
+
+def _vectors(raw: Raw) -> Iterator[Mistake]:
+    """Vectors need a network that takes them, and cannot be shifted."""
+    source, declared = source_of(_table(raw, "data")), _network(_table(raw, "network"))
+    if source is None or source.own is None or source.own.kind != "vectors" or declared is None:
+        return
+    if not declared.vectors:
+        able = either([each.name for each in networks.NETWORKS.values() if each.vectors])
+        yield ("network", "kind"), f"{declared.name} takes images, and {source.name} are vectors; allowed: {able}"
+    if _table(raw, "training").get("augment") is True:
+        yield ("training", "augment"), given(True, f"false, as {source.name} are vectors")
 
 
 def _probabilities(raw: Raw, training: Raw, head: str) -> Iterator[Mistake]:

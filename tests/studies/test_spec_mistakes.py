@@ -29,12 +29,19 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"name": 5}, "name: 5 given; allowed: 1 to 200 printable characters"),
     ({"protocol": "test"}, "protocol: 'test' given; allowed: holdout or article"),
     ({"data": 5}, "data: 5 given; allowed: a table [data]"),
-    ({"data.set": "MNIST"}, "data.set: 'MNIST' given; allowed: digits, mnist, cifar10, folder, npz or features"),
-    ({"data.set": ["mnist"]}, "data.set: ['mnist'] given; allowed: digits, mnist, cifar10, folder, npz or features"),
+    (
+        {"data.set": "MNIST"},
+        "data.set: 'MNIST' given; allowed: digits, mnist, cifar10, cifar100, folder, npz or features",
+    ),
+    (
+        {"data.set": ["mnist"]},
+        "data.set: ['mnist'] given; allowed: digits, mnist, cifar10, cifar100, folder, npz or features",
+    ),
     ({"data.minority": 901}, "data.minority: 901 given; allowed: a whole number from 1 to 900 for mnist"),
     (
         {"data.minority": 0},
-        "data.minority: 0 given; allowed: a whole number from 1, up to 30 (digits), 900 (mnist) or 1000 (cifar10)",
+        "data.minority: 0 given; allowed: a whole number from 1, up to 30 (digits), 900 (mnist), 1000 (cifar10) or "
+        "100 (cifar100)",
     ),
     ({"data.validation": 0.6}, "data.validation: 0.6 given; allowed: a number above 0 and up to 0.5"),
     ({"data.validation": 0}, "data.validation: 0 given; allowed: a number above 0 and up to 0.5"),

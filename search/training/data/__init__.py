@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from affinity_search.search.training.data import cifar10, digits, mnist
+from affinity_search.search.training.data import cifar10, cifar100, digits, mnist
 from affinity_search.search.training.data.facts import DatasetFacts
 from affinity_search.search.training.data.readers import Arrays, Part
 
@@ -24,5 +24,6 @@ class Reader:
 READERS = {
     "digits": Reader(digits.read),
     "mnist": Reader(mnist.read, mnist.cached),
-    "cifar10": Reader(cifar10.read, cifar10.cached),
+    "cifar10": Reader(cifar10.BATCHES.read, cifar10.BATCHES.cached),
+    "cifar100": Reader(cifar100.BATCHES.read, cifar100.BATCHES.cached),
 }

@@ -1,4 +1,4 @@
-"""The model's first layers: images that live on the device, looked up by index and shifted there.
+"""The model's first layers: images or vectors that live on the device, looked up by index, images shifted there.
 
 No host image pipeline is left: a training step receives N integers.
 """
@@ -11,18 +11,19 @@ from keras import ops
 from numpy.typing import NDArray
 
 Tensor = Any
+Rows = NDArray[np.uint8] | NDArray[np.float32]
 
 
 class Table(keras.layers.Layer):  # type: ignore[misc]
-    """Indices (N,) int32 in, rows (N, …) uint8 out, from a table kept on the device: images and labels."""
+    """Indices (N,) int32 in, rows (N, …) out, from a table kept on the device: images, vectors, labels."""
 
-    def __init__(self, rows: NDArray[np.uint8], **options: Any) -> None:
-        """`rows` (T, …): as uint8, images are a quarter of float32's memory.
+    def __init__(self, rows: Rows, **options: Any) -> None:
+        """`rows` (T, …) of uint8, as images are, in a quarter of float32's memory; or of float32, as vectors are.
 
         Labels too are uint8, because TensorFlow keeps int32 variables in the host's memory, beside a GPU too.
         """
         super().__init__(**options)
-        self.table = keras.Variable(rows, dtype="uint8", trainable=False, name=options.get("name"))
+        self.table = keras.Variable(rows, dtype=rows.dtype.name, trainable=False, name=options.get("name"))
 
     def call(self, indices: Tensor) -> Tensor:
         """One gather; an index outside the table is the caller's error and not checked."""

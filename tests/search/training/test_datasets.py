@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_files import write_cifar, write_mnist
+from data_files import CIFAR, write_cifar, write_mnist
 
 from affinity_search.search.training.data import readers
 from affinity_search.search.training.data.splits import (
@@ -151,12 +151,21 @@ def test_mnist_reads_only_the_arrays_it_needs(tmp_path):
         load_test(SOURCES["mnist"], tmp_path)
 
 
+@pytest.fixture(params=CIFAR)
+def cifar(request):
+    """A set of the family: its declaration, and the name of its test batch."""
+    (test_batch,) = CIFAR[request.param].files["test"]
+    return SOURCES[request.param], test_batch
+
+
 @pytest.mark.parametrize("inside", [True, False])
-def test_cifar_folder_itself_or_its_parent(tmp_path, inside):
-    batches = write_cifar(tmp_path, ["test_batch"])
-    split = load_test(SOURCES["cifar10"], batches if inside else tmp_path)
+def test_cifar_folder_itself_or_its_parent(tmp_path, inside, cifar):
+    source, name = cifar
+    batches = write_cifar(tmp_path, [name], of=source.name)
+    split = load_test(source, batches if inside else tmp_path)
     assert split.images.shape == (20, 32, 32, 3)
-    first = readers.unpickle_arrays(batches / "test_batch")[b"data"][0]
+    assert split.labels.tolist() == [label % source.n_classes for label in range(20)]
+    first = readers.unpickle_arrays(batches / name)[b"data"][0]
     assert split.images[0, 0, :2].tolist() == [
         [first[0], first[1024], first[2048]],
         [first[1], first[1025], first[2049]],
@@ -193,13 +202,14 @@ class Hostile:
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 @pytest.mark.parametrize("function", [os.system, eval, getattr, np.load, np.lib.format.read_array])
-def test_a_hostile_pickle_is_refused_and_never_run(tmp_path, function, protocol):
-    batches = write_cifar(tmp_path, ["test_batch"])
+def test_a_hostile_pickle_is_refused_and_never_run(tmp_path, function, protocol, cifar):
+    source, name = cifar
+    batches = write_cifar(tmp_path, [name], of=source.name)
     marker = tmp_path / "ran"
-    content = {b"data": Hostile(function, f"touch '{marker}'"), b"labels": [1]}
-    (batches / "test_batch").write_bytes(pickle.dumps(content, protocol))
-    with pytest.raises(DataError, match=r"test_batch.*refused"):
-        load_test(SOURCES["cifar10"], tmp_path)
+    content = {b"data": Hostile(function, f"touch '{marker}'"), CIFAR[source.name].labels: [1]}
+    (batches / name).write_bytes(pickle.dumps(content, protocol))
+    with pytest.raises(DataError, match=rf"{name}.*refused"):
+        load_test(source, tmp_path)
     assert not marker.exists()
 
 
@@ -215,18 +225,52 @@ def test_other_codecs_are_refused(tmp_path):
     [
         b"",
         b"not a pickle",
-        pickle.dumps([1]),
-        pickle.dumps({b"data": np.zeros((2, 9), np.uint8), b"labels": [0, 1]}),
-        pickle.dumps({b"data": np.zeros((2, 3072), np.float32), b"labels": [0, 1]}),
-        pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}),
-        pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0, 10]}),
+        [1],
+        {"data": np.zeros((2, 9), np.uint8), "labels": [0, 1]},
+        {"data": np.zeros((2, 3072), np.float32), "labels": [0, 1]},
+        {"data": np.zeros((2, 3072), np.uint8), "labels": [0]},
+        {"data": np.zeros((2, 3072), np.uint8), "labels": [0, 100]},
+        {"data": np.zeros((2, 3072), np.uint8)},
     ],
 )
-def test_a_damaged_batch_is_named(tmp_path, content):
-    batches = write_cifar(tmp_path, ["test_batch"])
-    (batches / "test_batch").write_bytes(content)
-    with pytest.raises(DataError, match="test_batch"):
-        load_test(SOURCES["cifar10"], tmp_path)
+def test_a_damaged_batch_is_named(tmp_path, content, cifar):
+    source, name = cifar
+    batches = write_cifar(tmp_path, [name], of=source.name)
+    if isinstance(content, dict):
+        keys = {"data": b"data", "labels": CIFAR[source.name].labels}
+        content = {keys[key]: value for key, value in content.items()}
+    (batches / name).write_bytes(content if isinstance(content, bytes) else pickle.dumps(content))
+    with pytest.raises(DataError, match=rf"/{name} "):
+        load_test(source, tmp_path)
+
+
+def test_one_label_too_many_is_refused(tmp_path, cifar):
+    source, name = cifar
+    batches, key = write_cifar(tmp_path, [name], of=source.name), CIFAR[source.name].labels
+    for most in (source.n_classes - 1, source.n_classes):
+        rows = np.zeros((2, 3072), np.uint8)
+        (batches / name).write_bytes(pickle.dumps({b"data": rows, key: [0, most]}))
+        if most < source.n_classes:
+            assert load_test(source, tmp_path).labels.tolist() == [0, most]
+    with pytest.raises(DataError, match=rf"/{name} holds .* one label 0\.\.{source.n_classes - 1} each"):
+        load_test(source, tmp_path)
+
+
+def test_the_fine_classes_of_cifar100_are_in_the_order_of_its_labels():
+    """As its `meta` file has them: by the alphabet."""
+    names = SOURCES["cifar100"].classes
+    assert (len(names), names[0], names[-1], list(names)) == (100, "apple", "worm", sorted(names))
+    assert [names[label] for label in (1, 13, 47, 58, 81, 99)] == [
+        *("aquarium_fish", "bus", "maple_tree", "pickup_truck", "streetcar", "worm"),
+    ]
+
+
+def test_cifar100_with_few_images_of_every_other_class(tmp_path):
+    write_cifar(tmp_path, n=1000, of="cifar100")
+    write_cifar(tmp_path, ["test"], n=200, of="cifar100")
+    train, evaluation = search_splits(SOURCES["cifar100"], 1, 0.4, "article", 0, tmp_path)
+    assert train.counts(100) == (5, 10) * 50
+    assert evaluation.counts(100) == (1, 2) * 50
 
 
 @pytest.mark.parametrize("changes", [{"x_train": np.zeros((40, 8, 8), np.uint8)}, {"y_train": np.zeros(3, np.uint8)}])
@@ -236,7 +280,7 @@ def test_a_wrong_mnist_is_named(tmp_path, changes):
         load_train(SOURCES["mnist"], tmp_path)
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100"])
 def test_an_empty_or_absent_folder_is_named(tmp_path, name):
     with pytest.raises(DataError, match=re.escape(str(tmp_path))):
         load_train(SOURCES[name], tmp_path)
@@ -245,7 +289,7 @@ def test_an_empty_or_absent_folder_is_named(tmp_path, name):
 
 
 def test_unknown_names_list_the_known_ones():
-    with pytest.raises(DataError, match="'imagenet'; there are digits, mnist, cifar10"):
+    with pytest.raises(DataError, match="'imagenet'; there are digits, mnist, cifar10, cifar100"):
         load_train(replace(THREE, name="imagenet"), None)
     with pytest.raises(DataError, match="holdout and article"):
         search_splits(SOURCES["digits"], 20, 0.2, "cheat", 0, None)
@@ -265,11 +309,11 @@ def test_without_network_the_sentence_names_the_cache_and_the_way_out(monkeypatc
 
 
 @pytest.mark.parametrize(("load", "first"), [(load_train, 1), (load_test, 2)])
-def test_keras_loader_gives_the_half_asked_for(monkeypatch, load, first):
+def test_keras_loader_gives_the_half_asked_for(monkeypatch, load, first, cifar):
     keras = pytest.importorskip("keras")
     halves = [(np.full((3, 32, 32, 3), n, np.uint8), np.full((3, 1), n, np.uint8)) for n in (1, 2)]
-    monkeypatch.setattr(keras.datasets.cifar10, "load_data", lambda: tuple(halves))
-    split = load(SOURCES["cifar10"], None)
+    monkeypatch.setattr(getattr(keras.datasets, cifar[0].name), "load_data", lambda: tuple(halves))
+    split = load(cifar[0], None)
     assert (split.images == first).all()
     assert split.labels.tolist() == [first] * 3
 

@@ -113,6 +113,16 @@ def _named(entry: str, present: Sequence[Gpu]) -> Gpu | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
+def free_mib(device: str) -> int | None:
+    """The free memory of the GPU that this process calls `device`, in MiB; None if it is no GPU, or NVML is silent."""
+    kind, _, index = device.partition(":")
+    try:
+        here = visible(gpus()) if kind == "gpu" else []
+    except NoSuchDeviceError:
+        return None
+    return here[int(index or 0)].free_mib if int(index or 0) < len(here) else None
+
+
 def card(device: str) -> str | None:
     """The GPU that this process calls `device` (gpu:K), in words that are the same in all processes.
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from affinity_search.storage.study import StoredStudy
 
 Say = Callable[[str], None]
+IMAGES_SHARE = 0.7  # of the free memory; the rest is for the network and its steps
 
 
 def folder_for(spec: StudySpec, given: Path | None, stored: StoredStudy | None, say: Say) -> Path | None:
@@ -123,6 +124,27 @@ def refuse_others(study: StoredStudy, part: Part, content: Contents) -> None:
             f"study {study.name!r} has other {study.spec.data.set} {part} images than those here: "
             f"{content.difference_from(known)}; name their folder with --data-dir, or search these under another --name"
         )
+
+
+def refuse_too_large(spec: StudySpec, needed: int, room: int, device: str) -> None:
+    """Compare the bytes of the images with those that are free on the device.
+
+    Raises:
+        DataError: they do not fit, or leave too little for training.
+    """
+    from affinity_search.search.training.errors import DataError
+
+    if needed <= IMAGES_SHARE * room:
+        return
+    shape, fitting = spec.data.source.shape, ""
+    if len(shape) > 1 and spec.data.own:
+        scale = (IMAGES_SHARE * room / needed) ** 0.5
+        sides = [max(1, int(side * scale)) for side in shape[:2]]
+        fitting = f"; data.size = {sides} would fit"
+    raise DataError(
+        f"the images of {spec.name!r} take {needed / 2**20:.0f} MiB on {device}, where {room / 2**20:.0f} MiB are "
+        f"free, and training needs room beside them{fitting}"
+    )
 
 
 def examine(spec: StudySpec, folder: Path | None, stored: StoredStudy | None) -> dict[Part, Contents]:

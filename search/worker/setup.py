@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import psutil
+
 from affinity_search.search.devices.errors import told_as_unfit
 from affinity_search.search.devices.kinds import CPU
-from affinity_search.search.devices.nvidia import card
+from affinity_search.search.devices.nvidia import card, free_mib
 from affinity_search.search.training.errors import OutOfMemoryError
 from affinity_search.search.view.pictures import Album
 from affinity_search.search.view.publishing import ReportingThread
-from affinity_search.search.worker.images import StudyImages
+from affinity_search.search.worker.images import StudyImages, refuse_too_large
 from affinity_search.search.worker.loop import Worker, say
 from affinity_search.search.worker.precision import settle
 from affinity_search.search.worker.stopping import Deadline, StopListener, StopSignals
@@ -140,7 +142,7 @@ def announce(signals: StopSignals) -> None:
 def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     from affinity_search.search import devices
 
-    gpu = card(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
+    gpu, free = card(options.device), free_mib(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
     device = devices.configure(options.device, options.threads, options.memory_mib)
     asked, widths = study.spec.training.precision, study.spec.network.widths
     study = settle(study, device.settle_precision(asked, widths), device.kind is CPU, say)
@@ -155,6 +157,8 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     trainer = StudyTrainer(device, study.spec, study.settled_precision, images.folder, seen=images)
     if trainer.note:
         say(trainer.note)
+    room = options.memory_mib or free or psutil.virtual_memory().available >> 20
+    refuse_too_large(study.spec, trainer.image_bytes, room << 20, device.describe())
     if study.search is not None:
         # After the training images: where they are missing, the test images stay unopened.
         study.record("opened", f"the test images, by {user_at_host()}, worker {holder.worker}")

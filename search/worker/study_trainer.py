@@ -102,6 +102,11 @@ class StudyTrainer:
         )
 
     @property
+    def image_bytes(self) -> int:
+        """What the images that train and score take on the device."""
+        return int(self._train.images.nbytes + self._evaluation.images.nbytes)
+
+    @property
     def epoch_share(self) -> float:
         """How much of the present epoch's steps is done, from 0 to 1."""
         return 0.0 if self._trainer is None else self._trainer.epoch_share
@@ -130,7 +135,7 @@ class StudyTrainer:
         before = self._sizes()
         self._train, self._evaluation = read_splits(self._spec, self._data_dir, draw=draw, whole=self._whole)
         self._draw = draw
-        if self._sizes() != before:
+        if not _alike(before, self._sizes()):
             self._trainer = None  # images that stay together may divide into other numbers
         if self._trainer is not None:
             self._trainer.use(self._train, self._evaluation)
@@ -206,3 +211,9 @@ class StudyTrainer:
             max_centers=max_centers,
             test=self._test,
         )
+
+
+def _alike(before: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> bool:
+    """Whether a trainer fits both: parts of one length, and classes that differ by no more than rounding does."""
+    pairs = [(old, new) for olds, news in zip(before, after, strict=True) for old, new in zip(olds, news, strict=True)]
+    return list(map(sum, before)) == list(map(sum, after)) and all(abs(old - new) <= 1 for old, new in pairs)

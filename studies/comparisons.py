@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ def load_comparison(source: str, asked: Mapping[str, Any], overrides: Sequence[s
     for at, level in enumerate(_levels(raw.get("levels", {}))):
         for contestant, about in raw["contestants"].items():
             published = about["published"][at] if "published" in about else None
+            published = None if published is None or math.isnan(published) else published
             try:
                 study = _study(base, contestant, about, level, raw, heading)
                 entries.append(Entry(contestant, level, study, published))
@@ -209,13 +211,16 @@ def _contestant(name: str, about: Any, levels: int) -> Iterator[str]:
             yield f"{where}.{key}: {given(about[key], 'a table')}"
     published = about.get("published")
     if published is not None and not _is_shares(published, levels):
-        yield f"{where}.published: {given(published, f'a list of {levels} numbers from 0 to 1, one for each level')}"
+        allowed = f"a list of {levels} numbers from 0 to 1 or nan, one for each level"
+        yield f"{where}.published: {given(published, allowed)}"
 
 
 def _is_shares(values: Any, count: int) -> bool:
-    return (
-        isinstance(values, list) and len(values) == count and all(isinstance(v, float) and 0 <= v <= 1 for v in values)
-    )
+    return isinstance(values, list) and len(values) == count and all(map(_is_share, values))
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, float) and (0 <= value <= 1 or math.isnan(value))
 
 
 def _base(raw: Mapping[str, Any], folder: Path, source: str) -> tuple[dict[str, Any], str]:

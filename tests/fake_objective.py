@@ -52,6 +52,8 @@ def fake_macro_f1(params: dict[str, float | int], seed: int, epoch: int) -> floa
 class FakeTrainer:
     """In place of affinity_search.search.worker.study_trainer.StudyTrainer."""
 
+    image_bytes = 0
+
     def __init__(self, device: Device, spec: Any, precision: str, data_dir: Path | None, *, seen: Any = None) -> None:
         self.n_epochs = spec.training.epochs
         self.done: list[EpochScore] = []

@@ -57,7 +57,7 @@ def results(comparison: StoredComparison) -> ComparisonModel:
     return ComparisonModel(
         comparison=spec.name,
         finished=not comparison.is_unfinished,
-        dataset=base.data.set,
+        dataset=base.data.title,
         protocol=base.protocol,
         metric=base.metric,
         label=base.score.label,

@@ -116,7 +116,7 @@ class ComparisonModel(_Model):
     schema_version: Literal[1] = 1
     comparison: str
     finished: bool
-    dataset: str
+    dataset: str = Field(description="name of the set, of own data that of their folder or file")
     protocol: str
     metric: str
     label: str = Field(description="the metric's name for people")

@@ -35,7 +35,7 @@ def study_note(
     """
     spec = study.spec
     lines = [
-        f"**{spec.data.set}**, {_imbalance(spec)}, protocol **{spec.protocol}**",
+        f"**{spec.data.title}**, {_imbalance(spec)}, protocol **{spec.protocol}**",
         "",
         f"{counts.used} of {counts.total} places used: {counts.complete} complete, {counts.pruned} pruned, "
         f"{counts.failed} failed; {counts.running} running.",

@@ -68,6 +68,7 @@ class Snapshot:
     protocol: str
     label: str  # what a score is: the metric's name for people
     dataset: str
+    title: str  # what people call the data
     minority: int | None
     imbalance: str  # how the set was made imbalanced, for people
     epochs: int
@@ -129,6 +130,7 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
         protocol=spec.protocol,
         label=spec.score.label,
         dataset=spec.data.set,
+        title=spec.data.title,
         minority=spec.data.minority,
         imbalance=spec.data.imbalance_text,
         epochs=spec.training.epochs,

@@ -141,7 +141,7 @@ def panel(snapshot: Snapshot, hint: str = "", starting: str = "") -> RenderableT
     counts = snapshot.counts
     head = Text.assemble(
         (snapshot.study, "bold"),
-        f"  {snapshot.dataset}, {snapshot.imbalance}, {snapshot.epochs} epochs, protocol {snapshot.protocol}",
+        f"  {snapshot.title}, {snapshot.imbalance}, {snapshot.epochs} epochs, protocol {snapshot.protocol}",
     )
     bar = Table.grid()  # a bar of its own writes no end of line
     bar.add_row(ProgressBar(total=counts.total, completed=counts.used, width=60))

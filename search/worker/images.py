@@ -121,7 +121,7 @@ def refuse_others(study: StoredStudy, part: Part, content: Contents) -> None:
     known = content if kept is None else Contents.from_dict(json.loads(kept))
     if content != known:
         raise DataError(
-            f"study {study.name!r} has other {study.spec.data.set} {part} images than those here: "
+            f"study {study.name!r} has other {study.spec.data.title} {part} images than those here: "
             f"{content.difference_from(known)}; name their folder with --data-dir, or search these under another --name"
         )
 

@@ -90,6 +90,7 @@ class ExportedTrial(_Model):
     study: str
     protocol: Literal["holdout", "article"]
     dataset: str = Field(json_schema_extra={"enum": list(SOURCES)})
+    classes: list[str] = Field(default_factory=list, description="their names, in the order of every list by class")
     minority: int | None = Field(
         default=None,
         description="images per minority class of the profile `step`: test images, or of own data training images",
@@ -234,6 +235,7 @@ def _exported(study: StoredStudy, one: Scored, counts: dict[str, int], bounds: l
         "study": spec.name,
         "protocol": spec.protocol,
         "dataset": spec.data.set,
+        "classes": list(spec.data.source.classes),
         "minority": spec.data.minority,
         "metric": None if spec.metric == DEFAULT else spec.metric,
         "value": place.value,

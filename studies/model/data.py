@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -138,6 +139,11 @@ class DataSpec(Section):
         if not isinstance(self.small, tuple) or not classes:
             return None
         return tuple(name in self.small or label in self.small for label, name in enumerate(classes))
+
+    @property
+    def title(self) -> str:
+        """What people call the data: the set's name, of own data that of their folder or file."""
+        return Path(self.path).stem if self.own and self.path else self.set
 
     @property
     def imbalance_text(self) -> str:

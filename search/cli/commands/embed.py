@@ -72,7 +72,7 @@ def embed(
     _require_writable(folder)
     found = retrain(stored, options, number, width, lambda score: say(epoch_text(score, spec)))
     minority = imbalance_of(spec.data.source, spec.data.minority).minority
-    what = f"{spec.data.set}, {spec.data.imbalance_text}, {params_text(found.params, spec.head)}"
+    what = f"{spec.data.title}, {spec.data.imbalance_text}, {params_text(found.params, spec.head)}"
     _write(found, what, spec.data.source.classes, minority, spec.score.label, folder)
     say(f"wrote {len(found.features)} pictures and features.gif to {folder}")
 

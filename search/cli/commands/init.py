@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "affinity-search init cells/",
     "affinity-search init cells/ --group '^.{5}' --size 32 -o cells.toml",
-    "affinity-search init embeddings.npz",
 )
 MOST_ROWS = 40
 

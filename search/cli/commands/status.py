@@ -132,7 +132,7 @@ def _table(snapshots: list[Snapshot]) -> Fitted:
     rows = [
         [
             one.study,
-            f"{one.dataset}, {one.imbalance}",
+            f"{one.title}, {one.imbalance}",
             one.protocol,
             f"{one.counts.used}/{one.counts.total}",
             "stopped" if one.stopped and not one.counts.running else str(one.counts.running),

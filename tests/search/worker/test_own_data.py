@@ -168,7 +168,7 @@ def test_a_worker_elsewhere_with_other_images_refuses_in_one_line(cells: Path, t
     write_images(other, COUNTS, seed=1)
     images = StudyImages(study, tmp_path / "there", print)
     assert images.folder == other
-    with pytest.raises(DataError, match="has other folder train images than those here") as caught:
+    with pytest.raises(DataError, match="has other cells train images than those here") as caught:
         images("train", load_train(study.spec.data.source, images.folder))
     assert "\n" not in str(caught.value)
     shutil.move(str(cells / "cells"), str(tmp_path / "moved"))

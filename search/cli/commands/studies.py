@@ -21,6 +21,7 @@ EXAMPLES = (
 
 app = typer.Typer(help="List the bundled studies, or show one.", pretty_exceptions_enable=False)
 FEW_IMAGES = 20
+FEW_NAMED = 10  # classes
 
 
 @app.callback(invoke_without_command=True)
@@ -96,8 +97,11 @@ def _print_counts(spec: StudySpec, counts: dict[str, list[int]], minority: Seque
     out.print("* minority class", style="dim")
     few = [number for number in classes if counts.get("validation", [FEW_IMAGES] * len(classes))[number] < FEW_IMAGES]
     if few:
+        where = (
+            f"class {', '.join(map(str, few))}" if len(few) <= FEW_NAMED else f"{len(few)} of {len(classes)} classes"
+        )
         out.print(
-            f"warning: fewer than {FEW_IMAGES} validation images in class {', '.join(map(str, few))}. Their F1 moves "
+            f"warning: fewer than {FEW_IMAGES} validation images in {where}. Their F1 moves "
             "in large steps, so the search may choose by luck; raise data.minority or data.validation",
             style="yellow",
         )

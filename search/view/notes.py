@@ -20,6 +20,7 @@ from affinity_search.studies.metrics import METRICS, score_of
 from affinity_search.studies.model.spec import StudySpec
 
 BEST = 10
+MOST_CLASSES, WORST = 20, 10  # classes in a trial's table; of more than that only the worst: a page sends all notes
 
 
 def study_note(
@@ -128,13 +129,16 @@ def _whose(facts: TrialFacts) -> str:
 def _details(scores: TrialScores, standing: Standing) -> list[str]:
     data = standing.study.spec.data
     minority = imbalance_of(data.source, data.minority).minority
-    classes = zip(data.source.classes, minority, scores.support, scores.per_class_f1, strict=True)
+    classes = list(zip(data.source.classes, minority, scores.support, scores.per_class_f1, strict=True))
+    worst = sorted(classes, key=lambda one: one[-1])[:WORST]
+    many = len(classes) > MOST_CLASSES
     table = ["| class | | images scored | F1 |", "|---|---|---|---|"]
     table += [
         f"| {name} | {'minority' if small else 'majority'} | {support} | {f1:.4f} |"
-        for name, small, support, f1 in classes
+        for name, small, support, f1 in (worst if many else classes)
     ]
-    return ["\n".join(table), _diagnosed(scores)]
+    told = [f"Of {len(classes)} classes the {WORST} with the lowest F1:"] if many else []
+    return [*told, "\n".join(table), _diagnosed(scores)]
 
 
 def _advice(standing: Standing, trial: FrozenTrial) -> list[str]:

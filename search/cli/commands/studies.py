@@ -21,6 +21,7 @@ EXAMPLES = (
 
 app = typer.Typer(help="List the bundled studies, or show one.", pretty_exceptions_enable=False)
 FEW_IMAGES = 20
+FEW_NAMED = 10  # classes
 
 
 @app.callback(invoke_without_command=True)
@@ -102,8 +103,10 @@ def _print_counts(spec: StudySpec, counts: dict[str, list[int]], minority: Seque
     out.print("* minority class", style="dim")
     few = [number for number in classes if counts.get("validation", [FEW_IMAGES] * len(classes))[number] < FEW_IMAGES]
     if few:
+        where = ", ".join(names[number] for number in few)
+        where = where if len(few) <= FEW_NAMED else f"{len(few)} of {len(classes)} classes"
         out.print(
-            f"warning: fewer than {FEW_IMAGES} validation images of {', '.join(names[number] for number in few)}. "
-            "Their F1 moves in large steps, so the search may choose by luck; raise data.minority or data.validation",
+            f"warning: fewer than {FEW_IMAGES} validation images of {where}. Their F1 moves in large steps, so the "
+            "search may choose by luck; raise data.minority or data.validation",
             style="yellow",
         )

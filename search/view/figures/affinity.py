@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from affinity_search.search.view.figures.canvas import MAJORITY, MINORITY, SECOND, count_axis, png, styled, subplots
-from affinity_search.search.view.figures.classes import Class, slant, tint
+from affinity_search.search.view.figures.classes import Class, name_axis
 
 if TYPE_CHECKING:
     from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 
 
 def loss_diagnostics(title: str, told: Sequence[Diagnostics], classes: Sequence[Class]) -> bytes:
-    last, names = told[-1], [one.name for one in classes]
+    last = told[-1]
     figure, (terms, shares, dead, distances) = subplots(4, 14, 3.6, title)
     x = range(1, len(told) + 1)
     marker = "o" if len(x) < 30 else None
@@ -30,10 +30,9 @@ def loss_diagnostics(title: str, told: Sequence[Diagnostics], classes: Sequence[
         ax.set_ylim(-0.02, 1.02)
     with styled(dead, f"dead centres of {last.n_centers} a class, last epoch", "class", "dead centres") as ax:
         ax.bar(range(len(last.dead)), last.dead, color=[one.colour for one in classes])
-        ax.set_xticks(range(len(names)), names, **slant(names))
-        tint(ax.get_xticklabels(), classes)
         ax.set_ylim(0, last.n_centers)
         count_axis(ax.yaxis)
+    name_axis(dead.xaxis, classes, "class", below=True)
     with styled(distances, "distances between centres", "epoch", "distance") as ax:
         within = [("within", "of one class, mean", MINORITY)] if last.within is not None else []
         lines(ax, ("between", "of different classes, mean", MAJORITY), ("closest", "the closest two", SECOND), *within)

@@ -1,4 +1,4 @@
-"""How classes are shown in pictures: by name and colour."""
+"""How classes are shown in pictures: by name and colour, or by number where there are many."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from affinity_search.search.view.figures.canvas import MAJORITY, MINORITY
+from affinity_search.search.view.figures.canvas import MAJORITY, MINORITY, count_axis
 
 if TYPE_CHECKING:
-    from matplotlib.text import Text
+    from matplotlib.axis import Axis
+
+MOST_NAMED = 20  # classes; the names of more would cover each other
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,24 @@ class Class:
         return MINORITY if self.small else MAJORITY
 
 
-def slant(names: Sequence[str]) -> dict[str, Any]:
+def are_named(classes: Sequence[Class]) -> bool:
+    """Whether a picture has room for the name of each."""
+    return len(classes) <= MOST_NAMED
+
+
+def name_axis(axis: Axis, classes: Sequence[Class], label: str, *, below: bool) -> None:
+    """Write the classes along an axis, below or beside it, each in its colour; numbers alone where there are many."""
+    if not are_named(classes):
+        axis.set_label_text(f"{label} ({len(classes)}, by number)")
+        count_axis(axis)
+        return
+    names = [one.name for one in classes]
+    axis.set_label_text(label)
+    axis.set_ticks(range(len(names)), names, **(_slant(names) if below else {}))
+    for text, one in zip(axis.get_ticklabels(), classes, strict=True):
+        text.set_color(one.colour)
+
+
+def _slant(names: Sequence[str]) -> dict[str, Any]:
     """Options for names of classes below an axis: words are turned so that they do not overlap."""
     return {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, names)) > 2 else {}
-
-
-def tint(labels: Sequence[Text], classes: Sequence[Class]) -> None:
-    """Give each class's name its colour."""
-    for label, one in zip(labels, classes, strict=True):
-        label.set_color(one.colour)

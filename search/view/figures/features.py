@@ -11,15 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from affinity_search.search.view.figures.canvas import png, subplots
+from affinity_search.search.view.figures.canvas import PLAIN, png, subplots
+from affinity_search.search.view.figures.classes import MOST_NAMED
 from affinity_search.studies.metrics import DEFAULT, METRICS
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from affinity_search.search.training.networks.features import Features
 
 MOST_IMAGES = 3000
 FRAME_MS, LAST_FRAME_MS = 500, 2500
-# Ten colours that differ in lightness and hue; a minority class is a triangle, a majority class a dot.
+# Ten colours that differ in lightness and hue; a minority class is a triangle, a majority class a dot. With more
+# classes they come again.
 COLOURS = (
     *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd"),
     *("#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf"),
@@ -63,6 +67,8 @@ def draw(
     `names` are the names of the classes. `minority` says which of them are small (without it: none).
     """
     flat, how = in_two_dimensions(epochs)
+    if len(names) > MOST_NAMED:
+        how += f"; {len(names)} classes share ten colours"
     chosen = _even_choice(flat[0].labels)
     return [
         _scatter(one, chosen, f"{title}\nepoch {number}, {label} {score:.4f}; {how}", names, minority)
@@ -100,7 +106,7 @@ def _scatter(
             ax.scatter(
                 centers[:, 0],
                 centers[:, 1],
-                s=110,
+                s=110 if len(names) <= MOST_NAMED else 30,
                 marker="*",
                 color=COLOURS[label % len(COLOURS)],
                 edgecolors="black",
@@ -111,9 +117,25 @@ def _scatter(
     margin = 0.25 * (high - low) + 1e-6
     ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
     ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
-    ax.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5), title="class (★ centre)", title_fontsize=7)
+    _legend(ax, len(names) <= MOST_NAMED)
     ax.grid(alpha=0.2)
     return png(figure)
+
+
+def _legend(ax: Axes, named: bool) -> None:
+    """Of the classes, or of what their marks mean where there are many."""
+    handles, labels = ax.get_legend_handles_labels()
+    if not named:
+        handles, labels = [ax.scatter([], [], marker=mark, color=PLAIN) for mark in "^o"], ["minority", "majority"]
+    ax.legend(
+        handles,
+        labels,
+        fontsize=7,
+        loc="center left",
+        bbox_to_anchor=(1.0, 0.5),
+        title="class (★ centre)",
+        title_fontsize=7,
+    )
 
 
 def animate(frames: Sequence[bytes], path: Path) -> None:

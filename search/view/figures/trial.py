@@ -19,7 +19,7 @@ from affinity_search.search.view.figures.canvas import (
     styled,
     subplots,
 )
-from affinity_search.search.view.figures.classes import Class, slant, tint
+from affinity_search.search.view.figures.classes import Class, are_named, name_axis
 from affinity_search.search.view.figures.ticks import log_ticks
 from affinity_search.studies.heads import DEFAULT as DEFAULT_HEAD
 from affinity_search.studies.heads import HEADS, HeadDefinition
@@ -92,20 +92,18 @@ def _learning_curve(
 
 
 def _confusion(title: str, protocol: str, best: EpochScore, classes: Sequence[Class]) -> bytes:
-    names = [one.name for one in classes]
     counts = np.array(best.scores.confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = subplots(2, 10, 4.8, f"{title}, epoch {best.epoch + 1} ({protocol})")
-    for ax, values, name, form in ((axes[0], counts, "images", "{:.0f}"), (axes[1], shares, "share of row", "{:.2f}")):
+    panels = [(counts, "images", "{:.0f}"), (shares, "share of row", "{:.2f}")]
+    if not are_named(classes):
+        panels = [(shares, "share of row: white is 0, dark blue is 1", "")]
+    figure, axes = subplots(len(panels), 5.0 * len(panels), 4.8, f"{title}, epoch {best.epoch + 1} ({protocol})")
+    for ax, (values, name, form) in zip(axes, panels, strict=True):
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         ax.set_title(name, fontsize=9)
-        ax.set_xlabel("predicted class")
-        ax.set_ylabel("true class")
-        ax.set_xticks(range(len(names)), names, **slant(names))
-        ax.set_yticks(range(len(names)), names)
-        tint(ax.get_xticklabels(), classes)
-        tint(ax.get_yticklabels(), classes)
-        for (row, column), value in np.ndenumerate(values):
+        name_axis(ax.xaxis, classes, "predicted class", below=True)
+        name_axis(ax.yaxis, classes, "true class", below=False)
+        for (row, column), value in np.ndenumerate(values) if form else ():
             if value:
                 colour = "white" if shares[row, column] > 0.6 else "black"
                 ax.text(column, row, form.format(value), ha="center", va="center", fontsize=6.5, color=colour)
@@ -116,13 +114,15 @@ def _by_class_size(
     title: str, protocol: str, best: EpochScore, class_sizes: Sequence[int], classes: Sequence[Class]
 ) -> bytes:
     figure, (ax,) = subplots(1, 6.4, 4.2, f"{title}, epoch {best.epoch + 1} ({protocol})")
-    with styled(ax, "F1 of each class by its size", "training images of the class", "F1"):
+    without = "" if are_named(classes) else f" ({len(classes)} classes, too many for their names)"
+    with styled(ax, f"F1 of each class by its size{without}", "training images of the class", "F1"):
         for small, label, colour in ((True, "minority class", MINORITY), (False, "majority class", MAJORITY)):
             mine = [number for number, one in enumerate(classes) if one.small == small]
             sizes, f1 = ([values[number] for number in mine] for values in (class_sizes, best.scores.per_class_f1))
             if mine:
                 ax.scatter(sizes, f1, color=colour, label=label, s=28, zorder=3)
-        _label_points(ax, class_sizes, best.scores.per_class_f1, [one.name for one in classes])
+        if are_named(classes):
+            _label_points(ax, class_sizes, best.scores.per_class_f1, [one.name for one in classes])
         low, high = min(class_sizes), max(class_sizes)
         ax.set_xscale("log")
         ax.set_xlim(low / ROOM, high * ROOM)

@@ -4,6 +4,7 @@ import os
 import tarfile
 import zipfile
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -65,7 +66,9 @@ def test_order_does_not_follow_the_disk(tmp_path, monkeypatch):
     assert found.images[:, 0, 0, 0].tolist() == [*range(0, 30, 2), *range(1, 30, 2)]
 
 
-@pytest.mark.parametrize("names", [("train", "validation", "test"), ("Training", "val", "TEST"), (None, "valid", "test")])
+@pytest.mark.parametrize(
+    "names", [("train", "validation", "test"), ("Training", "val", "TEST"), (None, "valid", "test")]
+)
 def test_parts_are_kept(tmp_path, names):
     expected = {}
     for part, name in enumerate(names):
@@ -108,8 +111,9 @@ def test_other_files_are_listed(tmp_path):
     for name in ("labels.csv", "train/readme.txt", "train/a/more.zip"):
         (tmp_path / name).write_text("text", encoding="utf-8")
     skipped = read_folder(tmp_path, SMALL).skipped
-    assert skipped == tuple((name, "not a JPEG, PNG, BMP, WebP or TIFF") for name in (
-        "labels.csv", "train/a/more.zip", "train/readme.txt"))
+    assert skipped == tuple(
+        (name, "not a JPEG, PNG, BMP, WebP or TIFF") for name in ("labels.csv", "train/a/more.zip", "train/readme.txt")
+    )
 
 
 def test_all_problems_come_at_once(tmp_path):
@@ -295,9 +299,9 @@ def test_progress_is_told(tmp_path, monkeypatch):
     for number in range(20):
         put(tmp_path / "ab"[number % 2] / f"{number}.png")
     for _ in range(2):  # decoded, and from the cache
-        seen = []
-        read_folder(tmp_path, SMALL, lambda done, total: seen.append((done, total)))
-        assert seen[:20] == [(done, 20) for done in range(1, 21)]
+        told = Mock()
+        read_folder(tmp_path, SMALL, told)
+        assert [call.args for call in told.call_args_list] == [(done, 20) for done in range(1, 21)]
 
 
 def test_an_error_in_progress_ends_the_reading(tmp_path, monkeypatch):

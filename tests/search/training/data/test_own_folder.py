@@ -89,6 +89,13 @@ def test_a_class_may_be_called_as_a_part(tmp_path):
     assert read_folder(tmp_path, SMALL).classes == ("bus", "test", "train")
 
 
+def test_a_part_that_looks_like_a_class_is_not_guessed_at(tmp_path):
+    two_classes(tmp_path / "train")
+    put(tmp_path / "test" / "unlabelled.png")
+    put(tmp_path / "extra" / "1.png")
+    assert refusal(tmp_path)[0] == "beside test, train there are other folders: extra; move them elsewhere"
+
+
 def test_an_empty_folder_of_a_class_in_one_part_is_none_missing(tmp_path):
     two_classes(tmp_path / "train")
     put(tmp_path / "test" / "a" / "1.png")
@@ -220,6 +227,15 @@ def test_two_links_that_lead_to_each_other(tmp_path):
     assert {reason for _, reason in found.skipped} == {"a link to a folder that it lies in"}
 
 
+def test_a_loop_further_down(tmp_path):
+    two_classes(tmp_path)
+    put(tmp_path / "a" / "below" / "2.png")
+    (tmp_path / "a" / "below" / "round").symlink_to(tmp_path / "a" / "below")
+    found = read_folder(tmp_path, SMALL)
+    assert found.names == ("a/1.png", "a/below/2.png", "b/1.png")
+    assert found.skipped == (("a/below/round", "a link to a folder that it lies in"),)
+
+
 def test_what_is_no_regular_file_is_not_opened(tmp_path):
     two_classes(tmp_path)
     os.mkfifo(tmp_path / "a" / "pipe.png")
@@ -248,7 +264,7 @@ def test_one_class_however_its_name_is_written(tmp_path):
     assert read_folder(tmp_path, SMALL).classes == ("b", "\u00e9")
 
 
-def test_a_file_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_read_is_skipped(tmp_path, monkeypatch, tmp_path_factory):
     two_classes(tmp_path)
     put(tmp_path / "a" / "2.png")
     read = open
@@ -258,10 +274,13 @@ def test_a_file_that_cannot_be_read_is_skipped(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")
         return read(path, *arguments, **options)
 
+    kept = tmp_path_factory.mktemp("kept")
+    monkeypatch.setenv("AFFINITY_SEARCH_CACHE", str(kept))
     monkeypatch.setattr(reading, "open", refusing, raising=False)
     assert read_folder(tmp_path, SMALL).skipped == (("a/2.png", "cannot be read (Permission denied)"),)
-    monkeypatch.undo()
-    assert len(read_folder(tmp_path, SMALL)) == 3, "what failed once is not remembered"
+    assert list(kept.rglob("*")) == [], "perhaps it can be read the next time"
+    monkeypatch.setattr(reading, "open", read)
+    assert len(read_folder(tmp_path, SMALL)) == 3
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,11 @@ def test_files_that_cannot_be_read(tmp_path, read):
     path.write_bytes(whole[:150] + bytes(40) + whole[190:])
     with pytest.raises(DataError, match="cannot be read: "):
         read(path)
+    np.savez_compressed(path, x=GREY, y=LABELS)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:100] + bytes(40) + whole[140:])
+    with pytest.raises(DataError, match="cannot be read: "):
+        read(path)
 
 
 VECTORS = np.random.default_rng(0).normal(size=(6, 5))

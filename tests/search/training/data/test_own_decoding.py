@@ -129,13 +129,13 @@ def test_damaged_exif_turns_nothing(tmp_path):
     assert (read_one(tmp_path, "x.png") == GREEN).all()
 
 
-@pytest.mark.parametrize("suffix", ["tif", "webp", "png"])
+@pytest.mark.parametrize("suffix", ["tif", "webp", "png", "mpo"])
 def test_the_first_frame_counts(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
     (tmp_path / "a").mkdir()
     options = {"lossless": True} if suffix == "webp" else {}
     frames[0].save(tmp_path / "a" / f"x.{suffix}", save_all=True, append_images=frames[1:], **options)
-    assert (read_one(tmp_path, f"x.{suffix}") == RED).all()
+    assert np.abs(read_one(tmp_path, f"x.{suffix}").astype(int) - RED).max() <= 3
 
 
 def test_images_are_stretched_and_every_pixel_counts(tmp_path):

@@ -53,7 +53,7 @@ def found_in(path: Path, kinds: Sequence[str]) -> Found:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             _take(found, arrays, kinds)
-    except (MemoryError, zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged file raises errors of zip, zlib, NumPy and the system
         raise DataError(f"{path} cannot be read: {str(error) or 'it does not fit into memory'}.") from error
     _judge_labels(found)
     return found

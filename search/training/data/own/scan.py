@@ -72,8 +72,8 @@ def scan(root: Path) -> Scan:
     top = list(_entries(os.fspath(root), "", skipped))
     folders = [entry for entry in top if entry.is_folder]
     named = [entry for entry in folders if entry.name.lower() in PART_FOLDERS]
-    # A class may be called `test` or `train`: then images lie in it.
-    divided = bool(named) and (len(named) == len(folders) or not any(map(_holds_images, named)))
+    # A class may be called `test` or `train`: then images lie in it, and no folders.
+    divided = bool(named) and (len(named) == len(folders) or not all(map(_is_class, named)))
     found = Scan(root, divided, skipped=skipped)
     _beside(found, "", top)
     if divided:
@@ -191,5 +191,6 @@ def _identity(path: str) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
-def _holds_images(folder: _Entry) -> bool:
-    return any(not entry.is_folder and called_image(entry.name) for entry in _entries(folder.path, "", []))
+def _is_class(folder: _Entry) -> bool:
+    entries = list(_entries(folder.path, "", []))
+    return any(called_image(entry.name) for entry in entries) and not any(entry.is_folder for entry in entries)

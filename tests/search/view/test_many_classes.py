@@ -88,4 +88,4 @@ def test_few_images_are_told_in_one_line(cli: Cli, tmp_path: Path) -> None:
     changes = ("data={set='cifar100',minority=2,validation=0.4}", "network={widths=[2]}")
     options = [part for change in changes for part in ("--set", change)]
     ran = cli("studies", "show", "digits", *options, "--data-dir", str(tmp_path))
-    assert "fewer than 20 validation images in 100 of 100 classes. Their F1" in " ".join((ran.out + ran.err).split())
+    assert "fewer than 20 validation images of 100 of 100 classes. Their F1" in " ".join((ran.out + ran.err).split())

@@ -18,6 +18,8 @@ head = "affinity"
 space = { lambda = 0.75, sigma = 10, n_centers = 1 }
 set = { training.reweight_from = 0.8 }
 published = [0.9928, 0.9783] # figures of others, one for each level: the report shows them beside ours
+
+Instead of `study` the file may have the tables of a study itself: [data], [network], [training] and so on.
 """
 
 from __future__ import annotations
@@ -33,13 +35,13 @@ from typing import Any, Self
 
 from affinity_search.studies import bundled
 from affinity_search.studies.errors import StudyFileError, either
-from affinity_search.studies.files import lay_over, made, parse, place_data, read
+from affinity_search.studies.files import lay_over, made, parse, place_data, read, without_comparison
 from affinity_search.studies.heads import HEADS
 from affinity_search.studies.model.limits import is_file_name, name_mistake
 from affinity_search.studies.model.mistakes import given, missing, show_text, unknown
 from affinity_search.studies.model.parameters import Constant
 from affinity_search.studies.model.spec import StudySpec
-from affinity_search.studies.model.writing import flat, value_text
+from affinity_search.studies.model.writing import flat, to_toml, value_text
 
 KEYS = ("name", "study", "trials", "draws", "metric", "baseline", "set", "levels", "contestants")
 CONTESTANTS_KEYS = ("head", "space", "set", "published")
@@ -78,6 +80,10 @@ class ComparisonSpec:
     def contestants(self) -> list[str]:
         """Their names, in the file's order."""
         return list(dict.fromkeys(entry.contestant for entry in self.entries))
+
+    def to_toml(self) -> str:
+        """The comparison as a file that holds all of it, the base study's tables too."""
+        return to_toml(_tables(self))
 
     @property
     def base(self) -> StudySpec:
@@ -144,6 +150,8 @@ def _raw(source: str, asked: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
         raw, folder = parse(read(source), source), Path(source).parent
         if "contestants" not in raw:
             raw = {"study": Path(source).name}
+        elif "study" not in raw and "data" in raw:
+            raw = {key: raw[key] for key in KEYS if key in raw} | {"study": without_comparison(raw)}
     else:
         raw, folder = {"study": source}, Path()
     raw |= {key: value for key, value in asked.items() if value is not None and key != "heads"}
@@ -154,7 +162,7 @@ def _raw(source: str, asked: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
 
 def _mistakes(raw: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{key}: {unknown((key,), KEYS)}" for key in raw if key not in KEYS)
-    if not isinstance(raw.get("study"), str):
+    if not isinstance(raw.get("study"), (str, dict)):
         yield f"study: {missing('a bundled study, or a study file beside this one')}"
     yield from _number(raw, "trials", 100_000)
     yield from _number(raw, "draws", MOST_DRAWS)
@@ -226,6 +234,10 @@ def _is_share(value: Any) -> bool:
 def _base(raw: Mapping[str, Any], folder: Path, source: str) -> tuple[dict[str, Any], str]:
     """The base study's tables, and its name."""
     study = raw["study"]
+    if isinstance(study, dict):
+        tables = copy.deepcopy(study)
+        place_data(tables, folder)
+        return tables, str(tables.get("name", Path(source).stem))
     if study in bundled.names():
         return parse(bundled.text(study), study), study
     if not is_file_name(study):
@@ -234,6 +246,56 @@ def _base(raw: Mapping[str, Any], folder: Path, source: str) -> tuple[dict[str, 
     tables = parse(read(str(folder / study)), study)
     place_data(tables, (folder / study).parent)
     return tables, Path(study).stem
+
+
+def common(specs: Sequence[StudySpec]) -> dict[str, Any]:
+    """The values that all studies share, in the shape of a study's tables."""
+    tables = [spec.to_dict() for spec in specs]
+    found: dict[str, Any] = {}
+    for key, value in tables[0].items():
+        if key in ("name", "space", "points", "trials"):
+            continue
+        others = [table.get(key) for table in tables]
+        if isinstance(value, dict):
+            same = [name for name in value if all(isinstance(o, dict) and o.get(name) == value[name] for o in others)]
+            found[key] = {name: value[name] for name in same}
+        elif all(other == value for other in others):
+            found[key] = value
+    return found
+
+
+def _tables(spec: ComparisonSpec) -> dict[str, Any]:
+    """Of a file that makes the same comparison."""
+    shared = common([entry.spec for entry in spec.entries])
+    shared.get("data", {}).pop("found", None)
+    levels: dict[str, list[Any]] = {}
+    for entry in spec.entries:
+        for key, value in entry.level.items():
+            known = levels.setdefault(key, [])
+            known += [] if value in known else [value]
+    tables: dict[str, Any] = {"name": spec.name, "trials": max(entry.spec.trials for entry in spec.entries)}
+    tables |= {"draws": spec.draws, "baseline": spec.baseline}
+    tables |= shared
+    if levels:
+        tables["levels"] = levels
+    for name in spec.contestants:
+        key = name if "+" not in name else f'"{name}"'  # no bare key of TOML's has a plus
+        tables[f"contestants.{key}"] = _contestant_table(spec, name, dict(flat(shared)))
+    return tables
+
+
+def _contestant_table(spec: ComparisonSpec, name: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+    mine = [entry for entry in spec.entries if entry.contestant == name]
+    first, plain = mine[0], mine[0].spec.to_dict()
+    space = plain.pop("space", None)
+    apart = {"name", "trials", "network.head", *first.level, *shared}
+    changed = {key: value for key, value in flat(plain) if key not in apart and not key.startswith("data.found.")}
+    table: dict[str, Any] = {"head": first.spec.network.head} | ({"space": space} if space else {})
+    if changed:
+        table["set"] = changed
+    if any(entry.published is not None for entry in mine):
+        table["published"] = [math.nan if entry.published is None else entry.published for entry in mine]
+    return table
 
 
 def _name(raw: Mapping[str, Any], base: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import stat
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,20 @@ def load(source: str, overrides: Sequence[str] = ()) -> StudySpec:
     """
     is_bundled = _is_bundled(source)
     raw = parse(bundled.text(source) if is_bundled else read(source), source)
+    if "contestants" in raw:
+        raw = without_comparison(raw)
     raw.setdefault("name", source if is_bundled else Path(source).stem)
     if not is_bundled:
         place_data(raw, Path(source).parent)
     return _laid_over(raw, overrides, source)
+
+
+COMPARISON = ("contestants", "draws", "baseline", "levels")
+
+
+def without_comparison(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The study's tables of a file that compares too."""
+    return {key: value for key, value in raw.items() if key not in COMPARISON}
 
 
 def place_data(raw: dict[str, Any], folder: Path) -> None:

@@ -108,6 +108,11 @@ def _doubts(collection: Collection, found: Found, group: str | None) -> Iterator
             yield f"{kind} images in different parts, which makes scores too good: {_listed(_pairs(across))}"
         if mixed:
             yield f"{kind} images in different classes: {_listed(_pairs(mixed))}"
+    if (groups := collection.groups) is not None:
+        apart = [set(groups[collection.parts == part].tolist()) for part in range(3)]
+        both = len((apart[0] & apart[2]) | (apart[1] & apart[2]) | (apart[0] & apart[1]))
+        if both:
+            yield f"{both} groups have images in several of the parts that you gave, which makes scores too good"
     if group is None and collection.groups is None and (shared := _shared_beginnings(collection.names)):
         yield shared
 
@@ -156,10 +161,11 @@ def study_text(look: Look, folder: Path, heads: tuple[str, ...] = HEADS) -> str:
     body = "\n".join(data)
     kind = 'kind = "mlp" # dense layers: what an embedding needs before the head\n' if vectors else ""
     return f"""# {images} {"vectors" if vectors else "images"} to train on: {counts}.
-# Compare losses: affinity-search compare THIS_FILE --heads {",".join(heads)}
-# Search one loss: affinity-search launch THIS_FILE
+# Compare losses: affinity-search compare THIS_FILE
+# Search one loss: affinity-search launch THIS_FILE --set network.head=affinity
 
-trials = 20
+trials = 20 # of each loss, to find its settings
+draws = 10 # final runs of each loss with its best settings
 metric = "macro_f1" # the mean over the classes, however few images one has; or balanced_accuracy, worst_recall, ...
 
 [data]
@@ -176,6 +182,9 @@ augment = {"false" if vectors else "true # shifts, and mirrors where data.flip s
 
 [pruner]
 kind = "none" # equal epochs for every trial; "median" stops those without prospects
+
+# What is compared: heads with their recommended ranges.
+{chr(10).join(f"[contestants.{head}]" for head in heads)}
 """
 
 

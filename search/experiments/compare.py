@@ -39,6 +39,7 @@ from affinity_search.storage.results.final_runs import FinalRun, FinalRuns
 from affinity_search.storage.stored.comparisons import Part, StoredComparison
 from affinity_search.storage.trials.facts import TrialFacts
 from affinity_search.studies import bundled
+from affinity_search.studies.comparisons import ComparisonSpec, common, load_comparison
 from affinity_search.studies.errors import enumeration
 from affinity_search.studies.metrics import METRICS, score_of
 from affinity_search.studies.model.spec import StudySpec
@@ -69,10 +70,16 @@ def results(comparison: StoredComparison) -> ComparisonModel:
         levels=levels,
         devices=sorted({fact.device for fact in facts if fact.device}),
         versions=_versions(facts),
-        settings=_common([entry.spec for entry in spec.entries]),
+        settings=common([entry.spec for entry in spec.entries]),
         definition=spec.to_dict(),
-        command=f"affinity-search compare {spec.name}{'' if spec.name in bundled.comparisons() else '.toml'}",
+        file=spec.to_toml(),
+        command=f"affinity-search compare {spec.name}{'' if _is_bundled(spec) else '.toml'}",
     )
+
+
+def _is_bundled(spec: ComparisonSpec) -> bool:
+    """Whether the bundled comparison of that name is this one, without changes."""
+    return spec.name in bundled.comparisons() and load_comparison(spec.name, {}) == spec
 
 
 def _facts(part: Part) -> list[TrialFacts]:
@@ -86,22 +93,6 @@ def _versions(facts: Sequence[TrialFacts]) -> dict[str, list[str]]:
         for package, version in (fact.versions or {}).items():
             found.setdefault(package, set()).add(version)
     return {package: sorted(versions) for package, versions in sorted(found.items())}
-
-
-def _common(specs: Sequence[StudySpec]) -> dict[str, Any]:
-    """The values that all studies share."""
-    tables = [spec.to_dict() for spec in specs]
-    found: dict[str, Any] = {}
-    for key, value in tables[0].items():
-        if key in ("name", "space", "points", "trials"):
-            continue
-        others = [table.get(key) for table in tables]
-        if isinstance(value, dict):
-            same = [name for name in value if all(isinstance(o, dict) and o.get(name) == value[name] for o in others)]
-            found[key] = {name: value[name] for name in same}
-        elif all(other == value for other in others):
-            found[key] = value
-    return found
 
 
 def _level(comparison: StoredComparison, parts: Sequence[Part]) -> LevelModel:

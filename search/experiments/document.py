@@ -130,6 +130,7 @@ class ComparisonModel(_Model):
     versions: dict[str, list[str]] = Field(description="every version that trained a part of it")
     settings: dict[str, Any] = Field(description="what all studies have in common, in the keys of a study file")
     definition: dict[str, Any] = Field(description="the whole comparison as it is stored: every contestant's study")
+    file: str = Field(default="", description="the comparison as a file, for the command")
     command: str = Field(description="repeats it")
 
 

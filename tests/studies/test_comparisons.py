@@ -7,6 +7,7 @@ import pytest
 from affinity_search.studies import bundled
 from affinity_search.studies.comparisons import ComparisonSpec, load_comparison
 from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.files import load
 
 FILE = """
 study = "digits"
@@ -159,3 +160,18 @@ published = [2.0]
 )
 def test_one_line_for_each_mistake(tmp_path: Path, text: str, line: str) -> None:
     assert any(each.startswith(line) for each in mistakes(tmp_path, text)), mistakes(tmp_path, text)
+
+
+@pytest.mark.parametrize("name", bundled.comparisons())
+def test_a_comparison_written_as_a_file_is_the_same(tmp_path: Path, name: str) -> None:
+    whole = load_comparison(name, {})
+    file = tmp_path / "written.toml"
+    file.write_text(whole.to_toml(), encoding="utf-8")
+    assert load_comparison(str(file), {}) == whole
+    assert load(str(file)).data == whole.entries[0].spec.data or whole.entries[0].level, "launch reads the base study"
+
+
+def test_a_figure_may_be_missing_at_a_level() -> None:
+    entries = load_comparison("cifar10-long-tail", {}).entries
+    told = {entry.level_text: entry.published for entry in entries if entry.contestant == "logit_adjusted"}
+    assert told == {"imbalance_factor 100": 0.779, "imbalance_factor 50": None, "imbalance_factor 10": None}

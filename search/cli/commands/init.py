@@ -43,7 +43,7 @@ def init(
     ] = None,
 ) -> None:
     """Look at your own images: a table of classes, what is doubtful, and a study file to begin with."""
-    from affinity_search.search.api.starting import HEADS, look_at, study_text, write_new
+    from affinity_search.search.api.starting import look_at, study_text, write_new
 
     file = output or Path(f"{data.resolve().stem if data.suffix else data.resolve().name}.toml")
     if file.exists():
@@ -54,7 +54,7 @@ def init(
     write_new(study_text(look, file.parent), file)
     say(f"wrote {file}")
     name = shlex.quote(str(file))
-    typer.echo(f"next: affinity-search compare {name} --heads {','.join(HEADS)}")
+    typer.echo(f"next: affinity-search compare {name}")
     typer.echo(f"      affinity-search report {shlex.quote(file.stem + '-comparison')} -o report.html")
 
 

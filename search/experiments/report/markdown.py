@@ -35,6 +35,8 @@ def _lines(found: ComparisonModel) -> Iterator[str]:
     yield "## What the intervals are about\n"
     yield from (f"- {escaped(line)}" for line in words.about_intervals(found))
     yield f"\n## Repeat it\n\n{_code(found.command)}"
+    if found.command.endswith(".toml"):
+        yield f"\nThe file {escaped(found.comparison)}.toml:\n\n{_code(found.file.rstrip())}"
 
 
 def _level(found: ComparisonModel, level: LevelModel) -> Iterator[str]:

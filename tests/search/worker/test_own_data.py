@@ -221,7 +221,7 @@ def test_init_looks_and_writes_a_file_that_trains(cells: Path, cli: Cli, monkeyp
         assert words in told
     assert "equal images in different classes" in told
     assert "file names have 5 beginnings" in told
-    assert "next: affinity-search compare cells.toml --heads softmax," in told
+    assert "next: affinity-search compare cells.toml" in told
     spec = settled(cells / "cells.toml")
     assert spec.data.size == (8, 8)
     assert (cells / "cells.toml").read_text().count('path = "cells"') == 1, "it may move with its images"

@@ -97,11 +97,11 @@ def some_settings(spec: StudySpec) -> Params:
     """A point of the study's space, as random search draws its first one."""
     import optuna
 
-    from affinity_search.storage.trials.sampling import suggest
+    from affinity_search.storage.trials.sampling import study_of_nothing, suggest
 
     if spec.space is None:
         return {}
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study = study_of_nothing(sampler=optuna.samplers.RandomSampler(seed=0))
     return suggest(study.ask(), spec.space)
 
 

@@ -113,7 +113,7 @@ def _at_once(spec: SamplerSpec) -> SamplerSpec:
 
 
 def _try_sampler(sampler: Any, spec: StudySpec) -> None:
-    study = _study_of_nothing(sampler=sampler)
+    study = study_of_nothing(sampler=sampler)
     for number in range(TRIES):
         trial = study.ask()
         suggest(trial, spec.space)
@@ -122,7 +122,7 @@ def _try_sampler(sampler: Any, spec: StudySpec) -> None:
 
 def _try_pruner(pruner: Any, spec: StudySpec) -> None:
     """Report at powers of 3 and at the last epoch: the rungs are there."""
-    study = _study_of_nothing(pruner=pruner)
+    study = study_of_nothing(pruner=pruner)
     last = spec.training.epochs - 1
     steps = sorted({min(3**power - 1, last) for power in range(12)} | {last})
     for number in range(TRIES):
@@ -133,7 +133,8 @@ def _try_pruner(pruner: Any, spec: StudySpec) -> None:
         study.tell(trial, 1.0 / (number + 1))
 
 
-def _study_of_nothing(**options: Any) -> optuna.Study:
+def study_of_nothing(**options: Any) -> optuna.Study:
+    """A study in memory, of which nobody is told."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # it would announce itself
     try:

@@ -105,7 +105,7 @@ def compare(
 
     The same command goes on where it was interrupted, also from several machines at once.
     """
-    from affinity_search.search.api.comparing import open_comparison, planned
+    from affinity_search.search.api.comparing import comparison_with_found, open_comparison, planned
     from affinity_search.search.api.launching import Launching
 
     refuse_both(on, tpu, per_device)
@@ -114,7 +114,12 @@ def compare(
     launching = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
     slots = launching.slots(say)
     if dry_run:
-        _tell_plan(planned(source, storage, asked, overrides or []), slots, data_dir, as_json=as_json)
+        _tell_plan(
+            comparison_with_found(planned(source, storage, asked, overrides or []), data_dir),
+            slots,
+            data_dir,
+            as_json=as_json,
+        )
         return
     comparison = open_comparison(source, storage, asked, overrides or [], data_dir, say)
     raise typer.Exit(_run(comparison, launching, slots, output, as_json=as_json))

@@ -251,7 +251,9 @@ def _is_absent(error: Exception) -> bool:
 
 
 def _folder(source: SourceDefinition, given: Path | None) -> Path | None:
-    """The folder of a set's files: the given one, or else Keras' cache."""
+    """The folder of a set's files: the given one, or else Keras' cache. Own data always have a given one."""
+    if source.own is not None:
+        return given
     from affinity_search.search.training.data import READERS
 
     cached = READERS[source.name].cached

@@ -189,6 +189,7 @@ def test_missing_images_are_told_before_anything_is_stored(tmp_path: Path, cli: 
     ran = cli("create", str(study_file(tmp_path)), "--storage", sqlite_url, fails=True)
     assert ran.code != 0
     assert str(tmp_path / "cells") in ran.err
+    assert "--data-dir" in ran.err
     assert "Traceback" not in ran.err
 
 
@@ -246,3 +247,13 @@ def test_init_refuses_in_words(tmp_path: Path, cli: Cli, monkeypatch: pytest.Mon
     assert words in ran.err
     assert "Traceback" not in ran.err
     assert not (tmp_path / "cells.toml").exists()
+
+
+def test_doctor_reads_them(cells: Path, cli: Cli, sqlite_url: str) -> None:
+    cli("create", str(study_file(cells)), "--storage", sqlite_url)
+    told = cli("doctor", "cells", "--storage", sqlite_url, fails=True).out
+    assert "45 training and 12 validation images, read from" in " ".join(told.split())
+    shutil.move(str(cells / "cells"), str(cells / "moved"))
+    assert "failed   data folder" in cli("doctor", "cells", "--storage", sqlite_url, fails=True).out
+    told = cli("doctor", "cells", "--storage", sqlite_url, "--data-dir", str(cells / "moved"), fails=True).out
+    assert "ok       data folder" in told

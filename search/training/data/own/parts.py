@@ -15,7 +15,7 @@ from affinity_search.search.training.data.own.arrays import read_arrays, read_fe
 from affinity_search.search.training.data.own.collection import PARTS, Collection, Wanted, few
 from affinity_search.search.training.data.own.folder import read_folder
 from affinity_search.search.training.data.readers import Part
-from affinity_search.search.training.errors import DataError
+from affinity_search.search.training.errors import DataError, MissingDataError
 
 TRAIN, VALIDATION, TEST = range(len(PARTS))  # in `Collection.parts`
 # One for all studies: the same images are for the test, whatever a study's own seed is.
@@ -49,9 +49,16 @@ class Found:
     test_given: bool
 
 
+def _read(name: str, where: Path, own: OwnFacts) -> Collection:
+    try:
+        return READERS[name](where, own)
+    except MissingDataError as error:
+        raise MissingDataError(f"{error} If the data lie elsewhere, name the place with --data-dir.") from None
+
+
 def found_at(name: str, where: Path, own: OwnFacts) -> Found:
     """What the data of the set `name` are. Raises DataError if they are not there, or cannot be used."""
-    return found_in(READERS[name](where, own), own)
+    return found_in(_read(name, where, own), own)
 
 
 def found_in(collection: Collection, own: OwnFacts) -> Found:
@@ -82,7 +89,7 @@ def own_part(facts: DatasetFacts, where: Path | None, part: Part) -> OwnPart:
     """The images of a part, as the facts divide them. Raises DataError if they are missing, or have other classes."""
     assert facts.own is not None
     assert where is not None, "own data have a path"
-    collection = READERS[facts.name](where, facts.own)
+    collection = _read(facts.name, where, facts.own)
     if facts.classes != collection.classes:
         here, there = (few(classes, len(classes)) for classes in (collection.classes, facts.classes))
         raise DataError(

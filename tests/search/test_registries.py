@@ -27,7 +27,6 @@ from affinity_search.search.training.data import profiles
 from affinity_search.search.training.data.own import parts as own_parts
 from affinity_search.search.training.data.profiles import Imbalance, Wish
 from affinity_search.search.training.heads.base import Head, Params, Tensor, redraw, require
-from affinity_search.search.training.networks.building import NetworkConfig, build_network
 from affinity_search.search.view.figures.study import About, figures, points_of
 from affinity_search.search.view.notes import trial_note
 from affinity_search.search.view.pictures import history_of
@@ -104,24 +103,6 @@ def test_what_is_declared_is_made() -> None:
     for registry in (declared.SOURCES, declared.PROFILES, *own):
         for key, entry in registry.items():
             assert key == getattr(entry, "key", getattr(entry, "name", None))
-
-
-@pytest.mark.parametrize("name", declared_networks.NETWORKS)
-def test_a_network_is_what_its_declaration_says(name: str) -> None:
-    declared, made = declared_networks.NETWORKS[name], networks.NETWORKS[name]
-    assert (declared.vectors, declared.halves, declared.bare) == (made.vectors, made.halves, made.bare)
-    images = np.zeros((2, 9, 8, 3), np.uint8)
-    model = build_network(NetworkConfig((4, 6, 6), 2, 0.9, "softmax", kind=name), images, (1, 1))
-    kernels = [layer.kernel for layer in model.layers[:-1] if hasattr(layer, "kernel") and layer.name != "conv_stem"]
-    assert len(kernels) == 6 * max(1, declared.convolutions)
-    before = 4 if name == "resnet32" else 3 if declared.convolutions else 9 * 8 * 3  # its stem has made 4 channels
-    assert sum(declared.weights((4, 6, 6), 2, before)) == sum(int(np.prod(kernel.shape)) for kernel in kernels)
-    falls = NetworkConfig((6, 4), 1, 0.9, "softmax", kind=name)
-    if declared.rises:
-        with pytest.raises(ValueError, match="must not fall"):
-            build_network(falls, images, (1, 1))
-    else:
-        build_network(falls, images, (1, 1))
 
 
 @pytest.mark.parametrize("name", declared_heads.HEADS)

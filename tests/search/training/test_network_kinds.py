@@ -25,6 +25,7 @@ from affinity_search.search.training.networks.building import (
 )
 from affinity_search.search.training.networks.features import features_of
 from affinity_search.search.training.networks.layers import Table
+from affinity_search.studies.networks import NETWORKS as DECLARED
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (20, 7, 6, 3), np.uint8)  # neither square nor of even sides
@@ -47,10 +48,11 @@ def values(model):
 
 
 def scribble(model, seed=1):
-    """Other values in every variable of floats, all of them possible variances."""
+    """Other values in every variable."""
     random = np.random.default_rng(seed)
     for variable in trainable_state(model):
-        variable.assign(random.uniform(0.5, 1.5, variable.shape).astype("float32"))
+        low = 0.5 if "variance" in variable.path else -0.5
+        variable.assign(random.uniform(low, 1, variable.shape).astype("float32"))
 
 
 def count(variables):
@@ -104,10 +106,7 @@ def residual_features(image, weights, depth, widths):
 def test_residual_blocks_are_those_of_the_paper(height, width):
     images = np.random.default_rng(3).integers(0, 256, (4, height, width, 3), np.uint8)
     model = build("resnet32", images, widths=(3, 5, 5), depth=2)
-    random = np.random.default_rng(4)
-    for variable in trainable_state(model):
-        low = 0.5 if "variance" in variable.path else -0.5
-        variable.assign(random.uniform(low, 1, variable.shape).astype("float32"))
+    scribble(model, seed=4)
     found = ops.convert_to_numpy(features_of(model)(np.arange(4, dtype="int32")))
     for image, features in zip(images, found, strict=True):
         assert features == pytest.approx(residual_features(image, values(model), 2, (3, 5, 5)), rel=1e-3, abs=1e-4)
@@ -133,12 +132,19 @@ def dense_features(x, weights, widths):
     return x
 
 
-def test_an_mlp_is_dense_layers_on_all_pixels():
-    model = build("mlp", IMAGES)
+@pytest.mark.parametrize("inputs", [IMAGES, VECTORS], ids=["images", "vectors"])
+def test_an_mlp_is_dense_layers_on_all_values(inputs):
+    model = build("mlp", inputs)
     scribble(model)
+    weights = values(model)
+    if inputs is VECTORS:
+        x = (inputs - weights["standardise/moving_mean"]) / np.sqrt(weights["standardise/moving_variance"])
+    else:
+        x = inputs.reshape(20, -1) / 255
+    expected = dense_features(x, weights, (4, 6))
+    assert 0.1 < (expected == 0).mean() < 0.9, "some of the sums are below 0"
     found = ops.convert_to_numpy(features_of(model)(np.arange(20, dtype="int32")))
-    expected = dense_features(IMAGES.reshape(20, -1) / 255, values(model), (4, 6))
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
 def test_without_widths_the_head_gets_the_values_themselves():
@@ -289,6 +295,24 @@ def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(kind, inputs, tmp_path):
     epochs = other.epochs({}, seed=3, resume=checkpoints.load(tmp_path / "state", {}))
     assert outcome(TrainingResult(tuple(epochs))) == expected
     assert outcome(other.run({}, seed=3)) == expected, "a run depends on its seed alone"
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_a_network_is_what_its_declaration_says(name):
+    declared, made = DECLARED[name], NETWORKS[name]
+    assert (declared.vectors, declared.halves, declared.bare) == (made.vectors, made.halves, made.bare)
+    images = np.zeros((2, 9, 8, 3), np.uint8)
+    model = build_network(config(name, (4, 6, 6), 2), images, (1, 1))
+    kernels = [layer.kernel for layer in model.layers[:-1] if hasattr(layer, "kernel") and layer.name != "conv_stem"]
+    assert len(kernels) == 6 * max(1, declared.convolutions)
+    before = 4 if name == "resnet32" else 3 if declared.convolutions else 9 * 8 * 3  # its stem has made 4 channels
+    assert sum(declared.weights((4, 6, 6), 2, before)) == sum(int(np.prod(kernel.shape)) for kernel in kernels)
+    falls = config(name, (6, 4))
+    if declared.rises:
+        with pytest.raises(ValueError, match="must not fall"):
+            build_network(falls, images, (1, 1))
+    else:
+        build_network(falls, images, (1, 1))
 
 
 def test_every_network_is_tested_here():

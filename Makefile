@@ -104,6 +104,9 @@ trial-rate: $(VENV)/.installed-run  ## Trials per minute of the digits study, an
 start: $(VENV)/.installed-run  ## Seconds from launch to the first training step (2 minutes)
 	$(BIN)/python -m benchmarks.start $(DATA_OPTION)
 
+own-images: $(VENV)/.installed-run  ## Seconds and memory for 50,000 images of one's own in 40 classes (4 minutes)
+	$(BIN)/python -m benchmarks.own_images
+
 mnist-table: $(VENV)/.installed-run  ## What tuning is worth on MNIST, n = 10, 6 epochs (20 minutes on 2 cores)
 	$(BIN)/python benchmarks/mnist_table.py $(DATA_OPTION)
 

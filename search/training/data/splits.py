@@ -68,7 +68,7 @@ class Contents:
 
     def __str__(self) -> str:
         size = f"{self.shape[0]} numbers" if len(self.shape) == 1 else "×".join(map(str, self.shape))
-        return f"{sum(self.counts)} of {size}, by class {', '.join(map(str, self.counts))}, SHA-256 {self.digest[:12]}…"
+        return f"{sum(self.counts)} of {size}, by class {_some(self.counts)}, SHA-256 {self.digest[:12]}…"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -92,6 +92,11 @@ class Contents:
         if other:
             return ", ".join(other[:3]) + (f" and {len(other) - 3} classes more" if len(other) > 3 else "")
         return f"as many of each class, but not the same (SHA-256 {self.digest[:12]}… instead of {known.digest[:12]}…)"
+
+
+def _some(each: Sequence[Any], most: int = 20) -> str:
+    """The first ones, and how many more there are."""
+    return ", ".join(map(str, each[:most])) + (f" and {len(each) - most} more" if len(each) > most else "")
 
 
 def contents_of(split: Split, n_classes: int) -> Contents:
@@ -145,7 +150,7 @@ def imbalance(split: Split, few: int | None, facts: DatasetFacts, draw: int = 0)
     counts = split.counts(facts.n_classes)
     made = _made(facts, counts, few)
     if (few is not None and few < 1) or any(kept > count for kept, count in zip(made.kept, counts, strict=True)):
-        found = ", ".join(f"{label}: {counts[label]}" for label, small in enumerate(made.minority) if small)
+        found = _some([f"{label}: {counts[label]}" for label, small in enumerate(made.minority) if small])
         raise DataError(
             f"{few} images per minority class are asked for, but these classes have {found}; "
             "change the study's `minority`."

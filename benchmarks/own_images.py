@@ -4,7 +4,7 @@ many as the smallest.
     make own-images
     python -m benchmarks.own_images --images 5000 --side 32
 
-It makes the images (noise over a colour of the class), runs the real commands on them, and prints a table. The files lie
+It makes the images (noise over a colour of the class), runs the real commands on them, and prints a table. They lie
 in a temporary folder, and so does the cache.
 """
 

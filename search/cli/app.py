@@ -24,6 +24,7 @@ from affinity_search.search.cli.commands import (
     stop,
     studies,
     trials,
+    verify,
     worker,
 )
 from affinity_search.search.cli.plain import PlainCommand, PlainGroup
@@ -53,6 +54,7 @@ COMMANDS = (
     delete,
     evaluate,
     report,
+    verify,
     export,
     embed,
     dashboard,

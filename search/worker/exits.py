@@ -23,6 +23,7 @@ class Exit(IntEnum):
     LOST = 3, "`doctor` found lost or half-ended trials and did not repair them."
     STOPPED = 4, "`launch` or `worker` was asked to stop while places are free; `launch` goes on."
     NO_SCORE = 5, "Every trial of this `launch` failed; its last lines say why."
+    DIFFERENT = 6, "`verify` trained a run again, and it came out different."
     UNFIT_DEVICE = 69, "The device is gone, full, or cannot be used; other devices may go on."
     OUT_OF_MEMORY = 71, "The GPU has no room for a trial."
     VANISHED = 74, "The SQLite file was deleted, moved or replaced; the last line says where it is saved."

@@ -19,6 +19,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import ScoredPlace
 from affinity_search.storage.results.bounds import crowded_bounds
 from affinity_search.storage.results.evaluations import latest_test
+from affinity_search.storage.results.verified import verification
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, TrialScores
 from affinity_search.studies.data import SOURCES
@@ -121,6 +122,9 @@ class ExportedTrial(_Model):
     counts: ExportedCounts
     bounds: list[str] = Field(description="bounds of the space at which the best trials crowd, each with its remedy")
     test: ExportedTest | None = Field(description="null until evaluated")
+    verified: str | None = Field(
+        default=None, description="what training it again showed, and who did; null: nobody has"
+    )
 
 
 class ExportedContender(_Model):
@@ -247,6 +251,7 @@ def _exported(study: StoredStudy, one: Scored, counts: dict[str, int], bounds: l
         "counts": counts,
         "bounds": bounds,
         "test": latest_test(study, one.trial.number),
+        "verified": verification(study, one.trial.number),
         "state": place.state.value,
         "macro_f1": scores.macro_f1,
         "micro_f1": scores.micro_f1,

@@ -1,9 +1,9 @@
 """Does this loss help on my images, with which settings, and is that luck?
 
 `compare` gives a `Comparison` of losses: launch its workers, read its verdicts. `create` and `open` give a `Study`:
-launch its workers, read its trials, evaluate and export the best. `AffinityHead`
-and `AffinityLoss` are the affinity loss for any Keras model; `load_model` opens what `train` wrote. What is named here is meant to stay; other modules may
-change with every version. Importing this imports nothing heavy: Keras comes with the first head.
+launch its workers, read its trials, evaluate and export the best. `AffinityHead` and `AffinityLoss` are the affinity
+loss for any Keras model, `load_model` opens what `affinity-search train` wrote. What is named here is meant to stay;
+other modules may change with every version. Importing this imports nothing heavy: Keras comes with these three.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO
 import typer
 
 from affinity_search.search.cli.bar import bar
-from affinity_search.search.cli.options import Device, Threads, home_path, say
+from affinity_search.search.cli.options import Threads, home_path, say
+from affinity_search.search.devices.kinds import ONE_DEVICE
 
 if TYPE_CHECKING:
     from affinity_search.search.experiments.predict import Predicted
@@ -34,12 +35,14 @@ def predict(
     ],
     csv_file: Annotated[
         Path | None,
-        typer.Option("--csv", metavar="FILE", parser=home_path, help="Write CSV to this file. Default: to stdout."),
+        typer.Option(
+            "--csv", metavar="FILE", parser=home_path, help="Write CSV to this file; - is stdout, the default."
+        ),
     ] = None,
     batch: Annotated[
         int, typer.Option("--batch", metavar="N", min=1, max=10_000, help="Images that the network takes at once.")
     ] = 64,
-    device: Device = "auto",
+    device: Annotated[str, typer.Option("--device", help=f"Device to compute on: {ONE_DEVICE}.")] = "auto",
     threads: Threads = None,
 ) -> None:
     """Tell the class of each image: CSV with path, class, runner_up and a column of scores for each class.

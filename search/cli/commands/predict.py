@@ -17,7 +17,7 @@ from affinity_search.search.cli.options import Threads, home_path, say
 from affinity_search.search.devices.kinds import ONE_DEVICE
 
 if TYPE_CHECKING:
-    from affinity_search.search.experiments.predict import Predicted
+    from affinity_search.search.experiments.models.predict import Predicted
 
 EXAMPLES = (
     "affinity-search predict cells.keras new/ --csv found.csv",
@@ -51,7 +51,7 @@ def predict(
     """
     from affinity_search.search import devices
     from affinity_search.search.devices.slots import own_device
-    from affinity_search.search.experiments.predict import inputs_for, opened, predictions
+    from affinity_search.search.experiments.models.predict import inputs_for, opened, predictions
     from affinity_search.search.training.errors import DataError
     from affinity_search.search.training.networks.model_file import about_in
 

@@ -22,7 +22,7 @@ from affinity_search.search.cli.options import (
 from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from affinity_search.search.experiments.train import Settings, Trained
+    from affinity_search.search.experiments.models.train import Settings, Trained
     from affinity_search.search.training.results import EpochScore
     from affinity_search.storage.study import StoredStudy
 
@@ -60,8 +60,8 @@ def train(
     in Markdown says what it is. Both files replace older ones of the same names.
     """
     from affinity_search.search.devices.slots import own_device
-    from affinity_search.search.experiments.train import settings
-    from affinity_search.search.experiments.train import train as trained
+    from affinity_search.search.experiments.models.train import settings
+    from affinity_search.search.experiments.models.train import train as trained
     from affinity_search.search.worker.setup import WorkerOptions
 
     file = output or Path(f"{study}{ENDING}")
@@ -117,7 +117,7 @@ def _epoch_text(score: EpochScore, chosen: Settings) -> str:
 
 def _write(made: Trained, file: Path) -> Path:
     from affinity_search.search.cli.commands.export import write_atomically
-    from affinity_search.search.experiments.card import card
+    from affinity_search.search.experiments.models.card import card
     from affinity_search.storage.files import replacing
 
     with replacing(file) as draft:
@@ -132,7 +132,7 @@ def _takes_images(made: Trained) -> bool:
 
 
 def _show(stored: StoredStudy, chosen: Settings, about: dict[str, Any]) -> None:
-    from affinity_search.search.experiments.card import warnings
+    from affinity_search.search.experiments.models.card import warnings
     from affinity_search.search.view.tables import Column, Fitted
     from affinity_search.search.view.terminal import params_text
     from affinity_search.studies.metrics import METRICS

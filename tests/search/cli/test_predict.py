@@ -17,7 +17,7 @@ DEVICE = devices.configure("cpu", 2)
 
 import keras  # the device comes first
 
-from affinity_search.search.experiments import predict as predicting
+from affinity_search.search.experiments.models import predict as predicting
 from affinity_search.search.training.networks.layers import Scale
 from affinity_search.search.training.networks.saving import About
 from affinity_search.search.worker.exits import Exit

@@ -16,8 +16,8 @@ from affinity_search.search import devices
 DEVICE = devices.configure("cpu", 2)
 
 from affinity_search.search.api import compare
-from affinity_search.search.experiments.predict import Forward
-from affinity_search.search.experiments.train import Settings, settings, train
+from affinity_search.search.experiments.models.predict import Forward
+from affinity_search.search.experiments.models.train import Settings, settings, train
 from affinity_search.search.training import fit  # the device comes first
 from affinity_search.search.training.networks.saving import load_model
 from affinity_search.search.training.results import EpochScore

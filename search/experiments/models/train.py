@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from affinity_search.search.experiments.embed import chosen as existing
 from affinity_search.search.experiments.embed import described
-from affinity_search.search.experiments.predict import Forward
+from affinity_search.search.experiments.models.predict import Forward
 from affinity_search.search.worker.images import StudyImages, read_test
 from affinity_search.search.worker.loop import say
 from affinity_search.search.worker.setup import WorkerOptions

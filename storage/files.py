@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
 from sqlalchemy.engine import URL
 
+from affinity_search.storage.errors import StorageError
 from affinity_search.storage.urls import is_sqlite, sqlite_path
 
 
@@ -50,6 +52,35 @@ def why_not_writable(folder: Path) -> str | None:
     except OSError as error:
         return error.strerror or str(error)
     return None
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside the file, of the same ending, to write to: it takes the file's place at the end of the context.
+
+    After an error it is removed, and the old file stays: no reader sees half a file. A link stays; the file that it
+    names is replaced. The new file has the mode of the old one, or the umask's. A device or pipe is written directly.
+
+    Raises:
+        StorageError: it cannot be written; the message names the file.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            yield path
+            return
+        path = path.resolve()
+        draft = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(4)}{path.suffix[:20]}")
+        try:
+            yield draft
+            if path.exists():
+                draft.chmod(path.stat().st_mode & 0o777)
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}; name another file with -o") from error
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a command's --help comes here too
     import numpy as np
     from numpy.typing import NDArray
 
-Predictor: TypeAlias = "Callable[[NDArray[np.int32]], NDArray[Any]]"
+Predictor: TypeAlias = "Callable[[NDArray[Any]], NDArray[Any]]"
 
 
 class Steps(Protocol):
@@ -76,7 +76,7 @@ class Device(abc.ABC):
 
     @abc.abstractmethod
     def predictor(self, model: Any) -> Predictor:
-        """A function from indices (B,) to the model's outputs (B, …), for one B that the replicas divide evenly."""
+        """A function from inputs (B, …) to the model's outputs (B, …), for one B that the replicas divide evenly."""
 
     @classmethod
     def precision_on(cls, kind: Kind, capability: int, widths: Sequence[int]) -> str:

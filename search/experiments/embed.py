@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.search.worker.images import StudyImages
 from affinity_search.search.worker.loop import say
@@ -48,7 +48,7 @@ def embed(
         NothingToExportError: there is no such trial, or none has finished.
         DataError, DeviceError: this machine cannot train the study.
     """
-    params, seed = _described(study, number)
+    _, params, seed = described(study, number)
     from affinity_search.search import devices
 
     device = devices.configure(options.device, options.threads)
@@ -71,12 +71,12 @@ def chosen(study: StoredStudy, number: int | None) -> int:
     """
     if number is None:
         return best_trials(study)[0].trial.number
-    _described(study, number)
+    described(study, number)
     return number
 
 
-def _described(study: StoredStudy, number: int) -> tuple[Params, int]:
-    """Its parameters and its seed."""
+def described(study: StoredStudy, number: int) -> tuple[FrozenTrial, Params, int]:
+    """A trial that has ended, its parameters and its seed. Raises NothingToExportError if there is none."""
     ended = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     trials = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False, states=ended)}
     seed = TrialFacts.of(trials[number]).seed if number in trials else None
@@ -85,4 +85,4 @@ def _described(study: StoredStudy, number: int) -> tuple[Params, int]:
             f"study {study.name!r} has no finished trial {number}; `affinity-search trials {study.name}` lists them, "
             "or leave --trial out for the best one"
         )
-    return trials[number].params, seed
+    return trials[number], trials[number].params, seed

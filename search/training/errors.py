@@ -35,3 +35,7 @@ class OutOfMemoryError(TrainingError):
 
 class CheckpointError(TrainingError):
     """A checkpoint cannot be written or read: training goes on without it."""
+
+
+class ModelFileError(TrainingError):
+    """A file holds no model that `train` wrote, or cannot be opened."""

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from affinity_search.search.training.networks.building import (
 )
 from affinity_search.search.training.networks.features import Features, centers_among_features, features_of
 from affinity_search.search.training.networks.layers import Table
+from affinity_search.search.training.networks.saving import inference_model
 from affinity_search.search.training.results import (
     EpochScore,
     TrainingConfig,
@@ -77,7 +78,7 @@ class Trainer:
         parts = [train, evaluation] if test is None else [train, evaluation, test]
         self._n_classes, self._minority = facts.n_classes, evaluation.minority
         self._class_sizes = train.counts(facts.n_classes)
-        self._device, self._training = device, training
+        self._device, self._network, self._training = device, network, training
         self._train, self._evaluation, *self._test = _place(parts)
         # Every replica of a TPU takes an equal part of it.
         self._evaluation_batch = whole_batches(min(EVALUATION_BATCH, len(evaluation)), device.replicas())
@@ -192,6 +193,14 @@ class Trainer:
             self._features = self._device.predictor(features_of(self._model))
         values = self._predict(padded, None, self._features)[: len(labels)]
         return Features(values, labels, centers_among_features(self._model))
+
+    def inference_model(self, about: Mapping[str, Any], adjustment: float | None = None) -> Any:
+        """The network with the present weights, from images or vectors to class scores, as `saving` has it.
+
+        `adjustment` is τ of the post-hoc adjustment, for a head with logits.
+        """
+        shift = None if adjustment is None else adjustment * log_shares(self._class_sizes)
+        return inference_model(self._model, self._network, about, shift)
 
     def score_test(self, *shares: Sequence[float] | None) -> list[Scores]:
         """Score the test split with the present weights and the last epoch's adjustment, once for each of the `shares`.

@@ -324,13 +324,12 @@ class Attempt:
         self.record.tell_failure(cause, reason, self._duration_s(), card)
 
     def _describe_scores(self) -> None:
-        """Record the metrics before the end, as a finished trial takes no attributes: those of the best epoch, and of a
-        final run those on the test images.
-        """
+        """Of the best epoch, or a final run's on the test images; before the end, as a finished trial takes none."""
         self._reports.flush()
         best, told = best_epoch(self._scores, self.study.spec.metric), self._scores[-1].diagnostics
+        adjusted = {} if best.adjustment is None else {"adjustment": best.adjustment}
         self.record.tell_scores(
-            self._tested or best.scores.to_dict(),
+            (self._tested or best.scores.to_dict()) | adjusted,
             best_epoch=best.number,
             epochs=len(self._scores),
             duration_s=self._duration_s(),

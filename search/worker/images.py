@@ -192,3 +192,20 @@ def read_splits(
     data = spec.data
     of_the_study = (data.source, data.minority, data.validation or 0.0, spec.protocol, spec.seed)
     return search_splits(*of_the_study, folder, draw=draw, seen=seen, whole=whole)
+
+
+def read_test(spec: StudySpec, folder: Path | None, seen: Seen | None = None) -> tuple[Split, tuple[float, ...] | None]:
+    """The images of the test, and how many of each class (C,) the study imagines; None: as many as there are.
+
+    Under `holdout` they are all test images, under `article` as few of the small classes as the study says.
+
+    Raises:
+        DataError: the test set is not there or cannot be read.
+    """
+    from affinity_search.search.training.data import splits as datasets
+
+    data, whole = spec.data, spec.protocol == "holdout"
+    test = datasets.test_split(data.source, data.minority, folder, whole=whole, seen=seen)
+    if not whole:
+        return test, None
+    return test, datasets.test_shares(test.counts(data.source.n_classes), data.minority, data.source)

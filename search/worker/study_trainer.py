@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from affinity_search.search.worker.images import read_splits
+from affinity_search.search.worker.images import read_splits, read_test
 from affinity_search.studies.model.parameters import Params
 from affinity_search.studies.model.spec import StudySpec
 
@@ -54,9 +54,7 @@ class StudyTrainer:
         self._shares: tuple[float, ...] | None = None
         self._trainer: Trainer | None = None
         self._max_centers = 0
-        # Too few images for a batch would be filled up with copies. A TPU's cores take equal parts of a batch.
-        most, cores = len(self._train), device.replicas()
-        self._batch = min(spec.training.batch, max(cores, most - most % cores))
+        self._batch = self._fitting_batch()
 
     def epochs(
         self,
@@ -140,6 +138,23 @@ class StudyTrainer:
         if self._trainer is not None:
             self._trainer.use(self._train, self._evaluation)
 
+    def use_all(self) -> None:
+        """Train on the validation images too from the next run on. What they score then says nothing.
+
+        Under `article` there are none: the test images score the epochs.
+        """
+        if self._spec.protocol == "article":
+            return
+        from affinity_search.search.training.data.splits import joined
+
+        self._train = joined(self._train, self._evaluation)
+        self._batch, self._trainer = self._fitting_batch(), None
+
+    def _fitting_batch(self) -> int:
+        """Too few images for a batch would be filled up with copies. A TPU's cores take equal parts of a batch."""
+        most, cores = len(self._train), self._device.replicas()
+        return min(self._spec.training.batch, max(cores, most - most % cores))
+
     def _sizes(self) -> list[tuple[int, ...]]:
         """Of each class, the images to train on and those that score the epochs."""
         return [part.counts(self._spec.data.source.n_classes) for part in (self._train, self._evaluation)]
@@ -150,14 +165,8 @@ class StudyTrainer:
         Raises:
             DataError: it is not there or cannot be read.
         """
-        from affinity_search.search.training.data import splits as datasets
-
         if self._test is None:
-            data, whole = self._spec.data, self._spec.protocol == "holdout"
-            self._test = datasets.test_split(data.source, data.minority, self._data_dir, whole=whole, seen=self._seen)
-            if whole:
-                counts = self._test.counts(data.source.n_classes)
-                self._shares = datasets.test_shares(counts, data.minority, data.source)
+            self._test, self._shares = read_test(self._spec, self._data_dir, self._seen)
             self._trainer = None
 
     def score_test(self) -> dict[str, Any]:
@@ -171,6 +180,11 @@ class StudyTrainer:
             return self._trainer.score_test()[0].to_dict()
         weighted, plain = (scores.to_dict() for scores in self._trainer.score_test(self._shares, None))
         return weighted | {"plain": plain}
+
+    def inference_model(self, about: Mapping[str, Any], adjustment: float | None = None) -> Any:
+        """As `Trainer.inference_model`, of the present run."""
+        assert self._trainer is not None, "train first"
+        return self._trainer.inference_model(about, adjustment)
 
     def features(self) -> Features:
         """The features of the images that score the epochs, with the present weights. Call it during or after a run."""

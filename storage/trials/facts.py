@@ -34,6 +34,7 @@ class TrialScores:
     support: list[int]
     diagnostics: Mapping[str, Any] | None  # those of the last epoch; None for the softmax head
     metrics: Mapping[str, float]  # by their keys in studies/metrics.py
+    adjustment: float | None  # τ of the best epoch's post-hoc adjustment; None where there is none
 
     @classmethod
     def of(cls, trial: FrozenTrial) -> Self | None:
@@ -44,7 +45,8 @@ class TrialScores:
         if "epoch" in told:  # 0.1.0 counted the best epoch from 0
             told = {"best_epoch": told["epoch"] + 1, "epochs": len(trial.intermediate_values)} | dict(told)
         metrics = {key: told[key] for key in METRICS if key in told}
-        kept = {"diagnostics": None, "metrics": metrics} | {name: told[name] for name in _SCORES if name in told}
+        kept: dict[str, Any] = {"diagnostics": None, "adjustment": None, "metrics": metrics}
+        kept |= {name: told[name] for name in _SCORES if name in told}
         return cls(**kept) if len(kept) == len(_SCORES) else None
 
 

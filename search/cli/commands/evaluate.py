@@ -1,4 +1,4 @@
-"""`affinity-search evaluate`: final runs of a search's best trials. Only final runs read the test set."""
+"""`affinity-search evaluate`: final runs of a search's best trials. Only they and `train` read the test set."""
 
 from __future__ import annotations
 

@@ -66,31 +66,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Write the whole file or leave the old one, so that no reader sees half a file. A device or pipe is written
     directly.
     """
-    from affinity_search.storage.errors import StorageError
+    from affinity_search.storage.files import replacing
 
-    try:
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8")
-        else:
-            _replace(path.resolve(), text)  # a link stays; the file that it names is replaced
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
-
-
-def _replace(path: Path, text: str) -> None:
-    """Give the new file the mode of the old one, or the umask's if there was none."""
-    import os
-    import secrets
-
-    draft = path.with_name(f".{path.name[:100]}.{secrets.token_hex(4)}")
-    try:
-        with draft.open("x", encoding="utf-8") as file:
-            if path.exists():
-                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+    with replacing(path) as draft:
+        draft.write_text(text, encoding="utf-8")

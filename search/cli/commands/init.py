@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from affinity_search.search.cli.bar import bar
 from affinity_search.search.cli.options import console, home_path, say
 
 if TYPE_CHECKING:
     from affinity_search.search.api.starting import Look
-    from affinity_search.search.training.data.own import Progress
 
 EXAMPLES = (
     "affinity-search init cells/",
@@ -48,7 +48,7 @@ def init(
     file = output or Path(f"{data.resolve().stem if data.suffix else data.resolve().name}.toml")
     if file.exists():
         raise typer.BadParameter(f"{file} is there already; name another file with -o")
-    with _bar() as progress:
+    with bar() as progress:
         look = look_at(data, _sides(size), group, progress)
     _tell(look)
     write_new(study_text(look, file.parent), file)
@@ -67,23 +67,6 @@ def _sides(size: str | None) -> tuple[int, int] | None:
     if len(sides) > 2 or not all(side.isdigit() and 4 <= int(side) <= LARGEST_SIDE for side in sides):
         raise typer.BadParameter(f"--size {size}: a number from 4 to {LARGEST_SIDE}, or two as in 32x48")
     return int(sides[0]), int(sides[-1])
-
-
-class _bar:  # noqa: N801 - used as a function
-    """A progress bar on a terminal; silence elsewhere."""
-
-    def __enter__(self) -> Progress:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Bar
-
-        columns = (TextColumn("reading"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bar = Bar(*columns, console=console(), transient=True, disable=not console().is_terminal)
-        self._bar.start()
-        task = self._bar.add_task("reading", total=None)
-        return lambda done, total: self._bar.update(task, completed=done, total=total)
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
 
 
 def _tell(look: Look) -> None:

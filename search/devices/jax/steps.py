@@ -50,6 +50,6 @@ class JaxSteps:
         return float(loss)
 
 
-def prediction(model: Any) -> Callable[[NDArray[np.int32]], NDArray[Any]]:
-    """A function from indices (B,) to the model's outputs (B, …), compiled once."""
+def prediction(model: Any) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """A function from inputs (B, …) to the model's outputs (B, …), compiled once."""
     return lambda indices: np.asarray(model.predict_on_batch(indices))

@@ -55,6 +55,14 @@ class Split:
         return Split(self.images[chosen], self.labels[chosen], self.minority, groups, validation)
 
 
+def joined(first: Split, second: Split) -> Split:
+    """The images of both, one after the other; who belongs together is no longer told."""
+    images, labels = (
+        np.concatenate([getattr(each, name) for each in (first, second)]) for name in ("images", "labels")
+    )
+    return Split(images, labels, first.minority)
+
+
 Seen = Callable[[Part, Split], None]  # told of each part as it is read, before anything is left out of it
 
 

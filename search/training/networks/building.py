@@ -67,20 +67,32 @@ def build_network(
         raise ValueError(f"{len(class_sizes)} classes; labels are kept in a byte, which holds {MOST_CLASSES}")
     _require_fit(config, images, augmentation)
     indices = keras.Input(shape=(), dtype="int32", name="index")
-    x = _scaled(Table(images, name="images")(indices), config, augmentation, precision)
+    head: Any = head_class(config.head).make(class_sizes, max_centers)
+    x = before_head(Table(images, name="images")(indices), config, head, augmentation, precision)
+    known: tuple[Any, ...] = ()
+    if labels is not None and head.takes_labels:
+        known = (Table(labels.astype("uint8"), name="labels")(indices),)
+    return keras.Model(indices, head(x, *known))
+
+
+def before_head(
+    x: Any,
+    config: NetworkConfig,
+    head: Head,
+    augmentation: tuple[int, bool] | None = None,
+    precision: Precision = "float32",
+) -> Any:
+    """From images (N, H, W, channels) of bytes, or vectors (N, D), to the features (N, h) that enter the head."""
+    x = _scaled(x, config, augmentation, precision)
     x = network_of(config.kind).build(x, config, precision)
     pooled = "features" if config.embedding is None else "pooled"
     pooling = keras.layers.GlobalAveragePooling2D if len(x.shape) == 4 else keras.layers.Identity
     x = pooling(dtype="float32", name=pooled)(x)
     if config.embedding is not None:
         x = keras.layers.Dense(config.embedding, dtype="float32", name="features")(x)
-    head: Any = head_class(config.head).make(class_sizes, max_centers)
     if head.normalised:
         x = BatchNorm(momentum=config.batch_norm_momentum, dtype="float32", name="head_norm")(x)
-    known: tuple[Any, ...] = ()
-    if labels is not None and head.takes_labels:
-        known = (Table(labels.astype("uint8"), name="labels")(indices),)
-    return keras.Model(indices, head(x, *known))
+    return x
 
 
 def _require_fit(config: NetworkConfig, images: Rows, augmentation: tuple[int, bool] | None) -> None:

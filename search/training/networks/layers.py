@@ -73,6 +73,7 @@ def _pick(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return ops.where(inside[..., None], pixels, ops.zeros_like(pixels))
 
 
+@keras.saving.register_keras_serializable(package="affinity_search")
 class Scale(keras.layers.Layer):  # type: ignore[misc]
     """Pixels 0..255 to 0..1 in the layer's compute type."""
 

@@ -19,6 +19,7 @@ from affinity_search.search.training.networks.normalization import BatchNorm
 Tensor = Any
 
 
+@keras.saving.register_keras_serializable(package="affinity_search")
 class Shortcut(keras.layers.Layer):  # type: ignore[misc]
     """Option A of section 3.3, without weights: every `stride`-th pixel, and zeros for the channels that are new."""
 
@@ -27,6 +28,10 @@ class Shortcut(keras.layers.Layer):  # type: ignore[misc]
         super().__init__(**options)
         self.stride = stride
         self.width = width
+
+    def get_config(self) -> dict[str, Any]:
+        """For Keras, which makes the layer anew from it."""
+        return {**super().get_config(), "stride": self.stride, "width": self.width}
 
     def call(self, images: Tensor) -> Tensor:
         """(N, H, W, channels) to (N, ⌈H / stride⌉, ⌈W / stride⌉, width)."""

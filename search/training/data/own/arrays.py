@@ -9,7 +9,7 @@ from PIL import Image
 
 from affinity_search.search.training.data.own.collection import Collection, Wanted, few, report
 from affinity_search.search.training.data.own.decode import pixels
-from affinity_search.search.training.data.own.npz import Found, found_in
+from affinity_search.search.training.data.own.npz import Found, array_in, found_in, opened
 
 MAX_VALUES = 100_000  # of a feature vector
 
@@ -49,6 +49,32 @@ def read_features(path: Path) -> Collection:
     if found.problems:
         raise report(str(path), found.problems)
     return _collection(found, _joined(found))
+
+
+def read_vectors(path: Path, length: int) -> NDArray[np.float32]:
+    """Vectors without labels, (N, `length`), N above 0: an array `features` or `x`, or the file's only one.
+
+    Raises DataError if the file cannot be read, or holds something else.
+    """
+    found = Found()
+    with opened(path) as arrays:
+        known = [each for each in ("features", "x") if each in arrays] or list(arrays)
+        if len(known) != 1:
+            held = few(known, len(known)) or "nothing"
+            raise report(str(path), [f"it holds {held}; call the array of vectors features"])
+        vectors = array_in(found, arrays, known[0])
+    if vectors is not None:
+        mistakes = _shape_mistakes(vectors)
+        if not mistakes and (vectors.shape[1] != length or not len(vectors)):
+            mistakes = [f"has the shape {vectors.shape}; the model takes (N, {length})"]
+        if not mistakes:
+            with np.errstate(over="ignore"):
+                vectors = vectors.astype(np.float32, copy=False)
+            mistakes = _value_mistakes(vectors)
+        found.problems += [f"{known[0]} {mistake}" for mistake in mistakes]
+    if vectors is None or found.problems:
+        raise report(str(path), found.problems)
+    return vectors
 
 
 def _collection(found: Found, inputs: NDArray[Any]) -> Collection:

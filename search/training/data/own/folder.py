@@ -69,23 +69,26 @@ def read_folder(root: Path, wanted: Wanted, progress: Progress | None = None) ->
     return Collection(images, labels, parts, classes, groups, tuple(file.name for file in kept), tuple(skipped))
 
 
-def read_files(files: Sequence[File], wanted: Wanted, progress: Progress | None = None) -> Pixels:
+def read_files(
+    files: Sequence[File], wanted: Wanted, progress: Progress | None = None, *, cached: bool = True
+) -> Pixels:
     """The images of these files, uint8 (N, height, width, 1 or 3), and why others are not among them, by their index.
 
     From the cache, if it has the same names and contents. A file is read once, unless the cache has another set of
-    files with the same names and sizes. Raises ValueError if `wanted` has no size, DataError if memory is short.
+    files with the same names and sizes. With `cached` false nothing is looked up or kept there.
+    Raises ValueError if `wanted` has no size, DataError if memory is short.
     """
     if wanted.size is None:
         raise ValueError("images in files are stretched to a size, and `wanted` has none")
     facts = [repr((VERSION, wanted.size, wanted.channels)), *(repr((file.name, file.size)) for file in files)]
     outline = cache.outline(facts)
-    if cache.may_hold(outline):
+    if cached and cache.may_hold(outline):
         digests = [_digest(_contents(file)) for file in told(files, _read, progress)]
         key = _key(outline, files, digests)
         if key is not None and (kept := cache.load(key)) is not None:
             return kept
     try:
-        return _decoded(files, wanted, outline, progress)
+        return _decoded(files, wanted, outline if cached else None, progress)
     except MemoryError:
         height, width = wanted.size
         raise DataError(
@@ -93,7 +96,7 @@ def read_files(files: Sequence[File], wanted: Wanted, progress: Progress | None 
         ) from None
 
 
-def _decoded(files: Sequence[File], wanted: Wanted, outline: str, progress: Progress | None) -> Pixels:
+def _decoded(files: Sequence[File], wanted: Wanted, outline: str | None, progress: Progress | None) -> Pixels:
     assert wanted.size is not None
     size, channels = wanted.size, wanted.channels
     filling = _Filling(len(files), size, channels or 1)
@@ -119,7 +122,7 @@ def _decoded(files: Sequence[File], wanted: Wanted, outline: str, progress: Prog
             else:
                 filling.add(made)
     pixels = filling.images, unread
-    key = _key(outline, files, digests)
+    key = None if outline is None else _key(outline, files, digests)
     if key is not None and len(pixels[0]):
         cache.store(key, pixels)
     return pixels

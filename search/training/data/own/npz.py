@@ -4,8 +4,9 @@ Known are the names of Keras (`x_train`, `y_train`), of MedMNIST (`train_images`
 (`images` or `x`, `labels` or `y`). Nothing in a file can run code: pickles are refused.
 """
 
+import contextlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,18 +46,27 @@ def found_in(path: Path, kinds: Sequence[str]) -> Found:
 
     Raises DataError if the file is not there or not readable.
     """
+    found = Found()
+    with opened(path) as arrays:
+        _take(found, arrays, kinds)
+    _judge_labels(found)
+    return found
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """The file's arrays by name. Raises DataError if it is not there, or an array that is asked for is not readable."""
     if not path.exists():
         raise MissingDataError(f"Arrays were looked for in {path}, and there is no such file; check the path.")
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is not a file that numpy.savez writes, or not whole; save it again with numpy.savez.")
-    found = Found()
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            _take(found, arrays, kinds)
+            yield arrays
+    except DataError:
+        raise
     except Exception as error:  # a damaged file raises errors of zip, zlib, NumPy and the system
         raise DataError(f"{path} cannot be read: {str(error) or 'it does not fit into memory'}.") from error
-    _judge_labels(found)
-    return found
 
 
 def _take(found: Found, arrays: Any, kinds: Sequence[str]) -> None:
@@ -80,18 +90,18 @@ def _take(found: Found, arrays: Any, kinds: Sequence[str]) -> None:
     if found.groups and len(found.groups) < len(found.names):
         found.problems.append("some parts have groups and others have not: give all of them groups, or none")
     if "classes" in arrays:
-        _take_classes(found, _array(found, arrays, "classes"))
+        _take_classes(found, array_in(found, arrays, "classes"))
 
 
 def _take_part(
     found: Found, arrays: Any, part: int, name: str, label_names: Sequence[str], group_names: Sequence[str]
 ) -> None:
     beside = _only(found, arrays, label_names)
-    inputs = _array(found, arrays, name)
+    inputs = array_in(found, arrays, name)
     if beside is None:
         found.problems.append(f"{name} has no labels beside it; they would be called {label_names[0]}")
         return
-    labels = _array(found, arrays, beside)
+    labels = array_in(found, arrays, beside)
     if inputs is None or labels is None or (labels := _labels(found, beside, labels)) is None:
         return
     if inputs.ndim == 0 or len(inputs) != len(labels):
@@ -104,7 +114,7 @@ def _take_part(
         found.problems.append(f"{name} is empty; leave it out")
         return
     group_name = _only(found, arrays, group_names)
-    groups = None if group_name is None else _array(found, arrays, group_name)
+    groups = None if group_name is None else array_in(found, arrays, group_name)
     if groups is not None:
         groups = groups.reshape(-1) if groups.shape[1:] in ((), (1,)) else groups
         if groups.shape != labels.shape or groups.dtype.kind not in "iuUS":
@@ -180,7 +190,8 @@ def _only(found: Found, arrays: Any, names: Sequence[str]) -> str | None:
     return there[0] if there else None
 
 
-def _array(found: Found, arrays: Any, name: str) -> NDArray[Any] | None:
+def array_in(found: Found, arrays: Any, name: str) -> NDArray[Any] | None:
+    """The array of that name; None, and a problem, for one that is a pickle."""
     try:
         array: NDArray[Any] = arrays[name]
     except ValueError:

@@ -86,6 +86,13 @@ def scan(root: Path) -> Scan:
     return found
 
 
+def walk(root: Path) -> tuple[list[File], list[tuple[str, str]]]:
+    """All files of a folder and of those in it, as of one class, and what was left out: (path, reason). Sorted."""
+    skipped: list[tuple[str, str]] = []
+    found = _below(os.fspath(root), shown(os.fspath(root)), skipped, (_identity(os.fspath(root)),))
+    return [File(entry.path, name, name, "", 0, entry.size) for entry, name in found], skipped
+
+
 def _check_folder(root: Path) -> None:
     name = shown(os.fspath(root))
     if not root.exists():

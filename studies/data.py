@@ -34,7 +34,7 @@ class OwnData:
 
 @dataclass(frozen=True)
 class SourceDefinition:
-    """A data set: what does not vary within it. Its images are read by `search/training/data/NAME.py`.
+    """A data set: what does not vary within it. Its images are read by `search/training/data/published/NAME.py`.
 
     Of people's own data (`own`) classes, shape and counts are known once they were read: `DataSpec.found` has them.
     """

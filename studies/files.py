@@ -14,9 +14,9 @@ from affinity_search.studies import bundled
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.model.limits import excesses, name_mistake
 from affinity_search.studies.model.mistakes import lines, show, show_text
-from affinity_search.studies.model.sections import head_of
 from affinity_search.studies.model.space import SpaceSpec
 from affinity_search.studies.model.spec import StudySpec
+from affinity_search.studies.model.tables.sections import head_of
 
 LIMIT_BYTES = 1024 * 1024
 # tomllib's time grows with the square of a dotted key's length; a study file has keys of three parts.

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 
-from affinity_search.search.training.data import cifar10, cifar100
+from affinity_search.search.training.data.published import cifar10, cifar100
 from affinity_search.studies.data import SOURCES
 
 

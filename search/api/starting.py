@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from affinity_search.studies.data import SOURCES, OwnData
 from affinity_search.studies.errors import StudyFileError
-from affinity_search.studies.model.data import DEFAULT_TEST
+from affinity_search.studies.model.tables.data import DEFAULT_TEST
 from affinity_search.studies.model.writing import value_text
 
 if TYPE_CHECKING:
     from affinity_search.search.training.data.own import Alike, Collection, Progress, Sizes
-    from affinity_search.search.training.data.own.parts import Found
+    from affinity_search.search.training.data.own_parts import Found
 
 FEW = 20  # images: fewer of a class leave a handful for validation and for the test
 LEAST_RATIO = 2.0  # of the largest class to the smallest; below it classes count as of equal size
@@ -51,7 +51,7 @@ def look_at(path: Path, size: tuple[int, int] | None, group: str | None, progres
     Raises DataError with a line for each reason why they cannot be used.
     """
     from affinity_search.search.training.data import own as reading
-    from affinity_search.search.training.data.own.parts import READERS, found_in
+    from affinity_search.search.training.data.own_parts import READERS, found_in
 
     sizes = None
     if _EXTENSION.search(path.name):

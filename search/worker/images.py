@@ -70,7 +70,7 @@ def with_found(spec: StudySpec, place: Path | None) -> StudySpec:
     """
     if not spec.data.own or spec.data.found is not None:
         return spec
-    from affinity_search.search.training.data.own.parts import found_at
+    from affinity_search.search.training.data.own_parts import found_at
 
     own = spec.data.source.own
     assert own is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from affinity_search.studies.model.mistakes import show
 from affinity_search.studies.model.parameters import Choice, Constant, IntegerRange, Parameter, RealRange
-from affinity_search.studies.model.sections import LATER
+from affinity_search.studies.model.tables.sections import LATER
 from affinity_search.studies.model.writing import flat
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from affinity_search.studies import networks
 from affinity_search.studies.data import SOURCES
 from affinity_search.studies.heads import HEADS
 from affinity_search.studies.model.mistakes import Location, Mistake, given
-from affinity_search.studies.model.sections import EACH, LARGEST, MOST_WEIGHTS, OPTION_MOST, head_of
+from affinity_search.studies.model.tables.sections import EACH, LARGEST, MOST_WEIGHTS, OPTION_MOST, head_of
 
 
 def excesses(raw: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -19,12 +19,13 @@ from affinity_search.studies.errors import StudyFileError, either
 from affinity_search.studies.heads import HEADS, HeadDefinition
 from affinity_search.studies.metrics import DEFAULT, METRICS, Metric
 from affinity_search.studies.model.comparability import fingerprint, fingerprint_differences, widening_differences
-from affinity_search.studies.model.data import DataSpec, FoundSpec
 from affinity_search.studies.model.limits import LONGEST, RULE
 from affinity_search.studies.model.mistakes import MOST, given, lines, raised, show_text
 from affinity_search.studies.model.parameters import Choice, Constant, IntegerRange, Parameter, Params, RealRange
-from affinity_search.studies.model.section import Section
-from affinity_search.studies.model.sections import (
+from affinity_search.studies.model.space import SpaceSpec
+from affinity_search.studies.model.tables.data import DataSpec, FoundSpec
+from affinity_search.studies.model.tables.section import Section
+from affinity_search.studies.model.tables.sections import (
     EACH,
     LATER,
     NetworkSpec,
@@ -34,7 +35,6 @@ from affinity_search.studies.model.sections import (
     broken_rules,
     head_of,
 )
-from affinity_search.studies.model.space import SpaceSpec
 from affinity_search.studies.model.translate import translated
 from affinity_search.studies.model.writing import to_toml
 

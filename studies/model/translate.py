@@ -10,8 +10,8 @@ from pydantic.fields import FieldInfo
 
 from affinity_search.studies.heads import HEADS
 from affinity_search.studies.model.mistakes import CUSTOM, MOST, UNKNOWN, Location, Mistake, given, missing, unknown
-from affinity_search.studies.model.section import Section
-from affinity_search.studies.model.sections import EACH
+from affinity_search.studies.model.tables.section import Section
+from affinity_search.studies.model.tables.sections import EACH
 
 Fields = dict[str, FieldInfo]
 

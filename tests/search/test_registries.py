@@ -23,8 +23,7 @@ import keras  # the device comes first
 from affinity_search.search.training import data as training_data
 from affinity_search.search.training import heads, networks
 from affinity_search.search.training import metrics as computed
-from affinity_search.search.training.data import profiles
-from affinity_search.search.training.data.own import parts as own_parts
+from affinity_search.search.training.data import own_parts, profiles
 from affinity_search.search.training.data.profiles import Imbalance, Wish
 from affinity_search.search.training.heads.base import Head, Params, Tensor, redraw, require
 from affinity_search.search.view.figures.study import About, figures, points_of

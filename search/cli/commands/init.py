@@ -61,7 +61,7 @@ def init(
 def _sides(size: str | None) -> tuple[int, int] | None:
     if size is None:
         return None
-    from affinity_search.studies.model.data import LARGEST_SIDE
+    from affinity_search.studies.model.tables.data import LARGEST_SIDE
 
     sides = size.lower().replace("×", "x").split("x")
     if len(sides) > 2 or not all(side.isdigit() and 4 <= int(side) <= LARGEST_SIDE for side in sides):

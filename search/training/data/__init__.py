@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from affinity_search.search.training.data import cifar10, cifar100, digits, mnist
 from affinity_search.search.training.data.facts import DatasetFacts
+from affinity_search.search.training.data.published import cifar10, cifar100, digits, mnist
 from affinity_search.search.training.data.readers import Arrays, Part
 
 

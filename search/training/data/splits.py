@@ -129,7 +129,7 @@ def load_test(facts: DatasetFacts, data_dir: Path | None) -> Split:
 
 def _load(facts: DatasetFacts, data_dir: Path | None, part: Part) -> Split:
     if facts.own is not None:
-        from affinity_search.search.training.data.own.parts import own_part  # late: it brings image libraries
+        from affinity_search.search.training.data.own_parts import own_part  # late: it brings image libraries
 
         return Split(*own_part(facts, data_dir, part))
     if facts.name not in READERS:

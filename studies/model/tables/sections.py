@@ -14,10 +14,10 @@ from affinity_search.studies import networks
 from affinity_search.studies.errors import either
 from affinity_search.studies.heads import DEFAULT, HEADS
 from affinity_search.studies.metrics import METRICS
-from affinity_search.studies.model.data import data_mistakes, shape_of, source_of
 from affinity_search.studies.model.mistakes import CUSTOM, Mistake, given, raised
-from affinity_search.studies.model.section import Section
 from affinity_search.studies.model.space import SpaceSpec, presence_mistakes
+from affinity_search.studies.model.tables.data import data_mistakes, shape_of, source_of
+from affinity_search.studies.model.tables.section import Section
 
 # Optuna options are stored as JSON and in databases, which end at 64 bits.
 MOST_INTEGER = 2**63 - 1

@@ -1,6 +1,6 @@
 """CIFAR-10: ten classes of photographs, the training images in five batches."""
 
-from affinity_search.search.training.data.cifar import Batches
+from affinity_search.search.training.data.published.cifar import Batches
 
 BATCHES = Batches(
     "CIFAR-10",

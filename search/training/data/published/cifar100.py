@@ -1,6 +1,6 @@
 """CIFAR-100: a hundred classes of photographs, those that its files call fine; one batch a part."""
 
-from affinity_search.search.training.data.cifar import Batches
+from affinity_search.search.training.data.published.cifar import Batches
 
 BATCHES = Batches(
     "CIFAR-100",

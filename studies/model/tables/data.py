@@ -22,7 +22,7 @@ from affinity_search.studies.data import (
 )
 from affinity_search.studies.errors import either
 from affinity_search.studies.model.mistakes import Mistake, given, missing
-from affinity_search.studies.model.section import Section
+from affinity_search.studies.model.tables.section import Section
 
 LARGEST_SIDE = 1024
 SIZE = f"a whole number of pixels from 4 to {LARGEST_SIDE}, or a list of two: [height, width]"

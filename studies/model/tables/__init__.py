@@ -1,0 +1,1 @@
+"""The tables of a study file, each with what its keys may hold."""

@@ -36,7 +36,7 @@ def _lines(found: ComparisonModel) -> Iterator[str]:
     yield from (f"- {escaped(line)}" for line in words.about_intervals(found))
     yield f"\n## Repeat it\n\n{_code(found.command)}"
     if found.command.endswith(".toml"):
-        yield f"\nThe file {escaped(found.comparison)}.toml:\n\n{_code(found.file.rstrip())}"
+        yield f"\nThe file {escaped(found.comparison)}.toml:\n\n{_code(found.file.rstrip(), 'toml')}"
 
 
 def _level(found: ComparisonModel, level: LevelModel) -> Iterator[str]:
@@ -78,7 +78,7 @@ def escaped(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", flat)
 
 
-def _code(text: str) -> str:
+def _code(text: str, language: str = "sh") -> str:
     """A fence longer than any in the text."""
     fence = "`" * max(3, *(len(ticks) + 1 for ticks in re.findall("`+", text)), 3)
-    return f"{fence}sh\n{text}\n{fence}\n"
+    return f"{fence}{language}\n{text}\n{fence}\n"

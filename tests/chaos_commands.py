@@ -30,4 +30,12 @@ class Commands:
 
 def workers() -> list[psutil.Process]:
     """Ours: what the process that forks is called after the command (see `fake_command`)."""
-    return [one for one in psutil.Process().children(recursive=True) if one.name() == "worker"]
+    return [one for one in psutil.Process().children(recursive=True) if _name(one) == "worker"]
+
+
+def _name(process: psutil.Process) -> str | None:
+    """None for one that has ended meanwhile."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return None

@@ -17,6 +17,7 @@ FILES = [
     "tests/search/training/test_fit_heads.py",
     "tests/search/training/test_fit.py",
     "tests/search/training/test_heads.py",
+    "tests/search/training/test_network_kinds.py",
     "tests/search/training/test_diagnostics.py",
     "tests/search/training/test_networks.py",
     "tests/search/training/test_normalization.py",

@@ -118,7 +118,7 @@ def test_optuna_hears_the_score_of_the_row_that_answered(monkeypatch: pytest.Mon
     assert told == [0.25], "1 − the best epoch's macro F1"
 
 
-@pytest.mark.parametrize(("name", "rows", "best"), [("mnist", 120, 6), ("cifar10", 98, 5)])
+@pytest.mark.parametrize(("name", "rows", "best"), [("mnist", 120, 6), ("cifar10", 120, 6)])
 def test_the_recorded_tables_are_what_the_figures_say(name: str, rows: int, best: int) -> None:
     assert name in TABLES
     table = read(name)
@@ -152,7 +152,11 @@ class TestTheWinner:
         assert row in chosen.partition("\n\n")[0]
         assert row in judged.partition("\n\n")[0]
 
-    @pytest.mark.parametrize("name", OURS)
+    def test_on_cifar10_nothing_beat_random_search_and_the_bundled_study_keeps_that(self) -> None:
+        spec = load("cifar10")
+        assert (written(spec.sampler), written(spec.pruner)) == ({"kind": "random"}, {"kind": "none"})
+
+    @pytest.mark.parametrize("name", [name for name in OURS if name != "cifar10"])
     def test_is_what_the_bundled_studies_take(self, name: str) -> None:
         spec, sampler, pruner = load(name), SAMPLERS[CHOSEN[0]], PRUNERS[CHOSEN[1]]
         assert written(spec.sampler) == sampler
@@ -160,7 +164,7 @@ class TestTheWinner:
         assert written(spec.pruner) == pruner | {"min_resource": round(share * spec.training.epochs)}
 
     @pytest.mark.parametrize(
-        ("name", "steps"), [("table", [2, 6]), ("cifar10", [20, 60]), ("mnist", [4, 12]), ("digits", [3, 9])]
+        ("name", "steps"), [("table", [2, 6]), ("mnist", [4, 12]), ("digits", [3, 9])]
     )
     def test_decides_at_the_steps_that_the_readme_names(self, name: str, steps: list[int]) -> None:
         if name == "table":

@@ -169,7 +169,7 @@ def imbalance(split: Split, few: int | None, facts: DatasetFacts, draw: int = 0)
         if draw:
             mine = np.random.default_rng((draw, label)).permutation(mine)
         keep[mine[kept:]] = False
-    return replace(split.take(keep), minority=made.minority)
+    return replace(split if keep.all() else split.take(keep), minority=made.minority)
 
 
 def holdout(split: Split, fraction: float, seed: int, classes: Sequence[str] = ()) -> tuple[Split, Split]:

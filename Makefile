@@ -78,7 +78,7 @@ search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/*.csv: real 
 	$(BIN)/python -m benchmarks.sampling.record mnist $(DATA_OPTION)
 	$(BIN)/python -m benchmarks.sampling.record cifar10 $(DATA_OPTION)
 
-search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed: chosen on MNIST, judged on CIFAR-10 (10 minutes)
+search-compare: $(VENV)/.installed-run  ## Which sampler and pruner find good parameters in the fewest epochs, replayed: chosen on MNIST, judged on CIFAR-10 (40 minutes)
 	$(BIN)/python -m benchmarks.sampling.compare mnist
 	$(BIN)/python -m benchmarks.sampling.compare cifar10 --few
 

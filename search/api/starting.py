@@ -45,9 +45,17 @@ class Look:
         return sum(self.found.train) + sum(self.found.validation)
 
 
-def look_at(path: Path, size: tuple[int, int] | None, group: str | None, progress: Progress | None = None) -> Look:
+def look_at(
+    path: Path,
+    size: tuple[int, int] | None,
+    group: str | None,
+    progress: Progress | None = None,
+    *,
+    strict: bool = False,
+) -> Look:
     """Read the folder or .npz file. Without a `size` images in files get one that is near theirs.
 
+    Image files that cannot be read are left out and listed; with `strict` they are a reason to refuse.
     Raises DataError with a line for each reason why they cannot be used.
     """
     from affinity_search.search.training.data import own as reading
@@ -63,7 +71,7 @@ def look_at(path: Path, size: tuple[int, int] | None, group: str | None, progres
     assert own is not None
     own = replace(own, size=size, group=group, test=DEFAULT_TEST)
     if kind == "folder":
-        collection = reading.read_folder(path, reading.Wanted(size, group), progress)
+        collection = reading.read_folder(path, reading.Wanted(size, group, strict), progress)
     else:
         collection = READERS[kind](path, own)
     found = found_in(collection, own)

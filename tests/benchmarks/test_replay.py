@@ -163,9 +163,7 @@ class TestTheWinner:
         share = pruner["min_resource"] / load(str(study_of("mnist"))).training.epochs
         assert written(spec.pruner) == pruner | {"min_resource": round(share * spec.training.epochs)}
 
-    @pytest.mark.parametrize(
-        ("name", "steps"), [("table", [2, 6]), ("mnist", [4, 12]), ("digits", [3, 9])]
-    )
+    @pytest.mark.parametrize(("name", "steps"), [("table", [2, 6]), ("mnist", [4, 12]), ("digits", [3, 9])])
     def test_decides_at_the_steps_that_the_readme_names(self, name: str, steps: list[int]) -> None:
         if name == "table":
             assert decides(Contender(*CHOSEN).pruner_spec, load(str(study_of("mnist"))).training.epochs) == steps

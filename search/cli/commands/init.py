@@ -41,6 +41,9 @@ def init(
         str | None,
         typer.Option(metavar="PATTERN", help="Images with an equal match in their file name stay in one part."),
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Image files that cannot be read are a mistake, instead of left out.")
+    ] = False,
 ) -> None:
     """Look at your own images: a table of classes, what is doubtful, and a study file to begin with."""
     from affinity_search.search.api.starting import look_at, study_text, write_new
@@ -49,7 +52,7 @@ def init(
     if file.exists():
         raise typer.BadParameter(f"{file} is there already; name another file with -o")
     with bar() as progress:
-        look = look_at(data, _sides(size), group, progress)
+        look = look_at(data, _sides(size), group, progress, strict=strict)
     _tell(look)
     write_new(study_text(look, file.parent), file)
     say(f"wrote {file}")

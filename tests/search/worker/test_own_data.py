@@ -226,6 +226,10 @@ def test_init_looks_and_writes_a_file_that_trains(cells: Path, cli: Cli, monkeyp
     spec = settled(cells / "cells.toml")
     assert spec.data.size == (8, 8)
     assert (cells / "cells.toml").read_text().count('path = "cells"') == 1, "it may move with its images"
+    strict = cli("init", "cells", "-o", "other.toml", "--strict", fails=True)
+    assert strict.code != 0
+    assert "red/broken.png" in strict.err
+    assert not (cells / "other.toml").exists()
     assert "is there already" in cli("init", "cells", fails=True).err
     cli("studies", "show", "cells.toml")
 

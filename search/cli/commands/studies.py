@@ -105,8 +105,9 @@ def _print_counts(spec: StudySpec, counts: dict[str, list[int]], minority: Seque
     if few:
         where = ", ".join(names[number] for number in few)
         where = where if len(few) <= FEW_NAMED else f"{len(few)} of {len(classes)} classes"
+        more = "" if spec.data.minority is None else "data.minority or "
         out.print(
             f"warning: fewer than {FEW_IMAGES} validation images of {where}. Their F1 moves in large steps, so the "
-            "search may choose by luck; raise data.minority or data.validation",
+            f"search may choose by luck; raise {more}data.validation",
             style="yellow",
         )

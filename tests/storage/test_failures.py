@@ -415,10 +415,20 @@ def states(study: StoredStudy) -> list[PlaceState]:
 
 
 @pytest.mark.usefixtures("fake_workers")
-def test_a_lost_gpu_is_one_line_and_the_others_go_on(sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_gpu_is_one_line_and_the_others_go_on(
+    sqlite: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = tmp_path / "gate"  # else the other worker may have used all places before this one is missed
     monkeypatch.setenv("FAKE_LOST_CARD", "1")
+    monkeypatch.setenv("FAKE_GATE", str(gate))
     study, said = make(sqlite), []
-    assert launch(study, TWO_CARDS, said.append)
+
+    def hear(line: str) -> None:
+        said.append(line)
+        if "card" in line:
+            gate.touch()
+
+    assert launch(study, TWO_CARDS, hear)
     assert [line for line in said if "card" in line] == ["no more workers on gpu:1: the fake card is lost"]
     assert {row.worker[-4:] for row in Places.of(study).rows()} == {"gpu0"}
 

@@ -38,7 +38,7 @@ def load(source: str, overrides: Sequence[str] = ()) -> StudySpec:
     return _laid_over(raw, overrides, source)
 
 
-COMPARISON = ("contestants", "draws", "baseline", "levels")
+COMPARISON = ("contestants", "draws", "baseline", "levels", "set")
 
 
 def without_comparison(raw: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from affinity_search.search.worker.images import examine, folder_for, with_found
+from affinity_search.search.worker.images import examine, folder_for, found_in_place, with_found
 from affinity_search.storage.database.backend import open_backend
 from affinity_search.storage.errors import NoDatabaseError, OutdatedError, StorageError
 from affinity_search.storage.stored.comparisons import (
@@ -51,10 +52,11 @@ def open_comparison(
 
 def comparison_with_found(spec: ComparisonSpec, data_dir: Path | None) -> ComparisonSpec:
     """The comparison with what is found of its own data. Raises as `with_found` does."""
+    found_at = functools.cache(found_in_place)  # contestants share their data, and most levels too
     entries = []
     for entry in spec.entries:
         place = folder_for(entry.spec, data_dir, None, lambda _: None) if entry.spec.data.own else None
-        entries.append(replace(entry, spec=with_found(entry.spec, place)))
+        entries.append(replace(entry, spec=with_found(entry.spec, place, found_at)))
     return replace(spec, entries=tuple(entries))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from affinity_search.studies.data import SOURCES, OwnData
 from affinity_search.studies.errors import StudyFileError
+from affinity_search.studies.model.spec import VALIDATION
 from affinity_search.studies.model.tables.data import DEFAULT_TEST
 from affinity_search.studies.model.writing import value_text
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from affinity_search.search.training.data.own_parts import Found
 
 FEW = 20  # images: fewer of a class leave a handful for validation and for the test
-LEAST_RATIO = 2.0  # of the largest class to the smallest; below it classes count as of equal size
+NAMED = 3  # of the things that are doubtful in one way
 SIDES = (8, 16, 24, 32, 48, 64)  # larger images cost more than they tell a small network
 STEPS = 1000  # of a training, about
 HEADS = ("softmax", "class_balanced", "logit_adjusted", "affinity")
@@ -70,10 +71,7 @@ def look_at(
     own = SOURCES[kind].own
     assert own is not None
     own = replace(own, size=size, group=group, test=DEFAULT_TEST)
-    if kind == "folder":
-        collection = reading.read_folder(path, reading.Wanted(size, group, strict), progress)
-    else:
-        collection = READERS[kind](path, own)
+    collection = READERS[kind](path, reading.Wanted(size, group, strict), progress)
     found = found_in(collection, own)
     own = replace(own, test=None if found.test_given else DEFAULT_TEST)
     return Look(path, kind, own, collection, found, sizes, tuple(_doubts(collection, found, group)))
@@ -99,23 +97,26 @@ def _near(sizes: Sizes) -> tuple[int, int]:
 
 def _doubts(collection: Collection, found: Found, group: str | None) -> Iterator[str]:
     from affinity_search.search.training.data.own import duplicates
+    from affinity_search.search.training.errors import listed
+    from affinity_search.search.training.metrics import LARGEST_BALANCED
 
     small = [f"{name} ({n})" for name, n in zip(found.classes, found.train, strict=True) if n < FEW]
     if small:
-        yield f"fewer than {FEW} images to train on: {_listed(small)}; scores of such a class move in large steps"
-    if max(found.train) < LEAST_RATIO * min(found.train):
+        named = listed(small, most=NAMED)
+        yield f"fewer than {FEW} images to train on: {named}; scores of such a class move in large steps"
+    if max(found.train) < LARGEST_BALANCED * min(found.train):
         yield "the classes are of nearly equal size, and losses for imbalanced classes may change little"
     if collection.skipped:
         first = [f"{name} ({reason})" for name, reason in collection.skipped]
-        yield f"files that are left out, as they cannot be read: {_listed(first)}"
+        yield f"files that are left out, as they cannot be read: {listed(first, most=NAMED)}"
     alike = duplicates(collection)
     for kind, pairs in (("equal", alike.equal), ("nearly equal", alike.near)):
         across = [each for each in pairs if each.across_parts]
         mixed = [each for each in pairs if each.across_classes and not each.across_parts]
         if across:
-            yield f"{kind} images in different parts, which makes scores too good: {_listed(_pairs(across))}"
+            yield f"{kind} images in different parts, which makes scores too good: {listed(_pairs(across), most=NAMED)}"
         if mixed:
-            yield f"{kind} images in different classes: {_listed(_pairs(mixed))}"
+            yield f"{kind} images in different classes: {listed(_pairs(mixed), most=NAMED)}"
     if (groups := collection.groups) is not None:
         apart = [set(groups[collection.parts == part].tolist()) for part in range(3)]
         both = len((apart[0] & apart[2]) | (apart[1] & apart[2]) | (apart[0] & apart[1]))
@@ -127,10 +128,6 @@ def _doubts(collection: Collection, found: Found, group: str | None) -> Iterator
 
 def _pairs(pairs: list[Alike]) -> list[str]:
     return [" = ".join(each.names) for each in pairs]
-
-
-def _listed(words: list[str], most: int = 3) -> str:
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def _shared_beginnings(names: tuple[str, ...]) -> str | None:
@@ -162,8 +159,12 @@ def study_text(look: Look, folder: Path, heads: tuple[str, ...] = HEADS) -> str:
         *([f"size = {value_text(list(look.own.size))} # height and width in pixels"] if look.own.size else []),
         *([f"group = {value_text(look.own.group)} # equal matches stay in one part"] if look.own.group else []),
         *([] if vectors else ["# flip = true # where an image and its mirror image mean the same"]),
-        *([] if found.validation else ["validation = 0.2 # share of the training images that scores the epochs"]),
-        *([] if found.test_given else ["test = 0.2 # share that is kept for the final scores alone"]),
+        *(
+            []
+            if found.validation
+            else [f"validation = {VALIDATION} # share of the training images that scores the epochs"]
+        ),
+        *([] if found.test_given else [f"test = {DEFAULT_TEST} # share that is kept for the final scores alone"]),
     ]
     widths = "[128]" if vectors else "[16, 32, 64]" if images < 20_000 else "[32, 64, 128]"
     body = "\n".join(data)

@@ -134,6 +134,10 @@ MOST_THREADS = 1024
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, max=MOST_THREADS, help="Number of CPU threads. Default: all.")
 ]
+TrialNumber = Annotated[
+    int | None,
+    typer.Option("--trial", metavar="N", min=0, max=2**31 - 1, help="Number of the trial. Default: the best."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
 
 WIDE = 1000

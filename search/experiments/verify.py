@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from affinity_search.search.training.metrics import METRICS
@@ -177,7 +177,7 @@ def _trained(run: Run, trainer: StudyTrainer) -> dict[str, float]:
     assert best is not None, "a run has at least one epoch"
     if run.place.draw is None:
         return dict(_numbers(best.epochs[-1].scores.to_dict())) | found
-    trainer.go_back(replace(best, epochs=best.epochs))
+    trainer.go_back(best)
     return dict(_numbers(trainer.score_test())) | found
 
 

@@ -1,6 +1,21 @@
 """What can go wrong while training; each message is one sentence for people, with the value and the next step."""
 
+from collections.abc import Iterable
+from itertools import islice
+
 from affinity_search.search.devices.errors import TrainingError, UnfitMachineError
+
+NAMED = 10  # a message names so many things of one kind, and says how many more there are
+
+
+def listed(words: Iterable[object], total: int | None = None, *, most: int = NAMED) -> str:
+    """The first words, and how many more there are. `total` is how many there are in all; None counts them."""
+    if total is None:
+        words = list(words)
+        total = len(words)
+    shown = [str(word) for word in islice(words, most)]
+    more = total - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
 
 
 class DataError(UnfitMachineError):

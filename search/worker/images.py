@@ -11,11 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from affinity_search.studies.data import from_files
+from affinity_search.studies.data import OwnData, from_files
 from affinity_search.studies.errors import StudyFileError, either
 from affinity_search.studies.model.spec import StudySpec
 
 if TYPE_CHECKING:
+    from affinity_search.search.training.data.own_parts import Found
     from affinity_search.search.training.data.splits import Contents, Part, Seen, Split
     from affinity_search.storage.study import StoredStudy
 
@@ -61,7 +62,16 @@ def _own_place(path: Path, given: Path | None, kept: Path | None) -> Path:
     return next((tail for tail in tails if tail.exists()), given)
 
 
-def with_found(spec: StudySpec, place: Path | None) -> StudySpec:
+def found_in_place(name: str, place: Path, own: OwnData) -> Found:
+    """What the own data of the set `name` at `place` are. Raises DataError as `with_found` does."""
+    from affinity_search.search.training.data.own_parts import found_at
+
+    return found_at(name, place, own)
+
+
+def with_found(
+    spec: StudySpec, place: Path | None, found_at: Callable[[str, Path, OwnData], Found] = found_in_place
+) -> StudySpec:
     """The study with what is found of its own data at `place`; a study of a published set as it is.
 
     Raises:
@@ -70,8 +80,6 @@ def with_found(spec: StudySpec, place: Path | None) -> StudySpec:
     """
     if not spec.data.own or spec.data.found is not None:
         return spec
-    from affinity_search.search.training.data.own_parts import found_at
-
     own = spec.data.source.own
     assert own is not None
     assert place is not None, "folder_for has named it"

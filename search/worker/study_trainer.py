@@ -134,7 +134,8 @@ class StudyTrainer:
         self._train, self._evaluation = read_splits(self._spec, self._data_dir, draw=draw, whole=self._whole)
         self._draw = draw
         if not _alike(before, self._sizes()):
-            self._trainer = None  # images that stay together may divide into other numbers
+            # Images that stay together may divide into other numbers.
+            self._batch, self._trainer = self._fitting_batch(), None
         if self._trainer is not None:
             self._trainer.use(self._train, self._evaluation)
 

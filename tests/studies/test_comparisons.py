@@ -176,3 +176,11 @@ def test_a_figure_may_be_missing_at_a_level() -> None:
     entries = load_comparison("cifar10-long-tail", {}).entries
     told = {entry.level_text: entry.published for entry in entries if entry.contestant == "logit_adjusted"}
     assert told == {"imbalance_factor 100": 0.779, "imbalance_factor 50": None, "imbalance_factor 10": None}
+
+
+def test_a_file_that_holds_its_base_takes_set_too(tmp_path: Path) -> None:
+    text = load_comparison("digits-demo", {}).to_toml().replace("[data]", "[set]\ntraining.epochs = 3\n\n[data]", 1)
+    file = tmp_path / "one.toml"
+    file.write_text(text, encoding="utf-8")
+    assert load_comparison(str(file), {}).base.training.epochs == 3
+    assert load_study(str(file)).training.epochs != 3, "launch searches the base study alone"

@@ -14,6 +14,7 @@ from affinity_search.search.cli.options import (
     Storage,
     StudyName,
     Threads,
+    TrialNumber,
     home_path,
     say,
     stored_study,
@@ -32,10 +33,7 @@ EXAMPLES = (
 
 def embed(
     study: StudyName,
-    trial: Annotated[
-        int | None,
-        typer.Option("--trial", metavar="N", min=0, max=2**31 - 1, help="Number of the trial. Default: the best."),
-    ] = None,
+    trial: TrialNumber = None,
     width: Annotated[
         int | None,
         typer.Option(

@@ -14,6 +14,7 @@ from affinity_search.search.cli.options import (
     Storage,
     StudyName,
     Threads,
+    TrialNumber,
     console,
     home_path,
     opened,
@@ -41,10 +42,7 @@ def train(
             "--output", "-o", metavar="FILE", parser=home_path, help="The model, NAME.keras. Default: STUDY.keras."
         ),
     ] = None,
-    trial: Annotated[
-        int | None,
-        typer.Option("--trial", metavar="N", min=0, max=2**31 - 1, help="Number of the trial. Default: the best."),
-    ] = None,
+    trial: TrialNumber = None,
     epochs: Annotated[
         int | None,
         typer.Option("--epochs", metavar="E", min=1, max=100_000, help="Default: the trial's best epoch."),

@@ -14,6 +14,7 @@ from affinity_search.search.cli.options import (
     Storage,
     StudyName,
     Threads,
+    TrialNumber,
     say,
     stored_study,
 )
@@ -31,9 +32,7 @@ EXAMPLES = (
 
 def verify(
     study: StudyName,
-    trial: Annotated[
-        int | None, typer.Option(metavar="N", min=0, max=2**31 - 1, help="Number of the trial. Default: the best.")
-    ] = None,
+    trial: TrialNumber = None,
     place: Annotated[
         int | None, typer.Option(metavar="K", min=0, max=2**31 - 1, help="Number of a place instead.")
     ] = None,

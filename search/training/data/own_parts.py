@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from affinity_search.search.training.data.dividing import held_out
 from affinity_search.search.training.data.facts import DatasetFacts, OwnFacts
 from affinity_search.search.training.data.own.arrays import read_arrays, read_features
-from affinity_search.search.training.data.own.collection import PARTS, Collection, Wanted, few
+from affinity_search.search.training.data.own.collection import PARTS, Collection, Progress, Wanted
 from affinity_search.search.training.data.own.folder import read_folder
 from affinity_search.search.training.data.readers import Part
-from affinity_search.search.training.errors import DataError, MissingDataError
+from affinity_search.search.training.errors import DataError, MissingDataError, listed
 
 TRAIN, VALIDATION, TEST = range(len(PARTS))  # in `Collection.parts`
 # One for all studies: the same images are for the test, whatever a study's own seed is.
@@ -25,14 +25,11 @@ Bools = NDArray[np.bool_]
 OwnPart = tuple[NDArray[Any], NDArray[np.int32], tuple[bool, ...], NDArray[np.int32] | None, Bools | None]
 
 
-def _wanted(own: OwnFacts) -> Wanted:
-    return Wanted(own.size, own.group)
-
-
-READERS: dict[str, Callable[[Path, OwnFacts], Collection]] = {
-    "folder": lambda where, own: read_folder(where, _wanted(own)),
-    "npz": lambda where, own: read_arrays(where, _wanted(own)),
-    "features": lambda where, own: read_features(where),
+# Each is given where the data lie, how they are wanted, and whom it may tell how far it is.
+READERS: dict[str, Callable[[Path, Wanted, Progress | None], Collection]] = {
+    "folder": read_folder,
+    "npz": lambda where, wanted, _: read_arrays(where, wanted),
+    "features": lambda where, wanted, _: read_features(where),
 }
 
 
@@ -51,7 +48,7 @@ class Found:
 
 def _read(name: str, where: Path, own: OwnFacts) -> Collection:
     try:
-        return READERS[name](where, own)
+        return READERS[name](where, Wanted(own.size, own.group), None)
     except MissingDataError as error:
         raise MissingDataError(f"{error} If the data lie elsewhere, name the place with --data-dir.") from None
 
@@ -70,9 +67,7 @@ def found_in(collection: Collection, own: OwnFacts) -> Found:
     for count, use in zip(counts, ("training", "validation", "the test"), strict=True):
         lacking = [name for name, n in zip(collection.classes, count, strict=True) if n == 0]
         if lacking and sum(count):
-            raise DataError(
-                f"There are no images for {use} of {few(lacking, len(lacking))}; add some, or leave the class out."
-            )
+            raise DataError(f"There are no images for {use} of {listed(lacking)}; add some, or leave the class out.")
     train, validation, test = counts
     return Found(
         _digest(collection),
@@ -91,7 +86,7 @@ def own_part(facts: DatasetFacts, where: Path | None, part: Part) -> OwnPart:
     assert where is not None, "own data have a path"
     collection = _read(facts.name, where, facts.own)
     if facts.classes != collection.classes:
-        here, there = (few(classes, len(classes)) for classes in (collection.classes, facts.classes))
+        here, there = (listed(classes) for classes in (collection.classes, facts.classes))
         raise DataError(
             f"{where} holds other classes than the study was made for: {here} instead of {there}; name the study's own "
             "data with --data-dir."

@@ -20,11 +20,12 @@ from affinity_search.search.training.data.dividing import division_mistake, held
 from affinity_search.search.training.data.facts import DatasetFacts
 from affinity_search.search.training.data.profiles import PROFILES, Imbalance, Wish
 from affinity_search.search.training.data.readers import Part
-from affinity_search.search.training.errors import DataError
+from affinity_search.search.training.errors import DataError, listed
 
 __all__ = ["Contents", "DatasetFacts", "Part", "Split"]
 
 Protocol = Literal["holdout", "article"]
+COUNTS = 20  # classes whose number of images a line names
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Contents:
 
     def __str__(self) -> str:
         size = f"{self.shape[0]} numbers" if len(self.shape) == 1 else "×".join(map(str, self.shape))
-        return f"{sum(self.counts)} of {size}, by class {_some(self.counts)}, SHA-256 {self.digest[:12]}…"
+        counts = listed(self.counts, most=COUNTS)
+        return f"{sum(self.counts)} of {size}, by class {counts}, SHA-256 {self.digest[:12]}…"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -100,11 +102,6 @@ class Contents:
         if other:
             return ", ".join(other[:3]) + (f" and {len(other) - 3} classes more" if len(other) > 3 else "")
         return f"as many of each class, but not the same (SHA-256 {self.digest[:12]}… instead of {known.digest[:12]}…)"
-
-
-def _some(each: Sequence[Any], most: int = 20) -> str:
-    """The first ones, and how many more there are."""
-    return ", ".join(map(str, each[:most])) + (f" and {len(each) - most} more" if len(each) > most else "")
 
 
 def contents_of(split: Split, n_classes: int) -> Contents:
@@ -158,7 +155,8 @@ def imbalance(split: Split, few: int | None, facts: DatasetFacts, draw: int = 0)
     counts = split.counts(facts.n_classes)
     made = _made(facts, counts, few)
     if (few is not None and few < 1) or any(kept > count for kept, count in zip(made.kept, counts, strict=True)):
-        found = _some([f"{label}: {counts[label]}" for label, small in enumerate(made.minority) if small])
+        small = [f"{label}: {counts[label]}" for label, is_small in enumerate(made.minority) if is_small]
+        found = listed(small, most=COUNTS)
         raise DataError(
             f"{few} images per minority class are asked for, but these classes have {found}; "
             "change the study's `minority`."

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -153,10 +153,6 @@ class DataSpec(Section):
         if self.imbalance_factor is not None:
             return f"exponential, factor {self.imbalance_factor:g}"
         return self.source.profile
-
-    def with_found(self, found: FoundSpec) -> Self:
-        """The same table with what was read of the data."""
-        return self.model_copy(update={"found": found})
 
 
 def data_mistakes(data: Mapping[str, Any]) -> Iterator[Mistake]:

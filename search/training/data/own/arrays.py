@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from affinity_search.search.training.data.own.collection import Collection, Wanted, few, report
+from affinity_search.search.training.data.own.collection import Collection, Wanted, report
 from affinity_search.search.training.data.own.decode import pixels
 from affinity_search.search.training.data.own.npz import Found, array_in, found_in, opened
+from affinity_search.search.training.errors import listed
 
 MAX_VALUES = 100_000  # of a feature vector
 
@@ -60,7 +61,7 @@ def read_vectors(path: Path, length: int) -> NDArray[np.float32]:
     with opened(path) as arrays:
         known = [each for each in ("features", "x") if each in arrays] or list(arrays)
         if len(known) != 1:
-            held = few(known, len(known)) or "nothing"
+            held = listed(known) or "nothing"
             raise report(str(path), [f"it holds {held}; call the array of vectors features"])
         vectors = array_in(found, arrays, known[0])
     if vectors is not None:
@@ -91,7 +92,7 @@ def _same_shapes(found: Found) -> None:
     shapes = {inputs.shape[1:] for inputs in found.inputs}
     if len(shapes) > 1:
         each = (f"{name} {'×'.join(map(str, a.shape[1:]))}" for name, a in zip(found.names, found.inputs, strict=True))
-        found.problems.append(f"the parts differ in shape: {few(each, len(found.inputs))}")
+        found.problems.append(f"the parts differ in shape: {listed(each, len(found.inputs))}")
 
 
 def _image_mistakes(images: NDArray[Any]) -> list[str]:
@@ -145,8 +146,8 @@ def _value_mistakes(vectors: NDArray[np.float32]) -> list[str]:
         return []
     rows = np.flatnonzero(bad.any(axis=1))
     return [
-        f"has {count} values that are NaN, infinite or too large for 32 bits, in rows {few(map(str, rows), len(rows))} "
-        "(the first row is 0)"
+        f"has {count} values that are NaN, infinite or too large for 32 bits, in rows {listed(rows)} (the "
+        "first row is 0)"
     ]
 
 

@@ -1,19 +1,17 @@
 """What is asked of a reader, what it found, and how it tells what is wrong."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from affinity_search.search.training.errors import DataError
+from affinity_search.search.training.errors import DataError, listed
 
 PARTS = ("train", "validation", "test")  # by their number in `Collection.parts`
 Progress = Callable[[int, int], None]  # of (files done, all files), in the caller's thread
-NAMED = 10  # an error names so many things of one kind, and says how many more there are
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,6 @@ class Collection:
         return self.names[index] if self.names else f"number {index} ({PARTS[self.parts[index]]})"
 
 
-def few(words: Iterable[str], total: int) -> str:
-    """The first words, and how many more there are."""
-    shown = list(islice(words, NAMED))
-    more = total - len(shown)
-    return ", ".join(shown) + (f" and {more} more" if more > 0 else "")
-
-
 def report(source: str, problems: Sequence[str]) -> DataError:
     """One error of all problems, each on a line of its own."""
     return DataError("\n  ".join([f"{source} cannot be used as it is:", *problems]))
@@ -87,6 +78,6 @@ def grouped(expression: str, names: Sequence[str]) -> tuple[NDArray[np.int32], l
     if unmatched:
         count = len(unmatched)
         return np.zeros(0, np.int32), [
-            f"group: {expression!r} is not found in {count} file name{'s' * (count > 1)}: {few(unmatched, count)}"
+            f"group: {expression!r} is not found in {count} file name{'s' * (count > 1)}: {listed(unmatched, count)}"
         ]
     return numbered(keys) if keys else np.zeros(0, np.int32), []

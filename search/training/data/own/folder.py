@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from affinity_search.search.training.data.own import cache
 from affinity_search.search.training.data.own.cache import Key, Pixels
-from affinity_search.search.training.data.own.collection import NAMED, Collection, Progress, Wanted, grouped
+from affinity_search.search.training.data.own.collection import Collection, Progress, Wanted, grouped
 from affinity_search.search.training.data.own.decode import (
     HEAD,
     NO_IMAGE,
@@ -29,7 +29,7 @@ from affinity_search.search.training.data.own.decode import (
     opened,
 )
 from affinity_search.search.training.data.own.scan import File, Scan, scan
-from affinity_search.search.training.errors import DataError
+from affinity_search.search.training.errors import NAMED, DataError
 
 MAX_BYTES = 1 << 29  # a file is held in memory while it is decoded
 THREADS = 8  # at most; one more than there are cores, as files may lie on slow disks

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from affinity_search.search.training.data.own.collection import few, numbered
-from affinity_search.search.training.errors import DataError, MissingDataError
+from affinity_search.search.training.data.own.collection import numbered
+from affinity_search.search.training.errors import DataError, MissingDataError, listed
 
 WORDS = (("train",), ("validation", "val", "valid"), ("test",))  # of each part
 
@@ -85,7 +85,7 @@ def _take(found: Found, arrays: Any, kinds: Sequence[str]) -> None:
         else:
             _take_part(found, arrays, part, name, labels, _spelled(words, ["groups"]))
     if not found.names and not found.problems:
-        there = few(arrays, len(arrays)) or "nothing"
+        there = listed(arrays) or "nothing"
         found.problems.append(f"it holds {there}, but neither {kinds[0]} with labels, nor x_train with y_train")
     if found.groups and len(found.groups) < len(found.names):
         found.problems.append("some parts have groups and others have not: give all of them groups, or none")
@@ -162,7 +162,7 @@ def _judge_labels(found: Found) -> None:
     present = np.unique(np.concatenate(found.labels))
     negative = int((present < 0).sum())
     if negative:
-        found.problems.append(f"there are negative labels: {few(map(str, present), negative)}")
+        found.problems.append(f"there are negative labels: {listed(map(str, present), negative)}")
         return
     if len(present) == 1:
         found.problems.append(f"all labels are {present[0]}; a network learns to tell at least two classes apart")
@@ -176,8 +176,8 @@ def _judge_labels(found: Found) -> None:
         there = set(present.tolist())
         empty = (str(label) for label in range(last) if label not in there)
         found.problems.append(
-            f"labels go up to {last}, but no image has {few(empty, missing)}; number the classes from 0 without gaps, "
-            "or name all of them in classes"
+            f"labels go up to {last}, but no image has {listed(empty, missing)}; number the classes from 0 without "
+            "gaps, or name all of them in classes"
         )
         return
     found.classes = tuple(map(str, range(last + 1)))

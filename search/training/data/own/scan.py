@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from affinity_search.search.training.data.own.collection import PARTS, few, report
+from affinity_search.search.training.data.own.collection import PARTS, report
 from affinity_search.search.training.data.own.decode import NO_IMAGE, called_image
-from affinity_search.search.training.errors import DataError, MissingDataError
+from affinity_search.search.training.errors import DataError, MissingDataError, listed
 
 PART_FOLDERS = {
     **dict.fromkeys(("train", "training"), 0),
@@ -107,13 +107,13 @@ def _check_folder(root: Path) -> None:
 def _add_parts(found: Scan, named: list[_Entry], others: list[str]) -> None:
     if others:
         found.problems.append(
-            f"beside {few((entry.name for entry in named), len(named))} there are other folders: "
-            f"{few(others, len(others))}; move them elsewhere"
+            f"beside {listed((entry.name for entry in named), len(named))} there are other folders: "
+            f"{listed(others)}; move them elsewhere"
         )
     for part in range(len(PARTS)):
         twice = [entry.name for entry in named if PART_FOLDERS[entry.name.lower()] == part]
         if len(twice) > 1:
-            found.problems.append(f"{few(twice, len(twice))} are folders of the same part; put them into one")
+            found.problems.append(f"{listed(twice)} are folders of the same part; put them into one")
     for entry in named:
         inside = list(_entries(entry.path, entry.name, found.skipped))
         _beside(found, f"{entry.name}/", inside)
@@ -136,7 +136,7 @@ def _beside(found: Scan, prefix: str, entries: list[_Entry]) -> None:
         where = f"in {prefix}, " if prefix else ""
         found.problems.append(
             f"{where}beside the class folders, there {'are' if len(images) > 1 else 'is'} {len(images)} "
-            f"image{'s' * (len(images) > 1)}: {few(images, len(images))}; move each into the folder of its class"
+            f"image{'s' * (len(images) > 1)}: {listed(images)}; move each into the folder of its class"
         )
     found.skipped.extend((prefix + name, NO_IMAGE) for name in files if not called_image(name))
 

@@ -129,7 +129,7 @@ def _correction(spec: StudySpec, sizes: Sequence[int]) -> float:
     if (data.source.profile == "step" and not data.own) or given:
         drawn = [kept / there for kept, there in zip(sizes, data.source.train, strict=True) if kept < there]
         return correction_for(max(drawn, default=0.0))
-    held = data.validation or 0.0
+    held = data.held_out or 0.0
     return correction_for(1 - held, held / (1 - held))
 
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from affinity_search.search.training.checkpoints import TrainingState
 from affinity_search.search.training.metrics import METRICS
-from affinity_search.search.training.results import best_epoch
+from affinity_search.search.training.results import EpochScore, RunningValue, best_epoch, overall
 from affinity_search.search.worker.images import StudyImages
 from affinity_search.search.worker.loop import say
 from affinity_search.search.worker.setup import WorkerOptions
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from affinity_search.search.devices import Device
-    from affinity_search.search.training.checkpoints import TrainingState
 
 Verdict = Literal["equal", "within noise", "different"]
 WITH_SCORES = (PlaceState.COMPLETE, PlaceState.PRUNED)
@@ -164,19 +164,19 @@ def _trained(run: Run, trainer: StudyTrainer) -> dict[str, float]:
     """The same numbers of a new training of as many epochs."""
     spec, found = run.study.spec, {}
     epochs = len(run.trial.intermediate_values)
-    best: TrainingState | None = None
-    lowest = math.inf
-    for score in trainer.epochs(run.place.params or {}, run.seed, max_centers=spec.max_centers):
-        lowest = min(lowest, 1.0 - score.scores[spec.metric])
-        found[f"epoch {score.number}"] = lowest
-        state = trainer.state()
-        if best_epoch(state.epochs, spec.metric) is state.epochs[-1]:
-            best = state
+    is_search = run.place.draw is None
+    value, best = RunningValue(spec.metric, spec.training.epochs), TrainingState((), {})
+    scores: list[EpochScore] = []
+    params, runs = run.place.params or {}, spec.data.runs if is_search else 1
+    for score in trainer.epochs(params, run.seed, max_centers=spec.max_centers, runs=runs):
+        scores.append(score)
+        found[f"epoch {score.number}"] = value.add(score)
+        if not is_search and best_epoch(scores, spec.metric) is score:
+            best = trainer.state()
         if score.number >= epochs:
             break
-    assert best is not None, "a run has at least one epoch"
-    if run.place.draw is None:
-        return dict(_numbers(best.epochs[-1].scores.to_dict())) | found
+    if is_search:
+        return dict(_numbers(overall(scores, spec.metric).scores.to_dict())) | found
     trainer.go_back(best)
     return dict(_numbers(trainer.score_test())) | found
 

@@ -20,7 +20,7 @@ def long_trial_warning(spec: StudySpec, cores: int) -> str | None:
     if seconds < LONG_S:
         return None
     return (
-        f"warning: a trial of {spec.training.epochs} epochs takes very roughly {duration_text(seconds)} on "
+        f"warning: a trial of {spec.trial_epochs} epochs takes very roughly {duration_text(seconds)} on "
         f"{plural(cores, 'CPU core')}; use a GPU, or make the study smaller: --set training.epochs=… or "
         "--set network.widths=[…]"
     )
@@ -32,7 +32,7 @@ def trial_flop(spec: StudySpec) -> float:
 
     source = spec.data.source
     images = sum(map(min, source.train, imbalance_of(source, spec.data.minority).kept))
-    return FORWARD_AND_BACKWARD * _forward_flop(spec) * images * spec.training.epochs
+    return FORWARD_AND_BACKWARD * _forward_flop(spec) * images * spec.trial_epochs
 
 
 def _forward_flop(spec: StudySpec) -> float:

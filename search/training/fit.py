@@ -106,14 +106,13 @@ class Trainer:
         self.epoch_share = 0.0  # of the present epoch, from 0 to 1
 
     def use(self, train: Split, evaluation: Split) -> None:
-        """Train and evaluate on other images from now on, as many as before: nothing is compiled again.
+        """Train and evaluate on other images from now on, as many in all as before.
 
-        Raises ValueError for another number of images.
+        Nothing is compiled again where each part has as many batches as before. Raises ValueError for another number.
         """
-        sizes = [len(part[0]) for part in (self._train, self._evaluation)]
-        if sizes != [len(train), len(evaluation)]:
-            raise ValueError(f"{len(train)} and {len(evaluation)} images; this trainer has room for {sizes}")
-        count = sum(sizes)
+        count = len(self._train[0]) + len(self._evaluation[0])
+        if count != len(train) + len(evaluation):
+            raise ValueError(f"{len(train)} and {len(evaluation)} images; this trainer has room for {count} in all")
         for layer in self._model.layers:
             if isinstance(layer, Table):  # "images", and "labels" for a head that is told them
                 rows = ops.convert_to_numpy(layer.table).copy()

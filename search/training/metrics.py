@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
+from statistics import fmean
 from typing import Any, Self
 
 import numpy as np
@@ -157,6 +158,21 @@ class Scores:
         plain["support"] = list(self.support)
         plain["confusion"] = [list(row) for row in self.confusion]
         return {**plain, "micro_f1": self.micro_f1, **self.more}
+
+
+def mean_scores(each: Sequence[Scores]) -> Scores:
+    """The mean of each score over several evaluations; images and answers are added up."""
+    own = ("macro_f1", "accuracy", "minority_f1", "majority_f1")
+    means: dict[str, Any] = {key: fmean(getattr(one, key) for one in each) for key in own}
+    shared = [key for key in each[0].more if all(key in one.more for one in each)]
+    confusion = np.sum([one.confusion for one in each], axis=0)
+    return Scores(
+        **means,
+        per_class_f1=tuple(map(fmean, zip(*(one.per_class_f1 for one in each), strict=True))),
+        support=tuple(map(sum, zip(*(one.support for one in each), strict=True))),
+        confusion=tuple(tuple(int(count) for count in row) for row in confusion),
+        more={key: fmean(one.more[key] for one in each) for key in shared},
+    )
 
 
 def softmax(logits: NDArray[Any]) -> Floats:

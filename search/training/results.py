@@ -1,12 +1,15 @@
 """What goes into a training run and what comes out: plain numbers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean, median_low
 from typing import Any, Self
 
 from affinity_search.search.devices.precision import PRECISIONS, Precision
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
-from affinity_search.search.training.metrics import DEFAULT, Scores, value_of
+from affinity_search.search.training.metrics import DEFAULT, Scores, mean_scores, value_of
 
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("drops", "cosine")
@@ -54,8 +57,9 @@ class TrainingConfig:
 class EpochScore:
     """One epoch, counted from 0: mean training loss, evaluation scores, seconds for training and evaluation.
 
-    `diagnostics` is None for a head that tells nothing of its loss. `adjustment` is the τ that the predictions were
-    adjusted by, None where they are not.
+    A trial may have several trainings, one after the other: `run` says which one this is, from 0, and `epoch` counts on
+    over all of them. `diagnostics` is None for a head that tells nothing of its loss. `adjustment` is the τ that the
+    predictions were adjusted by, None where they are not.
     """
 
     epoch: int
@@ -64,6 +68,7 @@ class EpochScore:
     duration_s: float
     diagnostics: Diagnostics | None = None
     adjustment: float | None = None
+    run: int = 0
 
     @property
     def number(self) -> int:
@@ -79,7 +84,7 @@ class EpochScore:
             "duration_s": self.duration_s,
             "diagnostics": self.diagnostics and self.diagnostics.to_dict(),
             "adjustment": self.adjustment,
-        }
+        } | ({"run": self.run} if self.run else {})
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Self:
@@ -88,12 +93,70 @@ class EpochScore:
         diagnostics = None if told is None else Diagnostics.from_dict(told)
         scores = Scores.from_dict(plain["scores"])
         adjustment = plain.get("adjustment")  # earlier versions did not adjust
-        return cls(plain["epoch"], plain["loss"], scores, plain["duration_s"], diagnostics, adjustment)
+        about = plain["duration_s"], diagnostics, adjustment, plain.get("run", 0)
+        return cls(plain["epoch"], plain["loss"], scores, *about)
 
 
 def best_epoch(epochs: Sequence[EpochScore], metric: str = DEFAULT) -> EpochScore:
     """The epoch of least value, the earliest of equals; `epochs` has at least one."""
     return max(epochs, key=lambda epoch: (epoch.scores[metric], -epoch.epoch))
+
+
+def best_epochs(epochs: Sequence[EpochScore], metric: str = DEFAULT) -> list[EpochScore]:
+    """The best epoch of each training of a trial."""
+    return [best_epoch(list(run), metric) for _, run in groupby(epochs, key=lambda epoch: epoch.run)]
+
+
+def overall(epochs: Sequence[EpochScore], metric: str = DEFAULT) -> EpochScore:
+    """What a trial came to: its best epoch; of several trainings the mean of their best epochs.
+
+    Its `epoch` is then the middle one of theirs, counted within a training, and it tells no diagnostics.
+    """
+    bests = best_epochs(epochs, metric)
+    if len(bests) == 1:
+        return bests[0]
+    within = [best.epoch - _first(epochs, best.run) for best in bests]
+    adjustments = [best.adjustment for best in bests if best.adjustment is not None]
+    return EpochScore(
+        median_low(within),
+        fmean(best.loss for best in bests),
+        mean_scores([best.scores for best in bests]),
+        sum(best.duration_s for best in bests),
+        adjustment=median_low(adjustments) if adjustments else None,
+    )
+
+
+def _first(epochs: Sequence[EpochScore], run: int) -> int:
+    return next(epoch.epoch for epoch in epochs if epoch.run == run)
+
+
+class RunningValue:
+    """A trial's value so far, which a pruner may look at after every epoch: of one training its best epoch's.
+
+    Of several it is the mean of those that are done and of the present one's best epoch so far, which weighs as much of
+    one as its share of epochs that is done.
+    """
+
+    def __init__(self, metric: str, epochs: int) -> None:
+        """`epochs` are those of one training."""
+        self._metric = metric
+        self._epochs = epochs
+        self._done: list[float] = []  # values of the trainings that are done
+        self._best = math.inf
+        self.value = math.inf
+
+    def add(self, score: EpochScore) -> float:
+        """The value after one more epoch."""
+        if score.run > len(self._done):
+            self._done.append(self._best)
+            self._best = math.inf
+        self._best = min(self._best, value_of(score.scores, self._metric))
+        if not self._done:
+            self.value = self._best
+            return self.value
+        share = (score.epoch + 1 - len(self._done) * self._epochs) / self._epochs
+        self.value = (sum(self._done) + share * self._best) / (len(self._done) + share)
+        return self.value
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def _ended_with(scores: TrialScores, standing: Standing, trial: FrozenTrial) -> 
     rank = standing.ranks.get(trial.number)
     place = f", rank {rank} of {len(standing.ranks)} with a score" if rank else ""
     state = trial.state.name.capitalize()
-    epochs = f" after {scores.epochs} of {spec.training.epochs} epochs" if trial.state == TrialState.PRUNED else ""
+    epochs = f" after {scores.epochs} of {spec.trial_epochs} epochs" if trial.state == TrialState.PRUNED else ""
     return (
         f"**{state}**{epochs}{place}: {spec.score.label} **{scores.metrics[spec.metric]:.4f}** ({spec.protocol}) at "
         f"epoch {scores.best_epoch}, micro F1 {scores.micro_f1:.4f}, minority {scores.minority_f1:.4f}, majority "
@@ -94,10 +94,11 @@ def _others(scores: TrialScores, metric: str) -> str:
 
 
 def _ended_without(facts: TrialFacts, place: int, standing: Standing, trial: FrozenTrial) -> str:
-    scores = trial.intermediate_values.values()
+    values = trial.intermediate_values
+    scores = [values[epoch] for epoch in sorted(values)]
     spec = standing.study.spec
-    so_far = f"after {len(scores)} of {spec.training.epochs} epochs"
-    best = f" Best {spec.score.label} until then: {score_of(min(scores)):.4f}." if scores else ""
+    so_far = f"after {len(scores)} of {spec.trial_epochs} epochs"
+    best = f" Best {spec.score.label} until then: {score_of(scores[-1]):.4f}." if scores else ""
     if not trial.state.is_finished():
         return f"**Running**, {so_far}.{best}"
     told = facts.reason or "its worker ended without closing it"
@@ -166,11 +167,15 @@ def _definition(study: StoredStudy) -> list[str]:
     rate = "rate searched" if training.learning_rate is None else f"rate {training.learning_rate:g}"
     return [
         f"- network: {network.kind}, widths {list(network.widths)}, depth {network.depth}, {network.head} head",
-        f"- training: {training.epochs} epochs, batch {training.batch}, {rate}, "
+        f"- training: {training.epochs} epochs{_times(spec)}, batch {training.batch}, {rate}, "
         f"{'with' if training.augment else 'without'} augmentation, {study.precision or training.precision}",
         f"- sampler {spec.sampler.kind}, pruner {spec.pruner.kind}, fingerprint `{study.fingerprint[:12]}`",
         *(f"- {name}: {parameter.describe()}" for name, parameter in space),
     ]
+
+
+def _times(spec: StudySpec) -> str:
+    return "" if spec.data.runs == 1 else f" (a trial trains {spec.data.runs} times, with other validation images)"
 
 
 def _imbalance(spec: StudySpec) -> str:

@@ -124,7 +124,7 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
     running = tuple(_running(place, trials, now) for place in held)
     workers = max(workers, len(running))
     known = counts.used >= max(ENOUGH, workers)
-    trial_s = places.mean_duration_s() if known else _whole_s(running, spec.training.epochs)
+    trial_s = places.mean_duration_s() if known else _whole_s(running, spec.trial_epochs)
     return Snapshot(
         study=spec.name,
         protocol=spec.protocol,
@@ -133,7 +133,7 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
         title=spec.data.title,
         minority=spec.data.minority,
         imbalance=spec.data.imbalance_text,
-        epochs=spec.training.epochs,
+        epochs=spec.trial_epochs,
         counts=counts,
         best=None if study.search else _best(study),
         running=running,
@@ -174,7 +174,7 @@ def _running(place: HeldPlace, trials: Mapping[int, FrozenTrial], now: float) ->
         trial=place.trial,
         epoch=len(scores),
         share=0.0 if scores or trial is None else TrialFacts.of(trial).first_epoch or 0.0,
-        score=score_of(min(scores.values())) if scores else None,
+        score=score_of(scores[max(scores)]) if scores else None,
         since_s=max(0.0, now - place.claimed_at),
     )
 
@@ -259,7 +259,7 @@ def take_comparison(comparison: StoredComparison, workers: int = 0) -> Compariso
     )
     now = comparison.backend.time()
     running = [
-        (study.name, study.spec.training.epochs, one)
+        (study.name, study.spec.trial_epochs, one)
         for study in studies
         if counts[study.token].running
         for one in _running_of(study, now)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import TrialState
 
-from affinity_search.search.training.metrics import value_of
-from affinity_search.search.training.results import best_epoch
+from affinity_search.search.training.results import RunningValue, best_epoch, overall
 from affinity_search.search.view.pictures import Album, new_key, pictures_of
 from affinity_search.search.view.terminal import params_text
 from affinity_search.search.worker.checkpointing import Checkpointer
@@ -73,7 +71,9 @@ class Attempt:
         self.seed = trial_seed(seed, claim.number) if claim.draw is None else draw_seed(seed, claim.draw)
         self._places = Places.of(study)
         self._scores: list[EpochScore] = []
-        self._best = math.inf  # the least value so far
+        # A final run trains once: it is its draw's.
+        self._runs = study.spec.data.runs if claim.draw is None else 1
+        self._value = RunningValue(study.spec.metric, study.spec.training.epochs)
         self._tested: dict[str, Any] | None = None  # of a final run: its scores on the test images
         patience = study.backend.patience
         self._reports = Reports(self._report, patience.limit_s if patience else None)
@@ -149,8 +149,8 @@ class Attempt:
         before, self._resumed = self._resumed, len(state.epochs) if state else 0
         if self._resumed != before:
             self.record.tell_resumed(self._resumed)
-        room = self.study.spec.max_centers
-        for score in trainer.epochs(self.params, self.seed, should_stop=should_stop, max_centers=room, resume=state):
+        whose, room = (self.params, self.seed), self.study.spec.max_centers
+        for score in trainer.epochs(*whose, should_stop=should_stop, max_centers=room, resume=state, runs=self._runs):
             if score.epoch >= self._resumed:
                 state = self._kept(trainer.state(), state)
                 self._checkpoint.keep(state)
@@ -189,7 +189,7 @@ class Attempt:
     def report(self, score: EpochScore) -> None:
         """Record the best value so far, 1 − metric. If the storage is away, it is sent later with the next report.
 
-        A trial's value is its best epoch's, so pruner and sampler are told the same.
+        A trial's value is its best epoch's, of several trainings their mean; pruner and sampler are told the same.
 
         Raises:
             optuna.TrialPruned: the study's pruner stops the trial.
@@ -197,9 +197,9 @@ class Attempt:
             StorageGoneError: the storage has been away for longer than the limit.
         """
         self._scores.append(score)
-        self._best = min(self._best, value_of(score.scores, self.study.spec.metric))
-        decided = score.epoch < self._resumed or score.epoch + 1 >= self.study.spec.training.epochs
-        report = Report(score.epoch, self._best)
+        last = self.study.spec.training.epochs * self._runs
+        decided = score.epoch < self._resumed or score.epoch + 1 >= last
+        report = Report(score.epoch, self._value.add(score))
         if self._reports.add(report, lambda: not decided and self.record.trial.should_prune()):
             raise optuna.TrialPruned
 
@@ -235,7 +235,7 @@ class Attempt:
         self._end(place)
         self._describe_scores()
         self._keep_history()
-        value = self._best if self._tested is None else 1.0 - self._tested[self.study.spec.metric]
+        value = self._value.value if self._tested is None else 1.0 - self._tested[self.study.spec.metric]
         self._places.finish(self.claim, place, value=value)
         self._follow(place, trial, value)
 
@@ -326,7 +326,7 @@ class Attempt:
     def _describe_scores(self) -> None:
         """Of the best epoch, or a final run's on the test images; before the end, as a finished trial takes none."""
         self._reports.flush()
-        best, told = best_epoch(self._scores, self.study.spec.metric), self._scores[-1].diagnostics
+        best, told = overall(self._scores, self.study.spec.metric), self._scores[-1].diagnostics
         adjusted = {} if best.adjustment is None else {"adjustment": best.adjustment}
         self.record.tell_scores(
             (self._tested or best.scores.to_dict()) | adjusted,

@@ -17,7 +17,7 @@ from affinity_search.studies.model.spec import StudySpec
 
 if TYPE_CHECKING:
     from affinity_search.search.training.data.own_parts import Found
-    from affinity_search.search.training.data.splits import Contents, Part, Seen, Split
+    from affinity_search.search.training.data.splits import Contents, Fold, Part, Seen, Split
     from affinity_search.storage.study import StoredStudy
 
 Say = Callable[[str], None]
@@ -170,7 +170,7 @@ def examine(spec: StudySpec, folder: Path | None, stored: StoredStudy | None) ->
     data = spec.data
     found: dict[Part, Contents] = {}
     if folder is None:
-        mistake = datasets.holdout_mistake(data.source, data.minority, data.validation)
+        mistake = datasets.holdout_mistake(data.source, data.minority, _held(spec, 0))
         if mistake is not None:
             raise StudyFileError(spec.name, [f"data.validation: {mistake}"])
         return found
@@ -184,13 +184,27 @@ def examine(spec: StudySpec, folder: Path | None, stored: StoredStudy | None) ->
     return found
 
 
+def _held(spec: StudySpec, run: int) -> float | Fold | None:
+    """What the `run`-th training of a trial holds out; None under `article`."""
+    from affinity_search.search.training.data.splits import Fold
+
+    return Fold(run, spec.data.runs) if spec.data.folds else spec.data.held_out
+
+
 def read_splits(
-    spec: StudySpec, folder: Path | None, seen: Seen | None = None, *, draw: int = 0, whole: Split | None = None
+    spec: StudySpec,
+    folder: Path | None,
+    seen: Seen | None = None,
+    *,
+    draw: int = 0,
+    run: int = 0,
+    whole: Split | None = None,
 ) -> tuple[Split, Split]:
     """The images that a study trains on, and those that score its epochs. `seen` is told of each part when it is read.
 
     `draw` 0 is the search's own; others are for runs that judge its settings on images that it has not chosen them by.
-    `whole` are all training images, where they were read before.
+    `run` says which training of a trial: each holds other images out. `whole` are all training images, where they were
+    read before.
 
     Raises:
         DataError: the data set is not there, cannot be read, or has too few images.
@@ -198,8 +212,9 @@ def read_splits(
     from affinity_search.search.training.data.splits import search_splits
 
     data = spec.data
-    of_the_study = (data.source, data.minority, data.validation or 0.0, spec.protocol, spec.seed)
-    return search_splits(*of_the_study, folder, draw=draw, seen=seen, whole=whole)
+    of_the_study = (data.source, data.minority, _held(spec, run) or 0.0, spec.protocol, spec.seed)
+    repeat = 0 if data.folds else run
+    return search_splits(*of_the_study, folder, draw=draw, repeat=repeat, seen=seen, whole=whole)
 
 
 def read_test(spec: StudySpec, folder: Path | None, seen: Seen | None = None) -> tuple[Split, tuple[float, ...] | None]:

@@ -14,7 +14,7 @@ import psutil
 
 from affinity_search.search.devices.errors import MACHINE_ERRORS, UnfitMachineError, unfit_text
 from affinity_search.search.training.errors import DivergedError, OutOfMemoryError, TrainingInterrupted
-from affinity_search.search.training.results import best_epoch
+from affinity_search.search.training.results import overall
 from affinity_search.search.view.pictures import Album
 from affinity_search.search.view.terminal import plural
 from affinity_search.search.worker.attempt import Attempt
@@ -164,8 +164,9 @@ class Worker:
 
     def _best(self, attempt: Attempt) -> str:
         spec = self.study.spec
-        best = best_epoch(attempt.epochs, spec.metric)
-        return f"{spec.score.label} {best.scores[spec.metric]:.4f} ({spec.protocol}) at epoch {best.number}"
+        best, runs = overall(attempt.epochs, spec.metric), attempt.epochs[-1].run + 1
+        where = f"({spec.protocol}) at epoch {best.number}" if runs == 1 else f"({spec.protocol}, mean of {runs})"
+        return f"{spec.score.label} {best.scores[spec.metric]:.4f} {where}"
 
     def _out_of_memory(self, attempt: Attempt, error: OutOfMemoryError) -> bool:
         """Use the place up if it failed so before, else free it. True if it is used up.
@@ -200,7 +201,7 @@ class Worker:
 def epoch_text(score: EpochScore, spec: StudySpec) -> str:
     """An epoch in one line, with the protocol's name beside its score."""
     return (
-        f"epoch {score.number}/{spec.training.epochs}: {spec.score.label} {score.scores[spec.metric]:.4f} "
+        f"epoch {score.number}/{spec.trial_epochs}: {spec.score.label} {score.scores[spec.metric]:.4f} "
         f"({spec.protocol}), loss {score.loss:.4f}, {score.duration_s:.1f} s"
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from affinity_search.search.worker.images import read_splits, read_test
+from affinity_search.storage.trials.seeds import run_seed
 from affinity_search.studies.model.parameters import Params
 from affinity_search.studies.model.spec import StudySpec
 
@@ -46,7 +48,7 @@ class StudyTrainer:
         self._embedding = embedding
         self._precision = precision
         self._train, self._evaluation = read_splits(spec, data_dir, seen)
-        self._draw = 0
+        self._draw, self._run = 0, 0
         self._whole: Split | None = None
         self._data_dir = data_dir
         self._seen = seen
@@ -54,6 +56,7 @@ class StudyTrainer:
         self._shares: tuple[float, ...] | None = None
         self._trainer: Trainer | None = None
         self._max_centers = 0
+        self._earlier: tuple[EpochScore, ...] = ()  # of the trial's trainings before the present one
         self._batch = self._fitting_batch()
 
     def epochs(
@@ -64,25 +67,41 @@ class StudyTrainer:
         should_stop: Callable[[], bool] | None = None,
         max_centers: int | None = None,
         resume: TrainingState | None = None,
+        runs: int = 1,
     ) -> Iterator[EpochScore]:
-        """Train once. `max_centers` is the largest m of the space now. If it has grown, the trainer is built anew.
+        """Train `runs` times, one after the other, each time with other validation images and another seed.
 
+        `max_centers` is the largest m of the space now. If it has grown, the trainer is built anew.
         All else is as in `Trainer.epochs`. After OutOfMemoryError the next run builds a new trainer.
         """
         from affinity_search.search.training.errors import OutOfMemoryError
 
         sizes = [int(params[each.key]) for each in self._spec.head.required if each.sizes_arrays]
-        trainer = self._fitting_trainer(max(max_centers or 1, *sizes, 1))
-        try:
-            yield from trainer.epochs(params, seed, should_stop=should_stop, resume=resume)
-        except OutOfMemoryError:
-            self._trainer = None  # its variables and functions would keep the memory
-            raise
+        room = max(max_centers or 1, *sizes, 1)
+        whole = self._spec.training.epochs
+        self._earlier = ()
+        for run in range(runs):
+            done = resume.epochs[run * whole : (run + 1) * whole] if resume else ()
+            if len(done) == whole and run < runs - 1:  # of a finished training only the scores are needed
+                yield from done
+            else:
+                begun = replace(resume, epochs=_shifted(done, 0, -run * whole)) if resume and done else None
+                self._use(self._draw, run)
+                trainer = self._fitting_trainer(room)
+                try:
+                    for score in trainer.epochs(params, run_seed(seed, run), should_stop=should_stop, resume=begun):
+                        yield from _shifted([score], run, run * whole)
+                except OutOfMemoryError:
+                    self._trainer = None  # its variables and functions would keep the memory
+                    raise
+                done = _shifted(trainer.state().epochs, run, run * whole)
+            self._earlier += done
 
     def state(self) -> TrainingState:
-        """The state of the present run after its last epoch."""
+        """The state of the present run after its last epoch, with the scores of the trial's earlier trainings."""
         assert self._trainer is not None, "train first"
-        return self._trainer.state()
+        state, earlier = self._trainer.state(), self._earlier
+        return replace(state, epochs=earlier + _shifted(state.epochs, self._run, len(earlier))) if earlier else state
 
     def go_back(self, state: TrainingState) -> None:
         """Go back to an earlier epoch of the present run."""
@@ -124,15 +143,20 @@ class StudyTrainer:
 
         Under `article` every draw has the search's images: the article repeats its runs with other seeds alone.
         """
-        if draw == self._draw or self._spec.protocol == "article":
+        if self._spec.protocol != "article":
+            self._use(draw, 0)
+
+    def _use(self, draw: int, run: int) -> None:
+        """Train and score epochs on the images of this draw, divided as for this training of a trial."""
+        if (draw, run) == (self._draw, self._run):
             return
         from affinity_search.search.training.data.splits import load_train
 
         if self._whole is None:  # kept: to read it again for every draw would take longer than a short training
             self._whole = load_train(self._spec.data.source, self._data_dir)
         before = self._sizes()
-        self._train, self._evaluation = read_splits(self._spec, self._data_dir, draw=draw, whole=self._whole)
-        self._draw = draw
+        self._train, self._evaluation = read_splits(self._spec, self._data_dir, draw=draw, run=run, whole=self._whole)
+        self._draw, self._run = draw, run
         if not _alike(before, self._sizes()):
             # Images that stay together may divide into other numbers.
             self._batch, self._trainer = self._fitting_batch(), None
@@ -229,6 +253,11 @@ class StudyTrainer:
 
 
 def _alike(before: list[tuple[int, ...]], after: list[tuple[int, ...]]) -> bool:
-    """Whether a trainer fits both: parts of one length, and classes that differ by no more than rounding does."""
+    """Whether a trainer fits both: as many images in all, and classes that differ by no more than rounding does."""
     pairs = [(old, new) for olds, news in zip(before, after, strict=True) for old, new in zip(olds, news, strict=True)]
-    return list(map(sum, before)) == list(map(sum, after)) and all(abs(old - new) <= 1 for old, new in pairs)
+    return sum(map(sum, before)) == sum(map(sum, after)) and all(abs(old - new) <= 1 for old, new in pairs)
+
+
+def _shifted(epochs: Sequence[EpochScore], run: int, by: int) -> tuple[EpochScore, ...]:
+    """The same epochs as those of this training of a trial, counted on by so many."""
+    return tuple(replace(epoch, epoch=epoch.epoch + by, run=run) for epoch in epochs)

@@ -51,9 +51,9 @@ def _row(trial: FrozenTrial, facts: TrialFacts, place: Place | None, metric: str
 
 def _macro_f1(value: float, facts: TrialFacts, metric: str) -> float | None:
     """Macro F1 of the best epoch. If the study has another metric, it is known only after the trial's end."""
-    if metric == DEFAULT:
-        return score_of(value)
-    return facts.scores.macro_f1 if facts.scores else None
+    if facts.scores:
+        return facts.scores.macro_f1
+    return score_of(value) if metric == DEFAULT else None
 
 
 def _state(trial: FrozenTrial, facts: TrialFacts) -> str:

@@ -42,7 +42,7 @@ def ask(
     spec = study.spec
     fixed = _planned(spec, claim.number) if claim.params is None else claim.params
     study.optuna.sampler = make_sampler(spec.sampler, sampler_seed(spec.seed, claim.number), fixed)
-    study.optuna.pruner = make_pruner(spec.pruner, spec.training.epochs)
+    study.optuna.pruner = make_pruner(spec.pruner, spec.trial_epochs)
     with drafting(claim.number) as draft:
         drafted = study.optuna.ask()
         params = suggest(drafted, spec.space)

@@ -94,7 +94,7 @@ def option_mistakes(spec: StudySpec) -> list[str]:
     mistakes = []
     for section, build, use in (
         ("sampler", lambda: make_sampler(_at_once(spec.sampler), seed=0), _try_sampler),
-        ("pruner", lambda: make_pruner(spec.pruner, spec.training.epochs), _try_pruner),
+        ("pruner", lambda: make_pruner(spec.pruner, spec.trial_epochs), _try_pruner),
     ):
         try:
             use(build(), spec)
@@ -123,7 +123,7 @@ def _try_sampler(sampler: Any, spec: StudySpec) -> None:
 def _try_pruner(pruner: Any, spec: StudySpec) -> None:
     """Report at powers of 3 and at the last epoch: the rungs are there."""
     study = study_of_nothing(pruner=pruner)
-    last = spec.training.epochs - 1
+    last = spec.trial_epochs - 1
     steps = sorted({min(3**power - 1, last) for power in range(12)} | {last})
     for number in range(TRIES):
         trial = study.ask()
@@ -145,7 +145,7 @@ def study_of_nothing(**options: Any) -> optuna.Study:
 
 def idle_options(spec: StudySpec) -> list[str]:
     """A line for each option that can never act in a study of so many epochs and trials."""
-    last, pruner, sampler = spec.training.epochs - 1, spec.pruner.options, spec.sampler.options
+    last, pruner, sampler = spec.trial_epochs - 1, spec.pruner.options, spec.sampler.options
     late = {"halving": "min_resource", "hyperband": "min_resource", "median": "n_warmup_steps"}.get(spec.pruner.kind)
     lines = []
     if late is not None and _number(pruner.get(late)) > last:

@@ -16,6 +16,11 @@ def trial_seed(study_seed: int, place: int) -> int:
     return derive_seed(study_seed, "trial", place)
 
 
+def run_seed(seed: int, run: int) -> int:
+    """The seed of one of a trial's trainings; the first one's is the trial's own."""
+    return derive_seed(seed, "run", run) if run else seed
+
+
 def sampler_seed(study_seed: int, place: int) -> int:
     """The sampler's, by place: workers with one seed between them would propose the same points."""
     return derive_seed(study_seed, "sampler", place)

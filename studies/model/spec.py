@@ -144,6 +144,11 @@ class StudySpec(Section):
         return self.space.max_centers if self.space else None
 
     @property
+    def trial_epochs(self) -> int:
+        """Epochs of a whole trial: those of a training, times its trainings."""
+        return self.training.epochs * self.data.runs
+
+    @property
     def head(self) -> HeadDefinition:
         """What the network ends in: the declaration of the study's head."""
         return HEADS[self.network.head]

@@ -1,7 +1,10 @@
 """Which images are held out: for validation from training images, for the test from people's own undivided data."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,42 +12,80 @@ from numpy.typing import NDArray
 from affinity_search.search.training.errors import DataError
 
 
+@dataclass(frozen=True)
+class Fold:
+    """One of `of` equal parts of the images; `number` counts from 0."""
+
+    number: int
+    of: int
+
+
 def held_out(
-    labels: NDArray[np.int32], groups: NDArray[np.int32] | None, share: float, seed: int, classes: Sequence[str] = ()
+    labels: NDArray[np.int32],
+    groups: NDArray[np.int32] | None,
+    share: float | Fold,
+    seed: int,
+    classes: Sequence[str] = (),
 ) -> NDArray[np.bool_]:
-    """A share of the images (N,), of every class alike; the same `seed` chooses the same.
+    """A share of the images (N,) or one fold of them, of every class alike; the same `seed` chooses the same.
 
     With `groups` (N,) all images of a group are on one side; then the share is 1 of a whole number of parts, and met
     as well as the groups allow. Raises DataError if a class would be missing on either side.
     """
     from sklearn.model_selection import train_test_split  # late: who only counts does not wait for it
 
-    if groups is None:
+    if groups is not None:
+        fold = share if isinstance(share, Fold) else Fold(0, max(2, round(1 / share)))
+        held = _group_fold(labels, groups, fold, seed)
+    elif isinstance(share, Fold):
+        held = _stratified_fold(labels, share, seed)
+    else:
         mistake = division_mistake(np.bincount(labels)[np.unique(labels)], share)
         if mistake is not None:
             raise DataError(mistake)
         _, held = train_test_split(np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels)
-    else:
-        held = _held_groups(labels, groups, share, seed)
     chosen = np.zeros(len(labels), bool)
     chosen[held] = True
     _refuse_missing(labels, chosen, classes)
     return chosen
 
 
-def _held_groups(labels: NDArray[np.int32], groups: NDArray[np.int32], share: float, seed: int) -> NDArray[np.int64]:
+def _stratified_fold(labels: NDArray[np.int32], fold: Fold, seed: int) -> NDArray[np.int64]:
+    from sklearn.model_selection import StratifiedKFold
+
+    mistake = folds_mistake(np.bincount(labels)[np.unique(labels)], fold.of)
+    if mistake is not None:
+        raise DataError(mistake)
+    folds = StratifiedKFold(fold.of, shuffle=True, random_state=seed)
+    found: NDArray[np.int64] = list(folds.split(labels, labels))[fold.number][1]
+    return found
+
+
+def folds_mistake(counts: Sequence[int] | NDArray[np.int64], folds: int) -> str | None:
+    """Why classes of so many images cannot be divided into folds."""
+    fewest = int(min(counts, default=0))
+    if fewest >= folds:
+        return None
+    return (
+        f"{folds} folds need {folds} images of every class, and the smallest class has {fewest}; raise data.minority "
+        "or lower data.validation.folds"
+    )
+
+
+def _group_fold(labels: NDArray[np.int32], groups: NDArray[np.int32], fold: Fold, seed: int) -> NDArray[np.int64]:
     from sklearn.model_selection import StratifiedGroupKFold
 
-    parts = max(2, round(1 / share))
+    parts = fold.of
     if parts > len(np.unique(groups)):
         raise DataError(
-            f"Holding out {share:g} of the images needs {parts} groups, and there are {len(np.unique(groups))}; change "
-            "data.group, or divide the images into train, validation and test folders yourself."
+            f"Holding out 1 of {parts} parts of the images needs {parts} groups, and there are "
+            f"{len(np.unique(groups))}; change data.group, or divide the images into train, validation and test "
+            "folders yourself."
         )
     if parts > np.bincount(labels).max():
-        raise DataError(f"Holding out {share:g} needs {parts} images of a class at least; add images.")
+        raise DataError(f"Holding out 1 of {parts} parts needs {parts} images of a class at least; add images.")
     folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
-    found: NDArray[np.int64] = next(iter(folds.split(labels, labels, groups)))[1]
+    found: NDArray[np.int64] = list(folds.split(labels, labels, groups))[fold.number][1]
     return found
 
 

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from affinity_search.search.training.data import READERS
-from affinity_search.search.training.data.dividing import division_mistake, held_out
+from affinity_search.search.training.data.dividing import Fold, division_mistake, folds_mistake, held_out
 from affinity_search.search.training.data.facts import DatasetFacts
 from affinity_search.search.training.data.profiles import PROFILES, Imbalance, Wish
 from affinity_search.search.training.data.readers import Part
 from affinity_search.search.training.errors import DataError, listed
 
-__all__ = ["Contents", "DatasetFacts", "Part", "Split"]
+__all__ = ["Contents", "DatasetFacts", "Fold", "Part", "Split"]
 
 Protocol = Literal["holdout", "article"]
 COUNTS = 20  # classes whose number of images a line names
@@ -170,36 +170,42 @@ def imbalance(split: Split, few: int | None, facts: DatasetFacts, draw: int = 0)
     return replace(split if keep.all() else split.take(keep), minority=made.minority)
 
 
-def holdout(split: Split, fraction: float, seed: int, classes: Sequence[str] = ()) -> tuple[Split, Split]:
+def holdout(split: Split, held: float | Fold, seed: int, classes: Sequence[str] = ()) -> tuple[Split, Split]:
     """Divide into (rest, held out) with every class divided alike; the same `seed` gives the same division.
+
+    `held` is the share that is held out, or which fold.
 
     Images of a group stay together. Raises DataError if a class would be missing on either side.
     """
-    held = held_out(split.labels, split.groups, fraction, seed, classes)
-    return split.take(~held), split.take(held)
+    chosen = held_out(split.labels, split.groups, held, seed, classes)
+    return split.take(~chosen), split.take(chosen)
 
 
-def holdout_mistake(facts: DatasetFacts, minority: int | None, fraction: float | None) -> str | None:
+def holdout_mistake(facts: DatasetFacts, minority: int | None, held: float | Fold | None) -> str | None:
     """Why a study of the set as it is published cannot be divided for validation; None if it can, or need not be."""
     counts = list(map(min, facts.train, imbalance_of(facts, minority).kept))
-    return None if fraction is None else division_mistake(counts, fraction)
+    if isinstance(held, Fold):
+        return folds_mistake(counts, held.of)
+    return None if held is None else division_mistake(counts, held)
 
 
 def search_splits(
     facts: DatasetFacts,
     minority: int | None,
-    validation: float,
+    validation: float | Fold,
     protocol: Protocol,
     seed: int,
     data_dir: Path | None,
     *,
     draw: int = 0,
+    repeat: int = 0,
     seen: Seen | None = None,
     whole: Split | None = None,
 ) -> tuple[Split, Split]:
     """The (training, evaluation) images of a search, or of another draw: as many of each, but others.
 
-    "holdout" takes the share `validation` out of the imbalanced training images and leaves the test set unopened.
+    "holdout" takes the share `validation`, or a fold, out of the imbalanced training images and leaves the test set
+    unopened. Each `repeat` takes another share; 0 is the first.
     Where people's own data bring validation images, these evaluate, and draws differ in the rest alone.
     "article" trains on all of them and evaluates on the imbalanced test set, as the article does: it flatters.
     `seen` is told of each part that is read. `whole` is what `load_train` gives, where it was read before.
@@ -219,11 +225,15 @@ def search_splits(
         return train, test_split(facts, minority, data_dir, seen=seen)
     if given is not None:
         return train, replace(given, minority=train.minority)
-    return holdout(train, validation, seed if draw == 0 else _seed_of(seed, draw), facts.classes)
+    return holdout(train, validation, _seed_of(seed, draw, repeat), facts.classes)
 
 
-def _seed_of(seed: int, draw: int) -> int:
-    return int(np.random.SeedSequence((seed, draw)).generate_state(1)[0])
+def _seed_of(seed: int, draw: int, repeat: int) -> int:
+    """The study's own for the search's first division."""
+    if draw == repeat == 0:
+        return seed
+    entropy = (seed, draw, repeat) if repeat else (seed, draw)
+    return int(np.random.SeedSequence(entropy).generate_state(1)[0])
 
 
 def test_split(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -30,6 +30,7 @@ SMALL = 'a list of classes by name or number, or "even"'
 FACTOR = "a number above 1 and up to 1000000: images of the largest class for one of the smallest"
 OWN_KEYS = ("path", "size", "group", "test", "flip")
 DEFAULT_TEST = 0.2
+VALIDATION = "a number above 0 and up to 0.5, { folds = 2 to 20 }, or { repeats = 2 to 20, share = 0.2 }"
 Small = Literal["even"] | tuple[str | int, ...]
 
 
@@ -47,6 +48,33 @@ def _classes(raw: Any) -> Small:
     if not listed or not all(isinstance(each, str) or type(each) is int for each in raw):
         raise ValueError("no classes")
     return tuple(raw)
+
+
+class RepeatedSpec(Section):
+    """A trial is trained several times, each time with other validation images; its value is the mean.
+
+    With `folds` every image validates once. With `repeats` each time a fresh `share` of the images does.
+    """
+
+    folds: int | None = Field(default=None, ge=2, le=20)
+    repeats: int | None = Field(default=None, ge=2, le=20)
+    share: float | None = Field(default=None, gt=0, le=0.5)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.folds is None) == (self.repeats is None) or (self.repeats is None) != (self.share is None):
+            raise ValueError("folds, or repeats with a share")
+        return self
+
+
+def _validation(raw: Any) -> float | RepeatedSpec | None:
+    if raw is None or isinstance(raw, RepeatedSpec):
+        return raw
+    if isinstance(raw, Mapping):
+        return RepeatedSpec.model_validate(raw)
+    if not isinstance(raw, (int, float)) or isinstance(raw, bool) or not 0 < raw <= 0.5:
+        raise ValueError("no share")
+    return float(raw)
 
 
 class FoundSpec(Section):
@@ -80,7 +108,9 @@ class DataSpec(Section):
     imbalance_factor: float | None = Field(default=None, gt=1, le=1e6, description=FACTOR)
     flip: bool | None = Field(default=None, description="true or false: whether the augmentation mirrors images")
     # None until the study resolves it by its protocol.
-    validation: float | None = Field(default=None, gt=0, le=0.5, description="a number above 0 and up to 0.5")
+    validation: Annotated[float | RepeatedSpec | None, BeforeValidator(_validation)] = Field(
+        default=None, description=VALIDATION
+    )
     test: float | None = Field(default=None, gt=0, le=0.5, description="a number above 0 and up to 0.5")
     found: FoundSpec | None = Field(default=None, description="nothing: it is read from the data")
 
@@ -141,6 +171,25 @@ class DataSpec(Section):
         return tuple(name in self.small or label in self.small for label, name in enumerate(classes))
 
     @property
+    def held_out(self) -> float | None:
+        """The share of the training images that validates in one training; None under `article`."""
+        if isinstance(self.validation, RepeatedSpec):
+            return self.validation.share or 1 / (self.validation.folds or 1)
+        return self.validation
+
+    @property
+    def runs(self) -> int:
+        """How many trainings a trial has, each with other validation images."""
+        if isinstance(self.validation, RepeatedSpec):
+            return self.validation.folds or self.validation.repeats or 1
+        return 1
+
+    @property
+    def folds(self) -> bool:
+        """Whether the validation images of a trial's trainings are parts of one division."""
+        return isinstance(self.validation, RepeatedSpec) and self.validation.folds is not None
+
+    @property
     def title(self) -> str:
         """What people call the data: the set's name, of own data that of their folder or file."""
         return Path(self.path).stem if self.own and self.path else self.set
@@ -198,6 +247,9 @@ def _own(data: Mapping[str, Any], source: SourceDefinition) -> Iterator[Mistake]
     found = data.get("found")
     if isinstance(found, Mapping) and found.get("test_given") and data.get("test") is not None:
         yield ("data", "test"), given(data["test"], "nothing, as the data say which images are for the test")
+    if isinstance(found, Mapping) and found.get("validation") and isinstance(data.get("validation"), Mapping):
+        allowed = "nothing, as the data say which images are for validation"
+        yield ("data", "validation"), given(data["validation"], allowed)
     if source.name != "folder" and data.get("group") is not None:
         allowed = f"nothing with {source.name}: an array `groups` in the file says what belongs together"
         yield ("data", "group"), given(data["group"], allowed)

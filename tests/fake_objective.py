@@ -74,19 +74,22 @@ class FakeTrainer:
         should_stop: Callable[[], bool] | None = None,
         max_centers: int | None = None,
         resume: TrainingState | None = None,
+        runs: int = 1,
     ) -> Iterator[EpochScore]:
         self.last = (params, seed)
         self._misbehave(seed)
         self.done = list(resume.epochs) if resume else []
         resumed = len(self.done)
-        for epoch in range(self.n_epochs):
+        for epoch in range(self.n_epochs * runs):
             if epoch == 1 and epoch >= resumed:
                 self._wait_at_gate(should_stop)
                 self._get_stuck()
             if should_stop and should_stop():
                 raise TrainingInterrupted("asked to stop")
             if epoch >= resumed:
-                self.done.append(EpochScore(epoch, 0.5, fake_scores(fake_macro_f1(params, seed, epoch)), 0.001))
+                run, within = divmod(epoch, self.n_epochs)
+                scores = fake_scores(fake_macro_f1(params, seed + run, within))
+                self.done.append(EpochScore(epoch, 0.5, scores, 0.001, run=run))
             yield self.done[epoch]
 
     def state(self) -> TrainingState:

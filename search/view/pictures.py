@@ -21,7 +21,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from optuna.trial import FrozenTrial
 
 from affinity_search.search.training.data.profiles import EARLIEST, Wish
-from affinity_search.search.training.results import EpochScore, best_epoch
+from affinity_search.search.training.results import EpochScore, best_epochs
 from affinity_search.search.view.figures.trial import FILES
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.trials.artifacts import RECORD_PREFIX, LazyFolder, artifacts_folder
@@ -58,11 +58,11 @@ class History:
     head: str = AFFINITY.name
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON. Only the best epoch's confusion matrix is drawn, so only that is kept."""
-        best = best_epoch(self.epochs, self.metric)
+        """Ready for JSON. Only the confusion matrix of each training's best epoch is drawn, so only that is kept."""
+        best = {epoch.epoch for epoch in best_epochs(self.epochs, self.metric)}
         epochs = [epoch.to_dict() for epoch in self.epochs]
         for epoch in epochs:
-            if epoch["epoch"] != best.epoch:
+            if epoch["epoch"] not in best:
                 epoch["scores"]["confusion"] = []
         return vars(self) | {"epochs": epochs}
 

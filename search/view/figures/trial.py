@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from affinity_search.search.training.results import best_epoch
+from affinity_search.search.training.results import best_epochs, overall
 from affinity_search.search.view.figures.affinity import loss_diagnostics
 from affinity_search.search.view.figures.canvas import (
     BEST,
@@ -55,20 +57,27 @@ def draw(
         Class(class_names[number] if class_names else str(number), bool(minority) and minority[number])
         for number in range(len(class_sizes))
     ]
-    best = best_epoch(epochs, metric.key)
+    best, bests = overall(epochs, metric.key), best_epochs(epochs, metric.key)
+    reached = f"epoch {best.number}" if len(bests) == 1 else f"{len(bests)} trainings"
     told = [epoch.diagnostics for epoch in epochs if epoch.diagnostics]
     curve, confusion, by_class_size, diagnostics = FILES
     pictures = {
-        curve: _learning_curve(title, protocol, epochs, best, metric, head),
-        confusion: _confusion(title, protocol, best, classes),
-        by_class_size: _by_class_size(title, protocol, best, class_sizes, classes),
+        curve: _learning_curve(title, protocol, epochs, bests, metric, head),
+        confusion: _confusion(f"{title}, {reached}", protocol, best, classes),
+        by_class_size: _by_class_size(f"{title}, {reached}", protocol, best, class_sizes, classes),
     }
     return pictures | ({diagnostics: loss_diagnostics(title, told, classes)} if told else {})
 
 
 def _learning_curve(
-    title: str, protocol: str, epochs: Sequence[EpochScore], best: EpochScore, metric: Metric, head: HeadDefinition
+    title: str,
+    protocol: str,
+    epochs: Sequence[EpochScore],
+    bests: Sequence[EpochScore],
+    metric: Metric,
+    head: HeadDefinition,
 ) -> bytes:
+    """`bests` is the best epoch of each training."""
     figure, (scores, loss) = subplots(2, 9, 3.4, title)
     x = [epoch.epoch + 1 for epoch in epochs]
     marker = "o" if len(x) < 30 else None
@@ -82,10 +91,15 @@ def _learning_curve(
         if metric.key != DEFAULT:
             own = [epoch.scores[metric.key] for epoch in epochs]
             scores.plot(x, own, color=SECOND, label=metric.label, marker=marker, ms=3)
-        top = best.scores[metric.key]
-        label = f"best: {top:.4f}, epoch {best.epoch + 1}"
-        scores.plot(best.epoch + 1, top, "*", color=BEST, ms=12, label=label)
+        tops = [best.scores[metric.key] for best in bests]
+        where = f"epoch {bests[0].number}" if len(bests) == 1 else f"mean of {len(bests)} trainings"
+        label = f"best: {fmean(tops):.4f}, {where}"
+        scores.plot([best.number for best in bests], tops, "*", color=BEST, ms=12, label=label, ls="none")
         scores.set_ylim(-0.02, 1.02)
+    begins = [after.epoch + 0.5 for before, after in pairwise(epochs) if after.run != before.run]
+    for begin in begins:
+        for ax in (scores, loss):
+            ax.axvline(begin, color=PLAIN, lw=0.8, ls=":")
     with styled(loss, f"training loss, {head.loss}", "epoch", "loss"):
         loss.plot(x, [epoch.loss for epoch in epochs], color=PLAIN, marker=marker, ms=3)
     return png(figure)
@@ -97,7 +111,7 @@ def _confusion(title: str, protocol: str, best: EpochScore, classes: Sequence[Cl
     panels = [(counts, "images", "{:.0f}"), (shares, "share of row", "{:.2f}")]
     if not are_named(classes):
         panels = [(shares, "share of row: white is 0, dark blue is 1", "")]
-    figure, axes = subplots(len(panels), 5.0 * len(panels), 4.8, f"{title}, epoch {best.epoch + 1} ({protocol})")
+    figure, axes = subplots(len(panels), 5.0 * len(panels), 4.8, f"{title} ({protocol})")
     for ax, (values, name, form) in zip(axes, panels, strict=True):
         ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         ax.set_title(name, fontsize=9)
@@ -113,7 +127,7 @@ def _confusion(title: str, protocol: str, best: EpochScore, classes: Sequence[Cl
 def _by_class_size(
     title: str, protocol: str, best: EpochScore, class_sizes: Sequence[int], classes: Sequence[Class]
 ) -> bytes:
-    figure, (ax,) = subplots(1, 6.4, 4.2, f"{title}, epoch {best.epoch + 1} ({protocol})")
+    figure, (ax,) = subplots(1, 6.4, 4.2, f"{title} ({protocol})")
     without = "" if are_named(classes) else f" ({len(classes)} classes, too many for their names)"
     with styled(ax, f"F1 of each class by its size{without}", "training images of the class", "F1"):
         for small, label, colour in ((True, "minority class", MINORITY), (False, "majority class", MAJORITY)):

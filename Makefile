@@ -71,6 +71,9 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of real searches again and a
 	  $(BIN)/python tests/chaos.py $$mode $$database --kills $(KILLS) || exit 1; done; done
 	@for database in $(COMPARED); do $(BIN)/python tests/chaos.py compare $$database --kills $(KILLS) || exit 1; done
 
+plan-table: $(VENV)/.installed-run  ## What `plan` says of five launches, and how long they take then (10 minutes; DATA=DIR for MNIST)
+	$(BIN)/python -m benchmarks.plan_truth $(DATA_OPTION)
+
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (5 minutes)
 	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare
 

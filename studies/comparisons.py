@@ -141,6 +141,13 @@ def load_comparison(source: str, asked: Mapping[str, Any], overrides: Sequence[s
     return ComparisonSpec(_name(raw, heading), raw.get("draws", DRAWS), baseline, tuple(entries))
 
 
+def is_comparison_file(source: str) -> bool:
+    """Whether this is a bundled comparison, or a file with contestants. Raises StudyFileError for an unreadable one."""
+    if source in bundled.comparisons():
+        return True
+    return is_file_name(source) and "contestants" in parse(read(source), source)
+
+
 def _raw(source: str, asked: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     """The comparison's tables with what is asked for laid over them, and the folder that its paths start from."""
     raw: dict[str, Any]

@@ -16,7 +16,7 @@ from affinity_search.storage.stored.comparisons import (
     create_or_continue_comparison,
     find_comparison,
 )
-from affinity_search.studies.comparisons import ComparisonSpec, load_comparison
+from affinity_search.studies.comparisons import ComparisonSpec, is_comparison_file, load_comparison
 from affinity_search.studies.model.limits import is_file_name
 
 
@@ -64,6 +64,11 @@ def planned(source: str, url: str, asked: Mapping[str, Any], overrides: Sequence
     """The definition that `open_comparison` would store or go on with. Raises as it does; changes nothing."""
     stored = _stored(source, url)
     return _as_stored(stored, asked, overrides) if stored else load_comparison(source, asked, overrides)
+
+
+def is_comparison_source(source: str, url: str) -> bool:
+    """Whether this names a comparison: a stored one, a bundled one, or a file with contestants."""
+    return is_comparison_file(source) or _stored(source, url) is not None
 
 
 def _stored(name: str, url: str) -> StoredComparison | None:

@@ -110,6 +110,24 @@ def open_study(backend: Backend, asked: Asked, *, examine: bool = True) -> tuple
         return study, [*more, *(notes if examine else ())]
 
 
+def planned_study(url: str, asked: Asked) -> tuple[StudySpec, StoredStudy | None]:
+    """The definition that `open_study` would create or go on with, and the stored study if there is one.
+
+    Raises as `open_study` does; changes nothing.
+    """
+    try:
+        backend = open_backend(url, create=False, read_only=True)
+    except (NoDatabaseError, OutdatedError):
+        spec, stored = load(asked.source, asked.renamed), None
+    else:
+        spec = _resolve(backend, asked)
+        stored = find_study(backend, spec.name)
+    if stored is not None and not asked.counts:
+        spec = spec.model_copy(update={"trials": stored.spec.trials})
+    refuse_mistakes(spec)
+    return with_found(spec, folder_for(spec, asked.data_dir, stored, lambda _: None)), stored
+
+
 def _resolve(backend: Backend, asked: Asked) -> StudySpec:
     source = asked.source
     if is_file_name(source):

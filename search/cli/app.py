@@ -18,6 +18,7 @@ from affinity_search.search.cli.commands import (
     export,
     init,
     launch,
+    plan,
     predict,
     rename,
     report,
@@ -46,6 +47,7 @@ app = typer.Typer(
 COMMANDS = (
     init,
     compare,
+    plan,
     create,
     launch,
     worker,

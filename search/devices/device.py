@@ -125,6 +125,10 @@ class Device(abc.ABC):
         names = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")
         return type(error).__name__ in names or "RESOURCE_EXHAUSTED" in str(error)
 
+    def peak_memory(self) -> int | None:
+        """Bytes of the accelerator's memory that this process has used at most; None on a CPU, or if nobody tells."""
+        return None
+
     def replicas(self) -> int:
         """Over how many copies of the model a batch is divided: a TPU's cores, else 1."""
         return 1

@@ -123,6 +123,26 @@ def free_mib(device: str) -> int | None:
     return here[int(index or 0)].free_mib if int(index or 0) < len(here) else None
 
 
+def watts(device: str) -> float | None:
+    """What the GPU that this process calls `device` draws now; None if it is no GPU, or NVML is silent."""
+    import pynvml
+
+    kind, _, index = device.partition(":")
+    try:
+        here = visible(gpus()) if kind == "gpu" else []
+    except NoSuchDeviceError:
+        return None
+    if int(index or 0) >= len(here):
+        return None
+    try:
+        pynvml.nvmlInit()
+        return (
+            float(pynvml.nvmlDeviceGetPowerUsage(pynvml.nvmlDeviceGetHandleByUUID(here[int(index or 0)].uuid))) / 1000
+        )
+    except pynvml.NVMLError:
+        return None
+
+
 def card(device: str) -> str | None:
     """The GPU that this process calls `device` (gpu:K), in words that are the same in all processes.
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,7 +41,6 @@ if TYPE_CHECKING:
     from affinity_search.search.devices.slots import Slot
     from affinity_search.search.experiments.document import ComparisonModel
     from affinity_search.storage.stored.comparisons import StoredComparison
-    from affinity_search.studies.comparisons import ComparisonSpec
 
 EXAMPLES = (
     "affinity-search compare digits --heads affinity,softmax,logit_adjusted --trials 8 --draws 5 --workers 2",
@@ -105,7 +102,7 @@ def compare(
 
     The same command goes on where it was interrupted, also from several machines at once.
     """
-    from affinity_search.search.api.comparing import comparison_with_found, open_comparison, planned
+    from affinity_search.search.api.comparing import open_comparison
     from affinity_search.search.api.launching import Launching
 
     refuse_both(on, tpu, per_device)
@@ -114,12 +111,9 @@ def compare(
     launching = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
     slots = launching.slots(say)
     if dry_run:
-        _tell_plan(
-            comparison_with_found(planned(source, storage, asked, overrides or []), data_dir),
-            slots,
-            data_dir,
-            as_json=as_json,
-        )
+        from affinity_search.search.cli.commands.plan import compared, tell
+
+        tell(lambda: compared(source, storage, asked, overrides or [], slots, data_dir), None, as_json)
         return
     comparison = open_comparison(source, storage, asked, overrides or [], data_dir, say)
     raise typer.Exit(_run(comparison, launching, slots, output, as_json=as_json))
@@ -154,40 +148,6 @@ def _run(
         say(f"wrote {output}")
     _tell_next(comparison, found, time.monotonic() - started, ended)
     return ended
-
-
-def _tell_plan(spec: ComparisonSpec, slots: Sequence[Slot], data_dir: Path | None, *, as_json: bool) -> None:
-    """Runs, epochs and hours. Nothing is stored; on a cluster, without slots here, no time is measured."""
-    from affinity_search.search.experiments.cost import costs, total_s
-    from affinity_search.search.view.tables import Column, Fitted
-    from affinity_search.search.view.terminal import plural, rough_text
-
-    slot = slots[0] if slots else None
-    if slot:
-        say(f"measuring a few seconds of training for each contestant on {slot.label} …")
-    found = costs(spec, slot.device if slot else None, slot.threads if slot else None, data_dir)
-    whole_s = total_s(found, max(len(slots), 1))
-    if as_json:
-        plain = [asdict(each) | {"most_epochs": each.most_epochs, "most_s": each.most_s} for each in found]
-        typer.echo(
-            json.dumps({"comparison": spec.name, "costs": plain, "workers": len(slots), "most_s": whole_s}, indent=2)
-        )
-        return
-    levels = any(each.level for each in found)
-    columns = [*([Column("level")] if levels else []), Column("contestant"), Column("places", right=True)]
-    columns += [Column("final runs", right=True), Column("epochs at most", right=True), Column("an epoch", right=True)]
-    columns += [Column("one worker at most", right=True)]
-    rows = []
-    for each in found:
-        took = "?" if each.epoch_s is None else f"{each.epoch_s:.2g} s"
-        own = [each.contestant, str(each.searched), str(each.judged), str(each.most_epochs), took]
-        own.append("?" if each.most_s is None else rough_text(each.most_s))
-        rows.append([each.level, *own] if levels else own)
-    console(data=True).print(Fitted(columns, rows, spec.name))
-    runs = sum(each.searched + each.judged for each in found)
-    total = f"{plural(runs, 'training')}, at most {sum(each.most_epochs for each in found)} epochs"
-    lasts = "" if whole_s is None else f"; with {plural(len(slots), 'worker')} at most about {rough_text(whole_s)}"
-    say(f"{total}{lasts}, if every worker is as fast as this one alone; pruning and a faster device make it shorter")
 
 
 def _tell_next(comparison: StoredComparison, found: ComparisonModel, seconds: float, ended: Exit) -> None:

@@ -46,6 +46,13 @@ class JaxDevice(Device):
         major, _, minor = str(getattr(gpu, "compute_capability", "0.0")).partition(".")
         return {"device_name": gpu.device_kind, "compute_capability": (int(major), int(minor or 0))}
 
+    def peak_memory(self) -> int | None:
+        """As `Device.peak_memory` says."""
+        import jax
+
+        told = jax.devices()[0].memory_stats() if self.kind is not CPU else None
+        return told.get("peak_bytes_in_use") if told else None
+
     def training_steps(self, model: Any, batch: int) -> Steps:
         """As `Device.training_steps` says."""
         from affinity_search.search.devices.jax.steps import JaxSteps

@@ -53,6 +53,12 @@ class TensorFlowDevice(Device):
         gpu = tf.config.list_physical_devices("GPU")[self.wanted.index]
         return dict(tf.config.experimental.get_device_details(gpu))
 
+    def peak_memory(self) -> int | None:
+        """As `Device.peak_memory` says."""
+        import tensorflow as tf
+
+        return int(tf.config.experimental.get_memory_info("GPU:0")["peak"]) if self.kind is GPU else None
+
     @classmethod
     def precision_on(cls, kind: Kind, capability: int, widths: Sequence[int]) -> str:
         """On a CPU bfloat16 if its instructions multiply it (AVX-512 BF16 or AMX): oneDNN uses them.

@@ -339,23 +339,6 @@ class TestTheCommand:
         }
         assert len(undisturbed) == 3
 
-    @pytest.mark.long
-    def test_a_dry_run_measures_real_steps_and_stores_nothing(
-        self, start: Start, sqlite_url: str, tmp_path: Path
-    ) -> None:
-        quick = ("--set", "training.epochs=3", "--set", "network.widths=[4]")
-        asked = ("digits", "--heads", "softmax,affinity", "--trials", "4", "--draws", "2", *quick)
-        told = start("compare", *asked, "--dry-run", "--json", "--workers", "2", "--storage", sqlite_url, fake=False)
-        assert told.ended(120) == 0, told.said
-        plain = json.loads(told.said[told.said.index("{") :])
-        assert [(one["contestant"], one["most_epochs"]) for one in plain["costs"]] == [
-            ("softmax", 18),
-            ("affinity", 18),
-        ]
-        assert all(0 < one["epoch_s"] < 60 for one in plain["costs"])
-        assert plain["most_s"] == pytest.approx(sum(one["most_s"] for one in plain["costs"]) / 2)
-        assert not list(tmp_path.glob("studies.db*"))
-
     @pytest.mark.parametrize(
         ("arguments", "line"),
         [

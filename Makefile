@@ -71,6 +71,16 @@ chaos: $(VENV)/.installed-test  ## Kill the workers of real searches again and a
 	  $(BIN)/python tests/chaos.py $$mode $$database --kills $(KILLS) || exit 1; done; done
 	@for database in $(COMPARED); do $(BIN)/python tests/chaos.py compare $$database --kills $(KILLS) || exit 1; done
 
+$(VENV)/.installed-docs: pyproject.toml | $(VENV)/.installed-run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,docs]'
+	@touch $@
+
+docs: $(VENV)/.installed-docs  ## The documentation as a site, in site/: a link that leads nowhere ends the build
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --clean
+
+folds-table: $(VENV)/.installed-run  ## Many settings on one holdout, or fewer on several: MNIST, n = 10 (an hour on 2 cores)
+	$(BIN)/python -m benchmarks.folds $(DATA_OPTION)
+
 plan-table: $(VENV)/.installed-run  ## What `plan` says of five launches, and how long they take then (10 minutes; DATA=DIR for MNIST)
 	$(BIN)/python -m benchmarks.plan_truth $(DATA_OPTION)
 

@@ -5,7 +5,10 @@ import tomllib
 from collections import Counter
 from functools import cache
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -92,6 +95,33 @@ def test_every_command_exists(page: Path) -> None:
 def test_the_table_of_commands_is_complete() -> None:
     rows = re.findall(r"^\| `([a-z]+)[^`]*` \|", _text(Path("docs/commands.md")), re.MULTILINE)
     assert set(rows) == _commands()
+
+
+def _hooks() -> Any:
+    """Those of the documentation's site."""
+    spec = spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_site_s_reference_has_every_key_and_every_option() -> None:
+    hooks = _hooks()
+    keys, options = hooks.study_file_page(), hooks.commands_page()
+    assert {"`trials`", "`imbalance_factor`", "`reweight_from`", "`batch_norm_momentum`"} <= set(keys.split())
+    assert {f"`{name}`" for name in _commands()} <= set(options.split())
+    assert "`--workers-per-device`" in options
+
+
+def test_the_site_turns_links_of_the_repository_into_its_own() -> None:
+    hooks = _hooks()
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="index.md"))
+    told = hooks.on_page_markdown("[a](docs/scores.md#x) `[b](docs/use.md)` [c](https://d.e)", page, None, None)
+    assert told == "[a](scores.md#x) `[b](docs/use.md)` [c](https://d.e)"
+    page.file.src_uri = "results/mnist-heads.md"
+    assert hooks.on_page_markdown("[a](../../README.md#b)", page, None, None) == "[a](../index.md#b)"
 
 
 def test_readme_is_short() -> None:

@@ -44,7 +44,7 @@ def _allowed(model: type[Section], location: Location) -> str:
         field = fields.get(str(part))
         if field is None:
             break
-        allowed, fields = field.description or allowed, keys(_submodel(field))
+        allowed, fields = field.description or allowed, keys(submodel(field))
     # Within a list: what its values may be.
     return EACH.get(tuple(map(str, location[:-1])), allowed) if isinstance(location[-1], int) else allowed
 
@@ -52,7 +52,7 @@ def _allowed(model: type[Section], location: Location) -> str:
 def _table(model: type[Section], location: Location) -> Fields:
     fields = keys(model)
     for part in location:
-        fields = keys(_submodel(fields[str(part)]))
+        fields = keys(submodel(fields[str(part)]))
     return fields
 
 
@@ -68,7 +68,7 @@ def _full_keys(model: type[Section], table: str = "") -> Iterator[str]:
 
 
 def _full_keys_below(field: FieldInfo, table: str) -> Iterator[str]:
-    below = _submodel(field)
+    below = submodel(field)
     if below is not None:
         yield from _full_keys(below, table)
 
@@ -78,7 +78,8 @@ def keys(model: type[Section] | None) -> Fields:
     return {field.alias or name: field for name, field in model.model_fields.items()} if model else {}
 
 
-def _submodel(field: FieldInfo) -> type[Section] | None:
+def submodel(field: FieldInfo) -> type[Section] | None:
+    """The table that the field holds; None if it holds a value."""
     for kind in (field.annotation, *get_args(field.annotation)):
         if isinstance(kind, type) and issubclass(kind, Section):
             return kind

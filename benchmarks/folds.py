@@ -36,7 +36,7 @@ BUDGETS = (10, 20, 40)  # trainings
 
 @dataclass(frozen=True)
 class Record:
-    """For each of S settings: `validation` (S, K), macro F1 of each fold's best epoch; `test` (S,), the mean of draws."""
+    """Of S settings: `validation` (S, K), macro F1 of each fold's best epoch, and `test` (S,), the mean over draws."""
 
     validation: NDArray[np.float64]
     test: NDArray[np.float64]

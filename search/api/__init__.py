@@ -108,6 +108,7 @@ class _Launched(ABC):
         devices: str = "auto",
         per_device: int = 1,
         tpus: Sequence[str] = (),
+        tpu_strategy: bool = False,
         on: str | None = None,
         data_dir: Path | None = None,
         files: Path | None = None,
@@ -119,7 +120,8 @@ class _Launched(ABC):
 
         A comparison's places are those of its searches, and then those of its final runs. `devices` is as for
         `launch --devices`. `workers` is the number of workers on the CPU. `per_device` is the number of workers that
-        share one GPU. `tpus` are names of TPUs elsewhere. `on` is the address of a Ray cluster.
+        share one GPU. `tpus` are names of TPUs elsewhere. Each TPU chip here has a worker, or with
+        `tpu_strategy` one worker has all of them. `on` is the address of a Ray cluster.
         A worker that is silent for `lease_s` seconds loses its place. Workers wait `outage_s` seconds for a database
         that does not answer.
 
@@ -132,7 +134,8 @@ class _Launched(ABC):
         from affinity_search.search.api.launching import Launching, prepare
         from affinity_search.search.worker.stopping import StopSignals
 
-        asked = Launching(workers, devices, per_device, tuple(tpus), on, data_dir, files, lease_s, outage_s)
+        where = workers, devices, per_device, tuple(tpus), on
+        asked = Launching(*where, data_dir, files, lease_s, outage_s, tpu_strategy)
         with StopSignals() as signals:
             return prepare(self._agenda(), asked, say).run(Lines(say), signals)
 

@@ -40,6 +40,7 @@ class Launching:
     files: Path | None
     lease_s: float
     outage_s: float
+    tpu_strategy: bool = False
 
     def slots(self, say: Say) -> list[Slot]:
         """Where workers will run on this machine; none for a cluster, which plans its own.
@@ -49,7 +50,14 @@ class Launching:
         """
         if self.on:
             return []
-        return plan(self.devices, self.workers, per_device=self.per_device, tpus=self.tpus, say=say)
+        return plan(
+            self.devices,
+            self.workers,
+            per_device=self.per_device,
+            tpus=self.tpus,
+            tpu_strategy=self.tpu_strategy,
+            say=say,
+        )
 
 
 @dataclass(frozen=True)

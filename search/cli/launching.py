@@ -27,6 +27,9 @@ PerDevice = Annotated[
 Tpus = Annotated[
     list[str] | None, typer.Option("--tpu", metavar="NAME", help="Name of a TPU on another machine; repeatable.")
 ]
+TpuStrategy = Annotated[
+    bool, typer.Option("--tpu-strategy", help="One worker on all TPU chips of this machine, which share each batch.")
+]
 On = Annotated[
     str | None,
     typer.Option(
@@ -35,10 +38,12 @@ On = Annotated[
 ]
 
 
-def refuse_both(on: str | None, tpus: list[str] | None, per_device: int) -> None:
+def refuse_both(on: str | None, tpus: list[str] | None, per_device: int, *, tpu_strategy: bool = False) -> None:
     """Options of this machine beside a cluster."""
-    if on and (tpus or per_device != 1):
-        raise typer.BadParameter("--tpu and --workers-per-device are for this machine; leave them out with --on")
+    if on and (tpus or per_device != 1 or tpu_strategy):
+        raise typer.BadParameter(
+            "--tpu, --tpu-strategy and --workers-per-device are for this machine; leave them out with --on"
+        )
 
 
 def run_shown(prepared: Prepared) -> Exit:

@@ -24,7 +24,8 @@ class Kind:
     builds: frozenset[str]  # the packages of TensorFlow that compute on it
     # What the precision "auto" becomes, by the least compute capability (an NVIDIA GPU's; others have 0); else float32.
     precisions: Mapping[int, Precision] = field(default_factory=dict)
-    numbered: bool = False  # a machine may have several: gpu:0, gpu:1 …
+    numbered: bool = False  # a process may choose one of several: gpu:0, gpu:1 …
+    several: bool = False  # `--devices` may name some of a machine's: gpu:0,2
 
     def precision(self, capability: int) -> Precision:
         """The fastest precision of a device of that compute capability."""
@@ -32,9 +33,22 @@ class Kind:
         return self.precisions[max(fitting)] if fitting else "float32"
 
 
+DEVICE_FILES = Path("/dev")
+
+
+def tpu_chips() -> list[int]:
+    """The numbers of the TPU chips of this machine, by their device files.
+
+    /dev/accel0 … up to v5e, /dev/vfio/0 … later. An entry of `vfio` that is no number is the driver's own.
+    """
+    names = [file.name.removeprefix("accel") for file in DEVICE_FILES.glob("accel*")]
+    names += [file.name for file in (DEVICE_FILES / "vfio").glob("*")]
+    return sorted({int(name) for name in names if name.isdecimal()})
+
+
 def has_tpu() -> bool:
-    """Whether this is a TPU VM (its device files), or a TPU is named in the environment."""
-    return bool(os.environ.get("TPU_NAME")) or any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
+    """Whether this is a TPU VM, or a TPU is named in the environment."""
+    return bool(os.environ.get("TPU_NAME")) or bool(tpu_chips())
 
 
 CPU = Kind(
@@ -54,16 +68,18 @@ GPU = Kind(
     builds=frozenset({"tensorflow"}),
     precisions={8: "mixed_bfloat16", 7: "mixed_float16"},  # what its tensor cores multiply
     numbered=True,
+    several=True,
 )
 TPU = Kind(
     "tpu",
     "TPU",
     is_here=lambda: has_tpu(),
-    absent="there is no /dev/accel* and no /dev/vfio/0, and TPU_NAME is not set; name a TPU with --tpu, or use "
+    absent="there is no /dev/accel0 and no /dev/vfio/0, and TPU_NAME is not set; name a TPU with --tpu, or use "
     "--devices cpu",
     extra="tpu",
     builds=frozenset({"tensorflow-tpu"}),
     precisions={0: "mixed_bfloat16"},
+    several=True,  # a process sees the chips that its environment shows: `slots`
 )
 
 # `--devices auto` takes the first accelerator that is here, else the CPU.
@@ -71,16 +87,15 @@ ACCELERATORS = (GPU, TPU)
 KINDS = (CPU, *ACCELERATORS)
 
 
-def _words(*first: str, numbers: Sequence[str]) -> str:
-    words = list(first)
-    for kind in KINDS:
-        words += [f"{kind.key}{number}" for number in numbers] if kind.numbered else [kind.key]
+def _words(each: Callable[[Kind], Sequence[str]]) -> str:
+    words = ["auto", *(f"{kind.key}{number}" for kind in KINDS for number in each(kind))]
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
-ONE_DEVICE = _words("auto", numbers=[":0"])  # for --device
-SOME_DEVICES = _words("auto", numbers=["", ":0,2"])  # for --devices
-ANY_KIND = _words("auto", numbers=[""])  # for --devices on a cluster, which counts them itself
+# For --device: a GPU needs its number, a TPU may be named whole.
+ONE_DEVICE = _words(lambda kind: [":0"] if kind.numbered else ["", ":0"] if kind.several else [""])
+SOME_DEVICES = _words(lambda kind: ["", ":0,2"] if kind.several else [""])  # for --devices
+ANY_KIND = _words(lambda kind: [""])  # for --devices on a cluster, which counts them itself
 
 
 def device_of(text: str) -> tuple[Kind, int]:
@@ -91,4 +106,4 @@ def device_of(text: str) -> tuple[Kind, int]:
             return kind, int(index)
         if not kind.numbered and text == kind.key:
             return kind, 0
-    raise DeviceError(f"There is no device {text!r}; use {_words(numbers=[':0', ':1'])}.")
+    raise DeviceError(f"There is no device {text!r}; use cpu, gpu:0, gpu:1 … or tpu.")

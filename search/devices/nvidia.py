@@ -21,7 +21,7 @@ class NoSuchDeviceError(AffinitySearchError):
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU as it is now. If NVML cannot read it, only its index is known."""
+    """A GPU as it is now, or a part of one (MIG). If NVML cannot read it, only its index is known."""
 
     index: int  # nvidia-smi's; when a card is lost, the next ones get other numbers
     uuid: str = ""
@@ -30,15 +30,18 @@ class Gpu:
     free_mib: int = 0
     lost: str | None = None  # why NVML cannot read it
     capability: int = 0  # compute capability, its first number; 0: NVML does not tell
+    part: int | None = None  # of a GPU that is divided (MIG): which part, from 0
 
     @property
     def label(self) -> str:
         """What people call it."""
-        return f"gpu:{self.index}"
+        return f"gpu:{self.index}" if self.part is None else f"gpu:{self.index}.{self.part}"
 
 
 def gpus() -> list[Gpu]:
     """All GPUs by index, lost ones too. Empty without a driver. Does not look at CUDA_VISIBLE_DEVICES.
+
+    In the place of a GPU that is divided (MIG) stand its parts.
 
     Raises:
         NoSuchDeviceError: the driver is there, but cannot even count them.
@@ -50,7 +53,8 @@ def gpus() -> list[Gpu]:
     except pynvml.NVMLError:
         return []
     try:
-        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        whole = [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        return [part for gpu in whole for part in _parts(pynvml, gpu) or [gpu]]
     except pynvml.NVMLError as error:
         raise NoSuchDeviceError(f"NVML cannot count the GPUs ({error}); check the driver with nvidia-smi") from error
     finally:
@@ -68,6 +72,27 @@ def _gpu(pynvml: Any, index: int) -> Gpu:
     return Gpu(index, uuid, name, memory.total >> 20, memory.free >> 20, capability=_capability(pynvml, handle))
 
 
+def _parts(pynvml: Any, gpu: Gpu) -> list[Gpu]:
+    """Of a divided GPU; else none. A driver or card that knows no parts answers with an error."""
+    found: list[Gpu] = []
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(gpu.index)
+        if not pynvml.nvmlDeviceGetMigMode(handle)[0]:
+            return []
+        most = pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)
+    except (pynvml.NVMLError, AttributeError):
+        return []
+    for number in range(most):
+        try:
+            part = pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, number)
+            memory, uuid = pynvml.nvmlDeviceGetMemoryInfo(part), _text(pynvml.nvmlDeviceGetUUID(part))
+        except pynvml.NVMLError:  # fewer parts were made than there may be
+            continue
+        sizes = memory.total >> 20, memory.free >> 20
+        found.append(Gpu(gpu.index, uuid, gpu.name, *sizes, capability=gpu.capability, part=len(found)))
+    return found
+
+
 def _capability(pynvml: Any, handle: Any) -> int:
     try:
         return int(pynvml.nvmlDeviceGetCudaComputeCapability(handle)[0])
@@ -83,10 +108,8 @@ def _text(said: str | bytes) -> str:
 def visible(present: Sequence[Gpu]) -> list[Gpu]:
     """The GPUs that CUDA_VISIBLE_DEVICES shows (by index or UUID), in its order. All if it is not set.
 
-    It is read as CUDA does: up to the first entry that names no GPU. So "" and "-1" show none.
-
-    Raises:
-        NoSuchDeviceError: it names a part of a GPU (MIG). Workers cannot get one here.
+    It is read as CUDA does: up to the first entry that names no GPU. So "" and "-1" show none. An index of a divided
+    GPU (MIG) shows its first part, as it does to CUDA.
     """
     listed = os.environ.get(VISIBLE)
     if listed is None:
@@ -101,15 +124,10 @@ def visible(present: Sequence[Gpu]) -> list[Gpu]:
 
 
 def _named(entry: str, present: Sequence[Gpu]) -> Gpu | None:
-    if entry.startswith("MIG-"):
-        raise NoSuchDeviceError(
-            f"{VISIBLE} is {os.environ[VISIBLE]!r}: workers cannot be planned on parts of a GPU (MIG); start a "
-            "process for each part, with --device gpu:0"
-        )
     if entry.isdecimal():
-        fitting = [gpu for gpu in present if gpu.index == int(entry)]
+        fitting = [gpu for gpu in present if gpu.index == int(entry)][:1]
     else:
-        fitting = [gpu for gpu in present if entry.startswith("GPU-") and gpu.uuid.startswith(entry)]
+        fitting = [gpu for gpu in present if entry.startswith(("GPU-", "MIG-")) and gpu.uuid.startswith(entry)]
     return fitting[0] if len(fitting) == 1 else None
 
 

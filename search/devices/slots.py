@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import psutil
 
-from affinity_search.search.devices import nvidia
+from affinity_search.search.devices import kinds, nvidia
 from affinity_search.search.devices.kinds import ACCELERATORS, CPU, GPU, KINDS, SOME_DEVICES, TPU, Kind
 from affinity_search.search.devices.nvidia import VISIBLE, Gpu, NoSuchDeviceError, visible
+from affinity_search.search.devices.packages import backend
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,13 @@ def plan(
     *,
     per_device: int = 1,
     tpus: Sequence[str] = (),
+    tpu_strategy: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> list[Slot]:
     """One slot for each worker. `devices` is as for `launch --devices`. `workers` is the number of CPU workers.
 
-    `per_device` workers share each GPU. `tpus` names TPUs elsewhere, with one worker each. auto and gpu take the GPUs
+    `per_device` workers share each GPU. Each TPU chip of this machine has a worker; with `tpu_strategy` one worker
+    divides each batch over all of them. `tpus` names TPUs elsewhere, with one worker each. auto and gpu take the GPUs
     that CUDA_VISIBLE_DEVICES shows and NVML can read. `say` gets a line about each GPU that NVML cannot read.
 
     Raises:
@@ -80,13 +83,17 @@ def plan(
     kind, indices = _kind_of(devices)
     if tpus and kind is not TPU:
         raise NoSuchDeviceError(f"--tpu {tpus[0]} given with --devices {devices}; use --devices tpu or leave --tpu out")
+    if tpu_strategy and (kind is not TPU or indices):
+        raise NoSuchDeviceError(
+            f"--tpu-strategy given with {devices}: it is one worker on all chips; use --devices tpu"
+        )
     if per_device != 1 and kind is not GPU:
         raise NoSuchDeviceError(
             f"--workers-per-device {per_device} given for {devices}: only GPUs are shared; on a CPU use --workers"
         )
     if kind is CPU:
         return _cpu_slots(workers or 1)
-    slots = _gpu_slots(indices, per_device, say) if kind is GPU else _named_tpus(tpus) if tpus else [_only_one(kind)]
+    slots = _accelerator_slots(kind, indices, per_device, tpus, tpu_strategy, say)
     if workers is not None and workers != len(slots):
         raise NoSuchDeviceError(
             f"--workers {workers} given for {devices}, but {len(slots)} run; --workers-per-device puts more on a GPU"
@@ -94,11 +101,23 @@ def plan(
     return slots
 
 
+def _accelerator_slots(
+    kind: Kind, numbers: str, per_device: int, tpus: Sequence[str], tpu_strategy: bool, say: Callable[[str], None]
+) -> list[Slot]:
+    if kind is GPU:
+        return _gpu_slots(numbers, per_device, say)
+    if not tpus and not kind.is_here():
+        raise NoSuchDeviceError(f"no {kind.shown} found: {kind.absent}")
+    if kind is TPU:
+        return _named_tpus(tpus) if tpus else _tpu_slots(numbers, whole=tpu_strategy)
+    return [Slot(kind.key, kind.key, None, {})]  # all devices of that kind here, for one worker
+
+
 def _kind_of(devices: str) -> tuple[Kind, str]:
     """The kind of device, and the numbers that follow it (for "gpu:0,2" they are "0,2")."""
     key, colon, numbers = devices.partition(":")
     kind = next((kind for kind in KINDS if kind.key == key), None)
-    if kind is None or (colon and not kind.numbered):
+    if kind is None or (colon and not kind.several):
         raise NoSuchDeviceError(f"devices {devices!r} given; allowed: {SOME_DEVICES}")
     return kind, numbers
 
@@ -108,7 +127,7 @@ def own_device(asked: str, tpus: Sequence[str] = ()) -> str:
 
     Then this process sees only that device: CUDA's first GPU may be lost, or another program may use it.
     """
-    if asked != "auto" and not tpus:
+    if asked != "auto" and not tpus and not asked.startswith(f"{TPU.key}:"):
         return asked
     slot = plan(asked, None, tpus=tpus)[0]
     os.environ.update(slot.environment if slot.device != "cpu" else {})
@@ -155,13 +174,15 @@ def _answering(seen: Sequence[Gpu], say: Callable[[str], None]) -> list[Gpu]:
 
 
 def _chosen(text: str, present: Sequence[Gpu]) -> list[Gpu]:
-    """The GPUs with these indices. All of them must be there."""
-    parts = [part.strip() for part in text.split(",")]
-    numbers = [int(part) for part in parts if part.isdecimal() and int(part) < len(present)]
-    if len(set(numbers)) != len(parts):
-        raise NoSuchDeviceError(f"gpu:{text} given; this machine has GPUs 0 to {len(present) - 1}, each named once")
+    """The GPUs with these numbers. All of them must be there. Of a divided one, 0 means all parts, and 0.1 one part."""
+    named = [part.strip() for part in text.split(",")]
+    found = [[gpu for gpu in present if name in (str(gpu.index), gpu.label.removeprefix("gpu:"))] for name in named]
+    if not all(found) or len(set(named)) != len(named):
+        here = ", ".join(gpu.label.removeprefix("gpu:") for gpu in present)
+        raise NoSuchDeviceError(f"gpu:{text} given; this machine has GPUs {here}, each named once")
+    chosen = [gpu for each in found for gpu in each]
     seen = visible(present)
-    for gpu in (present[number] for number in numbers):
+    for gpu in chosen:
         if gpu not in seen:
             raise NoSuchDeviceError(
                 f"gpu:{text} given, but {VISIBLE} is {os.environ[VISIBLE]!r} and hides {gpu.label}; unset it, or name "
@@ -172,7 +193,7 @@ def _chosen(text: str, present: Sequence[Gpu]) -> list[Gpu]:
                 f"gpu:{text} given, but NVML does not answer for {gpu.label} ({gpu.lost}); look at nvidia-smi, or "
                 "leave it out"
             )
-    return [present[number] for number in numbers]
+    return chosen
 
 
 def _named_tpus(names: Sequence[str]) -> list[Slot]:
@@ -182,8 +203,49 @@ def _named_tpus(names: Sequence[str]) -> list[Slot]:
     return [Slot(f"{TPU.key}:{name}", TPU.key, None, {"TPU_NAME": name}) for name in names]
 
 
-def _only_one(kind: Kind) -> Slot:
-    """All devices of that kind here, for one worker."""
-    if not kind.is_here():
-        raise NoSuchDeviceError(f"no {kind.shown} found: {kind.absent}")
-    return Slot(kind.key, kind.key, None, {})
+def _tpu_slots(numbers: str, *, whole: bool) -> list[Slot]:
+    """A worker for each chip of this machine, or for those with these numbers; one for all chips if `whole`.
+
+    A TPU that TPU_NAME names elsewhere has one worker.
+    """
+    chips = kinds.tpu_chips()
+    elsewhere = os.environ.get("TPU_NAME", "local") not in ("", "local")
+    if not chips or (elsewhere and not numbers):
+        return [Slot(TPU.key, TPU.key, None, {})]
+    if whole and backend() != "tensorflow":
+        raise NoSuchDeviceError(f"--tpu-strategy is TensorFlow's, and Keras' backend is {backend()}; leave it out")
+    if whole:
+        return [Slot(TPU.key, TPU.key, None, {"TPU_NAME": "local"})]
+    return [_chip_slot(chip) for chip in (_numbered(numbers, chips) if numbers else chips)]
+
+
+def _numbered(text: str, chips: Sequence[int]) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    found = [int(part) for part in parts if part.isdecimal() and int(part) in chips]
+    if len(set(found)) != len(parts):
+        here = ", ".join(map(str, chips))
+        raise NoSuchDeviceError(f"{TPU.key}:{text} given; this machine has TPU chips {here}, each named once")
+    return found
+
+
+# libtpu's usual port. Each process that has a chip to itself needs one of its own.
+FIRST_PORT = 8476
+
+
+def _chip_slot(chip: int) -> Slot:
+    """The worker sees one chip, as if it were a whole TPU. libtpu reads these variables when it is loaded.
+
+    TPU_VISIBLE_CHIPS alone is not enough: without the bounds and a port the second process finds the TPU in use.
+    """
+    port = str(FIRST_PORT + chip)
+    environment = {
+        "TPU_NAME": "local",
+        "TPU_VISIBLE_CHIPS": str(chip),
+        "TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1",
+        "TPU_PROCESS_BOUNDS": "1,1,1",
+        "TPU_PROCESS_ADDRESSES": f"localhost:{port}",
+        "TPU_PROCESS_PORT": port,
+        "CLOUD_TPU_TASK_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+    return Slot(f"{TPU.key}:{chip}", TPU.key, None, environment)

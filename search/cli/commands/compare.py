@@ -15,6 +15,7 @@ from affinity_search.search.cli.launching import (
     On,
     PerDevice,
     Tpus,
+    TpuStrategy,
     Workers,
     refuse_both,
     run_shown,
@@ -88,6 +89,7 @@ def compare(
     devices: Devices = "auto",
     per_device: PerDevice = 1,
     tpu: Tpus = None,
+    tpu_strategy: TpuStrategy = False,
     on: On = None,
     data_dir: DataDir = None,
     name: Rename = None,
@@ -105,10 +107,11 @@ def compare(
     from affinity_search.search.api.comparing import open_comparison
     from affinity_search.search.api.launching import Launching
 
-    refuse_both(on, tpu, per_device)
+    refuse_both(on, tpu, per_device, tpu_strategy=tpu_strategy)
     given = {"name": name, "trials": trials, "draws": draws, "metric": metric, "baseline": baseline}
     asked = given | {"heads": heads.split(",") if heads is not None else None}
-    launching = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
+    where = workers, devices, per_device, tuple(tpu or ()), on
+    launching = Launching(*where, data_dir, files, lease_s, outage_s, tpu_strategy)
     slots = launching.slots(say)
     if dry_run:
         from affinity_search.search.cli.commands.plan import compared, tell

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from affinity_search.search.cli.launching import Devices, On, PerDevice, Tpus, Workers, refuse_both, run_shown
+from affinity_search.search.cli.launching import (
+    Devices,
+    On,
+    PerDevice,
+    Tpus,
+    TpuStrategy,
+    Workers,
+    refuse_both,
+    run_shown,
+)
 from affinity_search.search.cli.options import (
     AsJson,
     DataDir,
@@ -49,6 +58,7 @@ def evaluate(
     devices: Devices = "auto",
     per_device: PerDevice = 1,
     tpu: Tpus = None,
+    tpu_strategy: TpuStrategy = False,
     on: On = None,
     data_dir: DataDir = None,
     files: Files = None,
@@ -66,13 +76,14 @@ def evaluate(
     from affinity_search.search.api.launching import Launching
     from affinity_search.search.experiments.evaluate import results
 
-    refuse_both(on, tpu, per_device)
+    refuse_both(on, tpu, per_device, tpu_strategy=tpu_strategy)
     opened = api.open(study, storage)
     planned = opened.plan_evaluation(top=top, draws=draws)
     _announce(opened.stored, planned, top)
     if planned.trainings > ASKS_ABOVE and not yes:
         _ask(planned.trainings)
-    asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
+    where = workers, devices, per_device, tuple(tpu or ()), on
+    asked = Launching(*where, data_dir, files, lease_s, outage_s, tpu_strategy)
     ended = _train(planned, asked) if planned.trainings else Exit.DONE
     found = results(planned)
     if as_json:

@@ -13,6 +13,7 @@ from affinity_search.search.cli.launching import (
     On,
     PerDevice,
     Tpus,
+    TpuStrategy,
     Workers,
     refuse_both,
     run_shown,
@@ -62,6 +63,7 @@ def launch(
     devices: Devices = "auto",
     per_device: PerDevice = 1,
     tpu: Tpus = None,
+    tpu_strategy: TpuStrategy = False,
     on: On = None,
     unless_stopped: UnlessStopped = False,
     trials: Trials = None,
@@ -80,8 +82,9 @@ def launch(
     from affinity_search.search.api.launching import Launching, prepare
     from affinity_search.storage.stored.agenda import OneStudy
 
-    refuse_both(on, tpu, per_device)
-    asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
+    refuse_both(on, tpu, per_device, tpu_strategy=tpu_strategy)
+    where = workers, devices, per_device, tuple(tpu or ()), on
+    asked = Launching(*where, data_dir, files, lease_s, outage_s, tpu_strategy)
     slots = asked.slots(say)
     overrides = with_points(overrides, storage, points_from, top)
     stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)

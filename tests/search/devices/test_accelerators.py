@@ -1,5 +1,6 @@
 """Devices and their workers, with NVIDIA's library replaced by a named fake."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -185,13 +186,113 @@ class TestVisibleDevices:
         ):
             plan("gpu:2,0", None)
 
-    def test_parts_of_a_gpu_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_part_that_is_not_there_shows_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(VISIBLE, "MIG-7")
-        with pytest.raises(
-            NoSuchDeviceError, match=r"'MIG-7': workers cannot be planned on parts of a GPU .* with --device gpu:0"
-        ):
-            plan("auto", None)
-        assert plan("cpu", None)[0].label == "cpu"
+        assert plan("auto", None)[0].label == "cpu"
+
+
+class TestPartsOfAGpu:
+    """A fake card that is divided (MIG): each part is a device."""
+
+    @pytest.fixture(autouse=True)
+    def _divided(self, nvml: FakeNvml) -> None:
+        nvml.parts = {"NVIDIA Test b": ["MIG-b1", "MIG-b2"]}
+
+    def test_each_part_has_a_worker(self) -> None:
+        slots = plan("gpu", None)
+        assert [slot.label for slot in slots] == ["gpu:0", "gpu:1.0", "gpu:1.1", "gpu:2", "gpu:3"]
+        assert [slot.environment[VISIBLE] for slot in slots[1:3]] == ["MIG-b1", "MIG-b2"]
+
+    def test_a_card_s_number_means_all_its_parts(self) -> None:
+        assert [slot.label for slot in plan("gpu:1", None)] == ["gpu:1.0", "gpu:1.1"]
+        assert [slot.uuid for slot in plan("gpu:1.1,3", None)] == ["MIG-b2", "GPU-d-fake"]
+
+    def test_what_cuda_shows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(VISIBLE, "MIG-b2,0")
+        assert [slot.label for slot in plan("gpu", None)] == ["gpu:1.1", "gpu:0"]
+        monkeypatch.setenv(VISIBLE, "1")
+        assert [slot.label for slot in plan("gpu", None)] == ["gpu:1.0"], "as CUDA, which takes the first part"
+
+    def test_a_worker_s_share_is_of_its_part(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        slots = plan("gpu:1.0", None, per_device=2)
+        assert {slot.memory_mib for slot in slots} == {4500}, "nine tenths of 10,000 MiB, for two"
+
+    def test_one_that_is_gone_is_told(self, nvml: FakeNvml) -> None:
+        (slot,) = plan("gpu:1.1", None)
+        assert trouble(slot) is None
+        nvml.parts = {"NVIDIA Test b": ["MIG-b1"]}
+        assert "gpu:1.1 has disappeared" in str(trouble(slot))
+
+
+class TestTpuChips:
+    """Fake device files. Nothing here ran on a TPU."""
+
+    @pytest.fixture(autouse=True)
+    def _four_chips(self, nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        nvml.names = None
+        monkeypatch.undo()
+        monkeypatch.delenv("TPU_NAME", raising=False)
+        monkeypatch.setattr(kinds, "DEVICE_FILES", tmp_path)
+        monkeypatch.setattr(nvidia, "gpus", list)
+        for number in range(4):
+            (tmp_path / f"accel{number}").touch()
+
+    def test_each_chip_has_a_worker_of_its_own(self) -> None:
+        slots = plan("auto", None)
+        assert [slot.label for slot in slots] == ["tpu:0", "tpu:1", "tpu:2", "tpu:3"]
+        assert {slot.device for slot in slots} == {"tpu"}
+        assert [slot.environment["TPU_VISIBLE_CHIPS"] for slot in slots] == ["0", "1", "2", "3"]
+        assert len({slot.environment["TPU_PROCESS_PORT"] for slot in slots}) == 4
+        for slot in slots:
+            told = slot.environment
+            assert told["TPU_CHIPS_PER_PROCESS_BOUNDS"] == told["TPU_PROCESS_BOUNDS"] == "1,1,1"
+            assert told["TPU_PROCESS_ADDRESSES"] == f"localhost:{told['TPU_PROCESS_PORT']}"
+
+    def test_the_later_files(self, tmp_path: Path) -> None:
+        for file in tmp_path.glob("accel*"):
+            file.unlink()
+        (tmp_path / "vfio").mkdir()
+        for name in ("0", "1", "vfio"):
+            (tmp_path / "vfio" / name).touch()
+        assert [slot.label for slot in plan("tpu", None)] == ["tpu:0", "tpu:1"]
+
+    def test_some_of_them(self) -> None:
+        assert [slot.label for slot in plan("tpu:0,2", None)] == ["tpu:0", "tpu:2"]
+
+    @pytest.mark.parametrize("devices", ["tpu:4", "tpu:0,0", "tpu:x", "tpu:"])
+    def test_those_that_are_not_there(self, devices: str) -> None:
+        if devices == "tpu:":
+            assert len(plan(devices, None)) == 4
+            return
+        with pytest.raises(NoSuchDeviceError, match=f"{devices} given; this machine has TPU chips 0, 1, 2, 3"):
+            plan(devices, None)
+
+    def test_all_chips_for_one_worker(self) -> None:
+        (slot,) = plan("tpu", None, tpu_strategy=True)
+        assert (slot.label, slot.environment) == ("tpu", {"TPU_NAME": "local"})
+        with pytest.raises(NoSuchDeviceError, match="--tpu-strategy given with cpu"):
+            plan("cpu", None, tpu_strategy=True)
+        with pytest.raises(NoSuchDeviceError, match="--tpu-strategy given with tpu:0"):
+            plan("tpu:0", None, tpu_strategy=True)
+
+    def test_jax_trains_on_one_chip(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("KERAS_BACKEND", "jax")
+        assert len(plan("tpu", None)) == 4
+        with pytest.raises(NoSuchDeviceError, match="--tpu-strategy is TensorFlow's"):
+            plan("tpu", None, tpu_strategy=True)
+
+    def test_a_tpu_elsewhere_goes_before_the_chips(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TPU_NAME", "far")
+        assert [slot.environment for slot in plan("tpu", None)] == [{}]
+        monkeypatch.setenv("TPU_NAME", "local")
+        assert len(plan("tpu", None)) == 4
+
+    def test_a_lone_worker_sees_its_chip(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in plan("tpu:2", None)[0].environment:
+            monkeypatch.setenv(name, "")  # what is set is taken back
+        assert accelerators.own_device("tpu:2") == "tpu"
+        assert os.environ["TPU_VISIBLE_CHIPS"] == "2"
+        assert accelerators.own_device("tpu") == "tpu"
 
 
 class TestCard:
@@ -232,11 +333,11 @@ def test_chosen_gpus() -> None:
     "devices", ["gpu:4", "gpu:0,9", "gpu:-1", "gpu:one", "gpu:0,0", "gpu:0,00", "gpu:0,,1", "gpu:1.5"]
 )
 def test_gpus_that_are_not_there(devices: str) -> None:
-    with pytest.raises(NoSuchDeviceError, match=f"{devices} given; this machine has GPUs 0 to 3, each named once"):
+    with pytest.raises(NoSuchDeviceError, match=f"{devices} given; this machine has GPUs 0, 1, 2, 3, each named once"):
         plan(devices, None)
 
 
-@pytest.mark.parametrize("devices", ["cuda", "gpus", "tpu:0", "", "CPU", "cpu:1"])
+@pytest.mark.parametrize("devices", ["cuda", "gpus", "", "CPU", "cpu:1"])
 def test_unknown_words(devices: str) -> None:
     with pytest.raises(NoSuchDeviceError, match="allowed: auto, cpu, gpu, gpu:0,2"):
         plan(devices, None)
@@ -277,8 +378,8 @@ def test_a_new_kind_is_one_declaration(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_words_for_devices_come_from_the_kinds() -> None:
-    assert kinds.ONE_DEVICE == "auto, cpu, gpu:0 or tpu"
-    assert kinds.SOME_DEVICES == "auto, cpu, gpu, gpu:0,2 or tpu"
+    assert kinds.ONE_DEVICE == "auto, cpu, gpu:0, tpu or tpu:0"
+    assert kinds.SOME_DEVICES == "auto, cpu, gpu, gpu:0,2, tpu or tpu:0,2"
     assert kinds.ANY_KIND == "auto, cpu, gpu or tpu"
 
 

@@ -81,6 +81,15 @@ docs: $(VENV)/.installed-docs  ## The documentation as a site, in site/: a link 
 folds-table: $(VENV)/.installed-run  ## Many settings on one holdout, or fewer on several: MNIST, n = 10 (an hour on 2 cores)
 	$(BIN)/python -m benchmarks.folds $(DATA_OPTION)
 
+.venv-tpu/.installed: pyproject.toml | $(VENV)/bin/python
+	@echo "installing JAX with libtpu (about a minute)"
+	@$(BIN)/python -m venv .venv-tpu
+	@.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check --editable . 'jax[tpu]>=0.8,<0.12'
+	@touch $@
+
+tpu-compile: .venv-tpu/.installed  ## Compile steps and predictions of every loss for TPUs that are not here (SMALLEST=1: little networks, 15 minutes on 2 cores)
+	.venv-tpu/bin/python -m benchmarks.tpu_compile $(if $(SMALLEST),--smallest) $(if $(HEADS),--heads $(HEADS)) $(if $(TPUS),--tpus $(TPUS))
+
 plan-table: $(VENV)/.installed-run  ## What `plan` says of five launches, and how long they take then (10 minutes; DATA=DIR for MNIST)
 	$(BIN)/python -m benchmarks.plan_truth $(DATA_OPTION)
 

@@ -23,8 +23,21 @@ class JaxSteps:
             return jax.lax.fori_loop(start, start + count, body, (state, jax.numpy.zeros(())))
 
         # The old state's memory becomes the new one's.
-        self._several = jax.jit(several, donate_argnums=0)
+        self.several = jax.jit(several, donate_argnums=0)
         self._model = model
+
+    def state(self) -> tuple[Values, ...]:
+        """The values of everything that a step changes."""
+        return tuple([variable.value for variable in group] for group in self._groups())
+
+    def _groups(self) -> tuple[Values, ...]:
+        model = self._model
+        return (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
 
     def run(
         self,
@@ -35,16 +48,9 @@ class JaxSteps:
         count: int,
     ) -> float:
         """Train on batches `start` … `start` + `count` − 1 of an epoch's (S, B). Returns the mean loss so far."""
-        model = self._model
-        groups = (
-            model.trainable_variables,
-            model.non_trainable_variables,
-            model.optimizer.variables,
-            model.metrics_variables,
-        )
-        state = tuple([variable.value for variable in group] for group in groups)
-        state, loss = self._several(state, indices, labels, weights, np.int32(start), np.int32(count))
-        for group, values in zip(groups, state, strict=True):
+        bounds = np.int32(start), np.int32(count)
+        state, loss = self.several(self.state(), indices, labels, weights, *bounds)
+        for group, values in zip(self._groups(), state, strict=True):
             for variable, value in zip(group, values, strict=True):
                 variable.assign(value)
         return float(loss)

@@ -59,8 +59,8 @@ def _names(search: str) -> Iterator[str]:
 
 
 def _spec(spec: StudySpec, name: str, runs: int) -> StudySpec:
-    """The search's definition: its scores mean the same. Nothing proposes and nothing prunes."""
-    planned = {"points": (), "sampler": SamplerSpec(kind="random"), "pruner": PrunerSpec(kind="none")}
+    """The search's definition: its scores mean the same. Nothing proposes, prunes or stops."""
+    planned = {"points": (), "sampler": SamplerSpec(kind="random"), "pruner": PrunerSpec(kind="none"), "stop": None}
     return spec.model_copy(update={"name": name, "trials": max(runs, 1), **planned})
 
 

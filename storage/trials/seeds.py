@@ -21,6 +21,14 @@ def sampler_seed(study_seed: int, place: int) -> int:
     return derive_seed(study_seed, "sampler", place)
 
 
+def is_audited(study_seed: int, place: int, share: float) -> bool:
+    """Whether a trial at the place runs on when the pruner would stop it, so that one sees whether it was right.
+
+    About `share` of the places are. With a greater share the same ones are, and further ones.
+    """
+    return derive_seed(study_seed, "audit", place) < share * 2**31
+
+
 def draw_seed(study_seed: int, draw: int) -> int:
     """The seed of the final runs of a draw. All settings train with the same one, so their runs are pairs."""
     return derive_seed(study_seed, "draw", draw)

@@ -31,6 +31,7 @@ from affinity_search.studies.model.tables.sections import (
     NetworkSpec,
     PrunerSpec,
     SamplerSpec,
+    StopSpec,
     TrainingSpec,
     broken_rules,
     head_of,
@@ -50,6 +51,7 @@ __all__ = [
     "RealRange",
     "SamplerSpec",
     "SpaceSpec",
+    "StopSpec",
     "StudySpec",
     "TrainingSpec",
     "fingerprint",
@@ -109,6 +111,7 @@ class StudySpec(Section):
     )
     sampler: SamplerSpec = Field(default=SamplerSpec(), description="a table [sampler]")
     pruner: PrunerSpec = Field(default=PrunerSpec(), description="a table [pruner]")
+    stop: StopSpec | None = Field(default=None, description="a table [stop]")
 
     @field_validator("name")
     @classmethod

@@ -30,11 +30,11 @@ class Pruning:
 
     share: float  # of the places, whose trials run on; 0: none do
     stopped: int  # trials that the pruner stopped
-    saved: int  # epochs that these did not train
+    epochs_saved: int  # epochs that these did not train
     audited: int  # trials that it would have stopped and that ran on
-    cost: int  # epochs that these trained since
-    wrong: int  # how many of them ended among the best tenth
-    best: int  # how many trials the best tenth is: rounded up, and with ties more may be among them
+    epochs_cost: int  # epochs that these trained since
+    among_best: int  # how many of them ended among the best tenth
+    best_tenth: int  # how many trials the best tenth is: rounded up, and with ties more may be among them
     scored: int  # … of how many with a score
 
     @classmethod
@@ -51,11 +51,11 @@ class Pruning:
         return cls(
             share=share,
             stopped=len(pruned),
-            saved=sum(epochs - one.epochs for one in pruned),
+            epochs_saved=sum(epochs - one.epochs for one in pruned),
             audited=len(audited),
-            cost=sum(one.epochs - (one.audited_after or 0) for one in audited),
-            wrong=sum(one.value is not None and one.value <= values[best - 1] for one in audited),
-            best=best,
+            epochs_cost=sum(one.epochs - (one.audited_after or 0) for one in audited),
+            among_best=sum(one.value is not None and one.value <= values[best - 1] for one in audited),
+            best_tenth=best,
             scored=len(values),
         )
 
@@ -66,7 +66,7 @@ class Pruning:
             return None
         from scipy.stats import binomtest
 
-        found = binomtest(self.wrong, self.audited).proportion_ci(confidence_level=0.95, method="exact")
+        found = binomtest(self.among_best, self.audited).proportion_ci(confidence_level=0.95, method="exact")
         return float(found.low), float(found.high)
 
     @property
@@ -76,7 +76,7 @@ class Pruning:
         """
         if not (self.stopped or self.audited):
             return None
-        saved = f"pruning stopped {_plural(self.stopped, 'trial')} and saved {_plural(self.saved, 'epoch')}"
+        saved = f"pruning stopped {_plural(self.stopped, 'trial')} and saved {_plural(self.epochs_saved, 'epoch')}"
         return f"{saved}; {self.audit_text}"
 
     @property
@@ -86,12 +86,12 @@ class Pruning:
             why = "no trial that it would have stopped has run on yet" if self.share else "nothing is audited"
             return f"how often it was wrong is unknown: {why} (audit = {self.share:g})"
         low, high = self.interval
-        ran = f"{self.audited} more that it would have stopped ran on, which cost {_plural(self.cost, 'epoch')}"
-        among = f"{self.wrong} of these {self.audited} ended among the best tenth"
+        ran = f"{self.audited} more that it would have stopped ran on, which cost {_plural(self.epochs_cost, 'epoch')}"
+        among = f"{self.among_best} of these {self.audited} ended among the best tenth"
         if self.audited == 1:
-            among = f"it ended {'' if self.wrong else 'not '}among the best tenth"
+            among = f"it ended {'' if self.among_best else 'not '}among the best tenth"
         return (
-            f"{ran}: {among} (the best {self.best} of {self.scored} trials; "
+            f"{ran}: {among} (the best {self.best_tenth} of {self.scored} trials; "
             f"95 % interval of the share {100 * low:.0f} to {100 * high:.0f} %)"
         )
 

@@ -169,7 +169,7 @@ class StudySpec(Section):
         plain = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         for (*tables, key), usual in LATER.items():
             table = plain[tables[0]] if tables else plain
-            if table[key] == usual:
+            if key in table and table[key] == usual:
                 del table[key]
         return plain
 

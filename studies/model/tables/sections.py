@@ -41,8 +41,9 @@ EACH = {
     else f"a whole number from 1 to {most:.0f}"
     for key, most in LARGEST.items()
 } | {("training", "drops"): "a number above 0 and below 1"}
-# What came after studies were stored without it: left out of a study's tables where it is as it always was, so that
-# their fingerprints stay.
+AUDIT = 0.05  # the usual share of the places whose trials run on when the pruner would stop them
+# What came after studies were stored without it: left out of a study's tables where it is the default, so that their
+# fingerprints and definitions stay.
 LATER: dict[tuple[str, ...], Any] = {
     ("metric",): "macro_f1",
     ("points",): [],
@@ -53,6 +54,7 @@ LATER: dict[tuple[str, ...], Any] = {
     ("training", "warmup"): 0.0,
     ("training", "sampling"): "natural",
     ("training", "adjust"): False,
+    ("pruner", "audit"): AUDIT,
 }
 OPTION_MOST = 1_000_000  # of Optuna's options
 MOST_WEIGHTS = 500_000_000
@@ -170,9 +172,6 @@ class SamplerSpec(_WithOptions):
     """What proposes parameters."""
 
     kind: Literal["tpe", "random"] = Field(default="tpe", description="tpe or random")
-
-
-AUDIT = 0.05
 
 
 class PrunerSpec(_WithOptions):

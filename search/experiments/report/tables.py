@@ -222,8 +222,8 @@ def searches(found: ComparisonModel, level: LevelModel) -> Table:
         )
     if pruned:
         about += (
-            " Saved by pruning: epochs that the stopped trials did not train. An audited trial ran on when the pruner would "
-            "have stopped it; where it ends among the best tenth of the trials, the pruner was wrong."
+            " Saved by pruning: epochs that the stopped trials did not train. An audited trial ran on when the pruner "
+            "would have stopped it; where it ends among the best tenth of the trials, the pruner was wrong."
         )
     return Table("The searches", about, columns, rows)
 

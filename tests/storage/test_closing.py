@@ -17,6 +17,7 @@ from affinity_search.search.worker.setup import WorkerOptions, sweep, work
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import SmallerBudgetError
+from affinity_search.storage.places import closing
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.closing import close_if_flat, flat_after, hindsight, is_flat
 from affinity_search.storage.places.recovery import Recovery
@@ -138,6 +139,30 @@ class TestClosing:
         open_study(sqlite, "tiny", overrides=["stop=none"])
         assert close_if_flat(study) is None
         assert "closed" not in states(study)
+
+    def test_a_stale_look_closes_nothing(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Between its look and its write others have closed the places, and a person has opened them again."""
+        study, is_due, looks = flat_study(sqlite), closing._is_due, []
+
+        def overtaken(*args: Any) -> bool:
+            looks.append(is_due(*args))
+            return looks[-1]
+
+        monkeypatch.setattr(closing, "_is_due", overtaken)
+        transaction, calls = type(sqlite).transaction, []
+
+        def others_first(backend: Backend, work: Any) -> Any:
+            calls.append(work)
+            if len(calls) == 2:  # the first was the look
+                monkeypatch.undo()
+                assert close_if_flat(study) is not None
+                ask_for(sqlite, 10)
+            return transaction(backend, work)
+
+        monkeypatch.setattr(type(sqlite), "transaction", others_first)
+        assert close_if_flat(study) is None
+        assert looks == [True]
+        assert states(study).count("free") == 6
 
     def test_several_processes_at_once_close_once(
         self, backend: Backend, database_url: str, together: Together

@@ -175,6 +175,7 @@ def _definition(study: StoredStudy) -> list[str]:
         f"- training: {training.epochs} epochs, batch {training.batch}, {rate}, "
         f"{'with' if training.augment else 'without'} augmentation, {study.precision or training.precision}",
         f"- sampler {spec.sampler.kind}, pruner {spec.pruner.kind}, fingerprint `{study.fingerprint[:12]}`",
+        *([f"- ends when it is flat: {spec.stop.text}"] if spec.stop else []),
         *(f"- {name}: {parameter.describe()}" for name, parameter in space),
     ]
 

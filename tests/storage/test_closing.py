@@ -316,7 +316,9 @@ class TestViews:
         assert said in cli("launch", "tiny", "--devices", "cpu", *at).err
         assert said in cli("worker", "tiny", "--device", "cpu", *at).err
         assert "4 of 4 used, 0 free, 0 held, 6 closed" in cli("doctor", "tiny", *at).out
-        assert said in note_of(study, Places.of(study).counts(), [])
+        note = note_of(study, Places.of(study).counts(), [])
+        assert said in note
+        assert "ends when it is flat: min_gain = 0.01, patience = 3" in note
         assert len(study.optuna.trials) == 0
 
     def test_as_json(self, sqlite: Backend) -> None:

@@ -11,7 +11,9 @@ from optuna.exceptions import TrialPruned
 from sqlalchemy.exc import OperationalError
 
 from affinity_search.search.training.results import EpochScore
+from affinity_search.search.view.notes import trial_note
 from affinity_search.search.view.publishing import note_of
+from affinity_search.search.view.standing import standing_of
 from affinity_search.search.worker.attempt import Attempt
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.tables import PlaceState
@@ -197,6 +199,12 @@ class TestViews:
         assert text in cli("launch", "tiny", "--devices", "cpu", "--storage", sqlite_url).err
         assert json.loads(cli("status", "tiny", "--json", "--storage", sqlite_url).out)["pruning"] == found.to_dict()
         assert json.loads(cli("export", "tiny", "--storage", sqlite_url).out)["pruning"] == found.to_dict()
+
+    def test_the_note_of_an_audited_trial(self, study: StoredStudy) -> None:
+        trials = study.optuna.get_trials()
+        notes = [trial_note(standing_of(study, trials), trial) for trial in trials]
+        said = "The pruner would have stopped it after epoch 2; it ran on as an audit."
+        assert [said in note for note in notes] == [is_audited(0, place, 0.4) for place in range(12)]
 
     def test_where_nothing_is_pruned_nothing_is_said(self, sqlite: Backend, sqlite_url: str, cli: Cli) -> None:
         trained(sqlite)

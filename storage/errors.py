@@ -55,8 +55,10 @@ class SmallerBudgetError(StorageError):
     def __init__(self, name: str, asked: int, counts: Counts) -> None:
         study = shlex.quote(name)
         self.free = counts.free
-        self.has = f"study {name!r} has {counts.total} places ({counts.used} used, {counts.free} free)"
-        advice = f"--trials N with N above {counts.total} adds places"
+        closed = f" beside {counts.closed} closed ones" if counts.closed else ""
+        self.has = f"study {name!r} has {counts.total} places ({counts.used} used, {counts.free} free){closed}"
+        more = "opens closed places again" if counts.closed else "adds places"
+        advice = f"--trials N with N above {counts.total} {more}"
         if counts.free:
             advice = f"leave --trials out to train the {counts.free} free ones; affinity-search stop {study} ends it"
         super().__init__(f"{self.has}, and places are never taken away: --trials {asked} has no effect; {advice}")

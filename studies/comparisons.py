@@ -50,6 +50,7 @@ DRAWS = 10
 MOST_DRAWS = 10_000
 MOST_STUDIES = 500
 ONE_DRAWS_VERDICT = 5
+NO_STOP = "not allowed in a comparison: each contestant's search gets the same number of places"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ def load_comparison(source: str, asked: Mapping[str, Any], overrides: Sequence[s
     base, heading = _base(raw, folder, source)
     for override in [*_assignments(raw.get("set", {})), *overrides]:
         mistakes += lay_over(base, [override])
+    if base.pop("stop", None) is not None:
+        mistakes.append(f"stop: {NO_STOP} (--set stop=none takes it out)")
     entries = []
     for at, level in enumerate(_levels(raw.get("levels", {}))):
         for contestant, about in raw["contestants"].items():
@@ -345,5 +348,7 @@ def _study(
         tables["space"] = dict(space)
     changes = [*_assignments(about.get("set", {})), *_assignments(level)]
     spec = made(tables, changes, f"{heading} with {contestant}")
+    if spec.stop is not None:
+        raise StudyFileError(spec.name, [f"stop: {NO_STOP}"])
     searches = any(not isinstance(parameter, Constant) for _, parameter in (spec.space.items() if spec.space else ()))
     return spec if searches else spec.model_copy(update={"trials": 1})

@@ -196,6 +196,7 @@ def _absent(source: str) -> str:
 _OF_DATA = ("validation", "minority", "small", "imbalance_factor", "group", "test", "profile")
 OPTIONAL = (
     ("space",),
+    ("stop",),
     ("training", "learning_rate"),
     ("training", "reweight_from"),
     *(("data", key) for key in _OF_DATA),

@@ -73,7 +73,15 @@ def work(url: str, worker_id: str) -> Any:
     return use_up_places(OneStudy(study), WorkerOptions("cpu", worker_id=worker_id))
 
 
-ACTIONS = {action.__name__: action for action in (open_fresh, settle, raise_trials, create_study, work)}
+def close_if_flat(url: str, argument: str) -> Any:
+    from affinity_search.storage.database.backend import open_backend
+    from affinity_search.storage.places.closing import close_if_flat
+    from affinity_search.storage.study import load_study
+
+    return close_if_flat(load_study(open_backend(url, create=False), "tiny"))
+
+
+ACTIONS = {action.__name__: action for action in (open_fresh, settle, raise_trials, create_study, work, close_if_flat)}
 
 
 def contend(action: str, argument: str, barrier: Barrier) -> None:

@@ -126,7 +126,8 @@ class _Launched(ABC):
         that does not answer.
 
         Returns:
-            `Exit.DONE`, `Exit.NO_SCORE` if every trial failed, `Exit.STOPPED` if it was asked to stop before the end.
+            `Exit.DONE`, also where `[stop]` closed places; `Exit.NO_SCORE` if every trial failed; `Exit.STOPPED` if it
+            was asked to stop before the end.
 
         Raises:
             WorkersDieError, DeviceError, DataError, StorageError: no worker can work here; the message says why.

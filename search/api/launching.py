@@ -17,6 +17,7 @@ from affinity_search.search.worker.precision import settle_for
 from affinity_search.search.worker.setup import tried_files
 from affinity_search.search.worker.stopping import StopSignals
 from affinity_search.storage.database.runtime import user_at_host
+from affinity_search.storage.places.closing import close_if_flat
 from affinity_search.storage.stored.agenda import Agenda
 from affinity_search.storage.stored.stopping import resume
 from affinity_search.storage.study import StoredStudy
@@ -95,6 +96,7 @@ def prepare(agenda: Agenda, asked: Launching, say: Say, slots: Sequence[Slot] | 
     once = _Once(say)
     for stored in agenda.studies:
         stored = _gone_on(stored, say)
+        close_if_flat(stored)  # the launcher tells it at its end
         tried_files(stored, asked.files, once)
         if slots and slots[0].device == "cpu" and (warning := long_trial_warning(stored.spec, slots[0].threads or 1)):
             once(warning)

@@ -60,6 +60,7 @@ def study_checks(diagnosis: Diagnosis) -> Iterator[Check]:
 def _places(diagnosis: Diagnosis) -> Check:
     counts, alive = diagnosis.counts, [one for one in diagnosis.held if one.state == "alive" and not one.gone]
     found = f"{counts.used} of {counts.total} used, {counts.free} free, {counts.running} held"
+    found += f", {counts.closed} closed" if counts.closed else ""
     launch = f"affinity-search launch {shlex.quote(diagnosis.study)}"
     if counts.used == counts.total:
         return Check("places", "ok", f"{found}: the search is over; {launch} --trials N adds places")

@@ -34,7 +34,7 @@ from affinity_search.search.experiments.statistics import (
 )
 from affinity_search.search.training.data.splits import imbalance_of, test_shares
 from affinity_search.storage.places.claims import Places
-from affinity_search.storage.results.export import best_trials, export, to_plain
+from affinity_search.storage.results.export import best_trials, export, exported_pruning, to_plain
 from affinity_search.storage.results.final_runs import FinalRun, FinalRuns
 from affinity_search.storage.stored.comparisons import Part, StoredComparison
 from affinity_search.storage.trials.facts import TrialFacts
@@ -240,6 +240,7 @@ def _search(part: Part) -> SearchModel:
         best=score_of(best.place.value) if best else None,
         trial=best.trial.number if best else None,
         reasons=places.failures() if counts.failed else {},
+        pruning=exported_pruning(part.search),
         points=points,
     )
 

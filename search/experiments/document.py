@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from affinity_search.storage.results.export import ExportedPruning
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,6 +79,7 @@ class SearchModel(_Model):
     best: float | None = Field(description="its best score on validation images: too high, as the best of many")
     trial: int | None
     reasons: dict[str, int] = Field(description="why places failed, and how many")
+    pruning: ExportedPruning | None = Field(default=None, description="null where the pruner had nothing to stop")
     points: list[PointModel]
 
 

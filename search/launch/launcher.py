@@ -23,6 +23,7 @@ from affinity_search.storage.database.tables import USED, PlaceState
 from affinity_search.storage.errors import RepeatedFailureError, StorageGoneError, VanishedError
 from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.closing import closing_of
 from affinity_search.storage.places.counts import counts_of
 from affinity_search.storage.places.recovery import LOOKS_A_LEASE, RecoveryThread, complete_halves
 from affinity_search.storage.stored.agenda import Agenda
@@ -106,6 +107,8 @@ class Launcher:
                 self._look_after([])
         for study in self._agenda.studies:
             sweep(StudyFiles(self._root, study.token), Places.of(study))
+            if closing := closing_of(study.refreshed()):
+                self._say(closing.text(study.under_its_name().name))
         return self._outcome()
 
     def _look_after(self, studies: Sequence[StoredStudy]) -> None:

@@ -15,7 +15,7 @@ from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.results.bounds import Crowded
 from affinity_search.storage.results.export import Scored
 from affinity_search.storage.study import StoredStudy
-from affinity_search.storage.trials.facts import TrialFacts, TrialScores
+from affinity_search.storage.trials.facts import TrialFacts, TrialScores, audited_after
 from affinity_search.studies.metrics import METRICS, score_of
 from affinity_search.studies.model.spec import StudySpec
 
@@ -30,16 +30,17 @@ def study_note(
     bounds: Sequence[Crowded],
     verdicts: Sequence[Verdict],
     tests: Mapping[int, dict[str, Any]],
+    more: Sequence[str] = (),
 ) -> str:
-    """The note on a study: what is searched, how far it is, the best trials, test scores (`tested`), bounds and
-    diagnostics.
+    """The note on a study: what is searched, how far it is, the best trials, test scores (`tested`), `more` lines on
+    the search, bounds and diagnostics.
     """
     spec = study.spec
     lines = [
         f"**{spec.data.title}**, {_imbalance(spec)}, protocol **{spec.protocol}**",
         "",
         f"{counts.used} of {counts.total} places used: {counts.complete} complete, {counts.pruned} pruned, "
-        f"{counts.failed} failed; {counts.running} running.",
+        f"{counts.failed} failed; {counts.running} running." + (f" {counts.closed} closed." if counts.closed else ""),
         "",
         *_definition(study),
         "",
@@ -52,6 +53,7 @@ def study_note(
         lines += [_row(spec, rank, one) for rank, one in enumerate(best, start=1)]
         lines += ["", _warning(spec.protocol), ""]
     lines += [_tested(trial, test) for trial, test in list(tests.items())[:BEST]]
+    lines += [f"- {line}" for line in more]
     lines += [f"- {crowded.text}" for crowded in bounds]
     lines += [f"- {verdict.text}" for verdict in verdicts]
     return "\n".join(lines).strip() + "\n"
@@ -78,10 +80,12 @@ def _ended_with(scores: TrialScores, standing: Standing, trial: FrozenTrial) -> 
     place = f", rank {rank} of {len(standing.ranks)} with a score" if rank else ""
     state = trial.state.name.capitalize()
     epochs = f" after {scores.epochs} of {spec.trial_epochs} epochs" if trial.state == TrialState.PRUNED else ""
+    after = audited_after(trial)
+    audit = "" if after is None else f" The pruner would have stopped it after epoch {after}; it ran on as an audit."
     return (
         f"**{state}**{epochs}{place}: {spec.score.label} **{scores.metrics[spec.metric]:.4f}** ({spec.protocol}) at "
         f"epoch {scores.best_epoch}, micro F1 {scores.micro_f1:.4f}, minority {scores.minority_f1:.4f}, majority "
-        f"{scores.majority_f1:.4f}.{_others(scores, spec.metric)}"
+        f"{scores.majority_f1:.4f}.{_others(scores, spec.metric)}{audit}"
     )
 
 
@@ -114,6 +118,8 @@ def _goes_on(standing: Standing, number: int, place: int) -> str:
         return f"Trial {later} took up place {place} again."
     if state == PlaceState.FREE:
         return f"Place {place} is free: the next worker takes it up again."
+    if state == PlaceState.CLOSED:
+        return f"Place {place} is closed, as the search found nothing better any more."
     return f"A worker has place {place} now." if state == PlaceState.HELD else f"Place {place} is used up."
 
 
@@ -170,6 +176,7 @@ def _definition(study: StoredStudy) -> list[str]:
         f"- training: {training.epochs} epochs{_times(spec)}, batch {training.batch}, {rate}, "
         f"{'with' if training.augment else 'without'} augmentation, {study.precision or training.precision}",
         f"- sampler {spec.sampler.kind}, pruner {spec.pruner.kind}, fingerprint `{study.fingerprint[:12]}`",
+        *([f"- ends when it is flat: {spec.stop.text}"] if spec.stop else []),
         *(f"- {name}: {parameter.describe()}" for name, parameter in space),
     ]
 

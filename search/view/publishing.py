@@ -11,11 +11,13 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.trial import FrozenTrial
 
 from affinity_search.search.view.notes import BEST, study_note
+from affinity_search.search.view.snapshot import lines_on
 from affinity_search.search.view.standing import verdicts
 from affinity_search.storage.database.patience import at_once, is_transient
 from affinity_search.storage.database.runtime import Background
 from affinity_search.storage.errors import NothingToExportError, VanishedError
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.closing import closing_of
 from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.results.bounds import crowded_bounds
 from affinity_search.storage.results.evaluations import tested
@@ -30,7 +32,10 @@ def note_of(study: StoredStudy, counts: Counts, trials: Sequence[FrozenTrial]) -
     best: list[Any] = []
     with contextlib.suppress(NothingToExportError):
         best = best_trials(study, BEST)
-    return study_note(study, counts, best, crowded_bounds(study), verdicts(trials, study.spec.metric), tested(study))
+    judged = verdicts(trials, study.spec.metric)
+    closing = closing_of(study) if counts.closed else None
+    more = [*([closing.text(study.name)] if closing else []), *lines_on(study)]
+    return study_note(study, counts, best, crowded_bounds(study), judged, tested(study), more)
 
 
 def write_note(study: StoredStudy) -> None:
@@ -49,7 +54,7 @@ class Reporter:
     def __init__(self, study: StoredStudy) -> None:
         self._study = study
         self._written: dict[str, str] = {}
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, int, int] | None = None
 
     def write(self) -> bool:
         """Returns whether there was anything new."""
@@ -57,7 +62,7 @@ class Reporter:
         counts = Places.of(study).counts()
         trials = study.optuna.get_trials(deepcopy=False)
         # A place is used a moment before its trial ends.
-        seen = counts.used, sum(trial.state.is_finished() for trial in trials)
+        seen = counts.used, counts.closed, sum(trial.state.is_finished() for trial in trials)
         if seen == self._seen:
             return False
         note = note_of(study, counts, trials)

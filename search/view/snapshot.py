@@ -12,9 +12,11 @@ from optuna.trial import FrozenTrial
 from affinity_search.storage.database.tables import Stop
 from affinity_search.storage.errors import NothingToExportError
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.closing import Closing, closing_of, hindsight
 from affinity_search.storage.places.counts import Counts, counts_of
 from affinity_search.storage.places.place import HeldPlace
 from affinity_search.storage.results.export import best_trials
+from affinity_search.storage.results.pruning import pruning_of
 from affinity_search.storage.stored.comparisons import Part, StoredComparison
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, place_of
@@ -80,6 +82,7 @@ class Snapshot:
     left_is_most: bool  # whether it assumes that no trial is pruned: so far too few have ended
     failures: dict[str, int]  # why places were spent without a value, and how many
     stopped: Stop | None  # between `stop` and `launch`
+    closed: Closing | None  # since the search was flat
     is_final: bool  # whether its places are final runs: then there is no best one
     tested: tuple[float, int] | None  # of final runs: the mean score on the test images, and of how many
     foreign: int  # trials that another program put into the study; no worker trains them
@@ -106,6 +109,7 @@ class Snapshot:
             "left_is_most": self.left_is_most,
             "failures": self.failures,
             "stopped": self.stopped,
+            "closed": self.closed and self.closed.to_dict(),
             "is_final": self.is_final,
             "tested": self.tested and {"mean": self.tested[0], "runs": self.tested[1]},
             "foreign": self.foreign,
@@ -142,10 +146,20 @@ def take(study: StoredStudy, workers: int = 0) -> Snapshot:
         left_is_most=not known,
         failures=places.failures() if counts.failed else {},
         stopped=study.stopped,
+        closed=closing_of(study) if counts.closed else None,
         is_final=study.search is not None,
         tested=_tested(study) if study.search else None,
         foreign=len(trials) - own,
     )
+
+
+def lines_on(study: StoredStudy) -> list[str]:
+    """What a person should know of a search: what pruning saved and whether it was right, and whether the search could
+    have ended earlier.
+    """
+    if study.search is not None:
+        return []
+    return [one.text for one in (pruning_of(study), hindsight(study)) if one is not None and one.text is not None]
 
 
 def _best(study: StoredStudy) -> Best | None:

@@ -74,6 +74,7 @@ def counts_text(snapshot: Snapshot) -> str:
     return (
         f"{counts.used} of {counts.total} trials done: {counts.complete} complete, {counts.pruned} pruned, "
         f"{counts.failed} failed; {counts.running} running"
+        + (f"; {plural(counts.closed, 'place')} closed" if counts.closed else "")
     )
 
 
@@ -103,6 +104,8 @@ def notices(snapshot: Snapshot) -> list[str]:
     if snapshot.stopped:
         study = shlex.quote(snapshot.study)
         lines.append(f"stopped: no new trials; to go on: affinity-search launch {study}")
+    if snapshot.closed:
+        lines.append(snapshot.closed.text(snapshot.study))
     return lines + foreign_lines(snapshot)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -17,16 +16,16 @@ from affinity_search.search.view.pictures import Album, new_key, pictures_of
 from affinity_search.search.view.terminal import params_text
 from affinity_search.search.worker.checkpointing import Checkpointer
 from affinity_search.search.worker.study_trainer import StudyTrainer
-from affinity_search.storage.database.failures import first_line
 from affinity_search.storage.database.patience import at_once, is_transient
 from affinity_search.storage.database.tables import USED, Cause, PlaceState
-from affinity_search.storage.errors import LostPlaceError, StorageGoneError
+from affinity_search.storage.errors import LostPlaceError
 from affinity_search.storage.files import StudyFiles
 from affinity_search.storage.places.claims import Claim, Holder, Places
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, attempts_at
 from affinity_search.storage.trials.proposing import ask
 from affinity_search.storage.trials.record import TrialRecord, end_trial
+from affinity_search.storage.trials.reporting import Pruning, Report, Reports
 from affinity_search.storage.trials.seeds import draw_seed, trial_seed
 
 if TYPE_CHECKING:
@@ -84,6 +83,7 @@ class Attempt:
         self._tell_share_at = self._started + TELL_SHARE_EVERY_S
         trial_id, self.params = ask(study, claim, self.seed, holder, versions, self._key, pictures_of(study.spec))
         self.record = TrialRecord(study, trial_id)
+        self._pruning = Pruning(study, claim, self.record)
         self._checkpoint = Checkpointer(files.checkpoint(claim.number), self._identity, say)
         self._begin()
 
@@ -200,7 +200,7 @@ class Attempt:
         last = self.study.spec.training.epochs * self._runs
         decided = score.epoch < self._resumed or score.epoch + 1 >= last
         report = Report(score.epoch, self._value.add(score))
-        if self._reports.add(report, lambda: not decided and self.record.trial.should_prune()):
+        if self._reports.add(report, lambda: not decided and self._pruning.should_stop(len(self._scores))):
             raise optuna.TrialPruned
 
     def tell_share(self, share: float) -> None:
@@ -326,6 +326,7 @@ class Attempt:
     def _describe_scores(self) -> None:
         """Of the best epoch, or a final run's on the test images; before the end, as a finished trial takes none."""
         self._reports.flush()
+        self._pruning.tell()
         best, told = overall(self._scores, self.study.spec.metric), self._scores[-1].diagnostics
         adjusted = {} if best.adjustment is None else {"adjustment": best.adjustment}
         self.record.tell_scores(
@@ -335,64 +336,3 @@ class Attempt:
             duration_s=self._duration_s(),
             diagnostics=told and told.to_dict(),
         )
-
-
-FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 15.0
-
-
-@dataclass(frozen=True)
-class Report:
-    """What Optuna is told after an epoch: the best value so far. Epochs count from 0, as Optuna's steps do."""
-
-    epoch: int
-    value: float
-
-
-class Reports:
-    """Reports to the storage. Training never waits: a report that fails is tried again, in pauses that grow."""
-
-    def __init__(self, send: Callable[[Report], None], limit_s: float | None) -> None:
-        """`send` reports one epoch. `limit_s` is how long an outage may last; None: for ever."""
-        self._send = send
-        self._limit_s = limit_s
-        self._waiting: deque[Report] = deque()
-        self._away_since: float | None = None
-        self._next_try = float("-inf")
-        self._pause_s = FIRST_PAUSE_S
-
-    def add(self, report: Report, then: Callable[[], bool]) -> bool:
-        """Send the reports that wait and this one, then return `then()`. False while the storage is away.
-
-        Raises:
-            StorageGoneError: it has been away for longer than the limit.
-        """
-        self._waiting.append(report)
-        if time.monotonic() < self._next_try:
-            return False
-        try:
-            with at_once():
-                self.flush()
-                answer = then()
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            self._wait(error)
-            return False
-        self._away_since, self._pause_s = None, FIRST_PAUSE_S
-        return answer
-
-    def flush(self) -> None:
-        """Send all reports that wait, in their order."""
-        while self._waiting:
-            self._send(self._waiting[0])
-            self._waiting.popleft()
-
-    def _wait(self, error: Exception) -> None:
-        now = time.monotonic()
-        self._away_since = now if self._away_since is None else self._away_since
-        away_s = now - self._away_since
-        if self._limit_s is not None and away_s > self._limit_s:
-            raise StorageGoneError.after(away_s, first_line(error)) from error
-        self._next_try = now + self._pause_s
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)

@@ -31,6 +31,7 @@ from affinity_search.storage.database.tables import USED
 from affinity_search.storage.errors import StorageError
 from affinity_search.storage.files import StudyFiles, default_root, why_not_writable
 from affinity_search.storage.places.claims import Holder, Places
+from affinity_search.storage.places.closing import close_if_flat
 from affinity_search.storage.places.recovery import LOOKS_A_LEASE, RecoveryThread
 from affinity_search.storage.stored.agenda import Agenda
 from affinity_search.storage.study import StoredStudy
@@ -118,9 +119,11 @@ def _use_up_places(study: StoredStudy, options: WorkerOptions, listener: StopLis
         worker = _prepare(study, options)
     deadline.last_resort = worker.abandon
     ended = 0
+    _close_if_flat(study)  # another worker may have died before it could
     while not signals.draining and (claim := worker.places.claim(worker.holder)):
         try:
             ended += worker.run(claim, signals.should_stop)
+            _close_if_flat(worker.study)
         except OutOfMemoryError as error:
             error.trials_ended = ended
             raise
@@ -130,6 +133,12 @@ def _use_up_places(study: StoredStudy, options: WorkerOptions, listener: StopLis
     if not signals.draining:
         listener(study.refreshed())
     return ended
+
+
+def _close_if_flat(study: StoredStudy) -> None:
+    told = close_if_flat(study)
+    if told:
+        say(told)
 
 
 def announce(signals: StopSignals) -> None:

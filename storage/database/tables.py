@@ -43,6 +43,7 @@ class PlaceState(StrEnum):
     COMPLETE = "complete"  # its trial ended with a value
     PRUNED = "pruned"  # its trial was stopped by the pruner
     SPENT = "spent"  # used up without a value: a NaN, or its attempts are exhausted
+    CLOSED = "closed"  # nobody will train it: the search was flat (`[stop]`), until somebody asks for more trials
 
 
 SCORED = (PlaceState.COMPLETE, PlaceState.PRUNED)

@@ -17,7 +17,9 @@ from affinity_search.storage.places.place import HeldPlace, Outcome, Place, Scor
 
 @dataclass(frozen=True)
 class Counts:
-    """Numbers of places of a study by state. `used` is the used part of the budget."""
+    """Numbers of places of a study by state. `used` is the used part of the budget. `total` is without those that are
+    closed: nobody will train them.
+    """
 
     total: int
     free: int
@@ -25,24 +27,27 @@ class Counts:
     complete: int
     pruned: int
     failed: int
+    closed: int
 
     @property
     def used(self) -> int:
         return self.complete + self.pruned + self.failed
 
     def to_dict(self) -> dict[str, int]:
-        return {name: getattr(self, name) for name in ("total", "used", "running", "complete", "pruned", "failed")}
+        names = ("total", "used", "running", "complete", "pruned", "failed", "closed")
+        return {name: getattr(self, name) for name in names}
 
     @classmethod
     def of(cls, by_state: Mapping[str, int]) -> Self:
         """From the number of places in each state."""
         return cls(
-            total=sum(by_state.values()),
+            total=sum(by_state.values()) - by_state.get(PlaceState.CLOSED, 0),
             free=by_state.get(PlaceState.FREE, 0),
             running=by_state.get(PlaceState.HELD, 0),
             complete=by_state.get(PlaceState.COMPLETE, 0),
             pruned=by_state.get(PlaceState.PRUNED, 0),
             failed=by_state.get(PlaceState.SPENT, 0),
+            closed=by_state.get(PlaceState.CLOSED, 0),
         )
 
     def __add__(self, other: Counts) -> Counts:

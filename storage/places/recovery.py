@@ -20,6 +20,7 @@ from affinity_search.storage.database.runtime import Background
 from affinity_search.storage.database.tables import PlaceState
 from affinity_search.storage.errors import VanishedError
 from affinity_search.storage.places.claims import Places
+from affinity_search.storage.places.closing import close_if_flat
 from affinity_search.storage.places.place import HeldPlace, Place
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts
@@ -217,6 +218,7 @@ class Recovery:
         self._last_look = now
         watched = [(action, self._silent_s(action, now)) for action in plan]
         lines = [action.do(silent_s) for action, silent_s in watched if silent_s >= action.watch_s]
+        lines.append(close_if_flat(self.study))
         return [line for line in lines if line is not None]
 
     def _silent_s(self, action: Action, now: float) -> float:

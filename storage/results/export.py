@@ -19,6 +19,7 @@ from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.place import ScoredPlace
 from affinity_search.storage.results.bounds import crowded_bounds
 from affinity_search.storage.results.evaluations import latest_test
+from affinity_search.storage.results.pruning import pruning_of
 from affinity_search.storage.results.verified import verification
 from affinity_search.storage.study import StoredStudy
 from affinity_search.storage.trials.facts import TrialFacts, TrialScores
@@ -54,12 +55,29 @@ def _params_schema() -> dict[str, Any]:
 class ExportedCounts(_Model):
     """Places of the study; used = complete + pruned + failed."""
 
-    total: int
+    total: int = Field(description="without the closed ones")
     used: int
     running: int
     complete: int
     pruned: int
     failed: int
+    closed: int = Field(description="places that nobody will train, since the search was flat (`[stop]`)")
+
+
+class ExportedPruning(_Model):
+    """What the pruner saved, and how often it was wrong. Audited trials ran on when it would have stopped them."""
+
+    share: float = Field(description="of the places, whose trials are audited: `pruner.audit`")
+    stopped: int
+    epochs_saved: int = Field(description="not trained by the stopped trials")
+    audited: int = Field(description="trials that the pruner would have stopped and that ran on to their end")
+    epochs_cost: int = Field(description="trained by these since then")
+    among_best: int = Field(description="how many of these ended among the best tenth: there the pruner was wrong")
+    best_tenth: int = Field(description="how many trials that is, rounded up; ties with the last of them count too")
+    scored: int = Field(description="trials with a score")
+    interval: tuple[float, float] | None = Field(
+        description="of among_best / audited, 95 % by Clopper and Pearson; null where nothing was audited"
+    )
 
 
 class ExportedTest(_Model):
@@ -146,6 +164,7 @@ class Export(ExportedTrial):
 
     top: list[ExportedTrial] | None = None
     contenders: list[ExportedContender] | None = None
+    pruning: ExportedPruning | None = Field(default=None, description="left out where the pruner had nothing to stop")
 
 
 @dataclass(frozen=True)
@@ -194,7 +213,7 @@ def _nothing(name: str, places: Places) -> str:
     )
     if counts.used < counts.total:
         return f"study {name!r} has no finished trial yet{failed}; see: affinity-search status {study}"
-    more = f"affinity-search launch {study} --trials {2 * counts.total}"
+    more = f"affinity-search launch {study} --trials {2 * (counts.total + counts.closed)}"
     return f"study {name!r} has no score, and no place is left{failed}; solve the cause, then add places with: {more}"
 
 
@@ -215,14 +234,21 @@ def export(study: StoredStudy, top: int | None = None, contenders: Sequence[Mapp
     counts = Places.of(study).counts().to_dict()
     bounds = [crowded.text for crowded in crowded_bounds(study)]
     trials = [_exported(study, one, counts, bounds) for one in best_trials(study, top or 1)]
-    more = {"top": trials} if top else {}
-    return Export.model_validate(trials[0] | more | ({"contenders": list(contenders)} if contenders else {}))
+    more: dict[str, Any] = {"top": trials} if top else {}
+    more |= {"contenders": list(contenders)} if contenders else {}
+    return Export.model_validate(trials[0] | more | {"pruning": exported_pruning(study)})
+
+
+def exported_pruning(study: StoredStudy) -> ExportedPruning | None:
+    """The figures of the pruner; None where it has stopped nothing and would have stopped nothing."""
+    found = pruning_of(study)
+    return ExportedPruning.model_validate(found.to_dict()) if found.text else None
 
 
 def to_plain(exported: Export) -> dict[str, Any]:
-    """Plain values, ready for JSON. `top` and `contenders` are included only where there are some."""
+    """Plain values, ready for JSON. `top`, `contenders` and `pruning` are included only where there are some."""
     plain = exported.model_dump(mode="json", by_alias=True)
-    for key in ("top", "contenders"):
+    for key in ("top", "contenders", "pruning"):
         if plain[key] is None:
             del plain[key]
     for trial in (plain, *plain.get("top", ())):

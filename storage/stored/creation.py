@@ -7,7 +7,6 @@ import secrets
 import shlex
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 from sqlalchemy import update
 
@@ -16,26 +15,35 @@ from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.optuna_storage.rdb import insert_study
 from affinity_search.storage.errors import SmallerBudgetError, StudyMismatchError
 from affinity_search.storage.places.claims import Places, add_places
+from affinity_search.storage.places.closing import RAISED, REOPENED, reopen
 from affinity_search.storage.study import TOKEN_ATTRIBUTE, StoredStudy, find_study, load_study, log
 from affinity_search.storage.trials.sampling import idle_options, option_mistakes
 from affinity_search.studies.errors import StudyFileError
 from affinity_search.studies.model.limits import excesses
 from affinity_search.studies.model.mistakes import lines
-from affinity_search.studies.model.spec import StudySpec, fingerprint_differences, widening_differences
+from affinity_search.studies.model.spec import (
+    PrunerSpec,
+    SamplerSpec,
+    StopSpec,
+    StudySpec,
+    fingerprint_differences,
+    widening_differences,
+)
+from affinity_search.studies.model.tables.sections import AUDIT
 
 
 def create_or_continue(backend: Backend, spec: StudySpec, *, resize: bool) -> tuple[StoredStudy, list[str]]:
     """Store a new study with its places, or continue the stored one of that name with the allowed changes.
 
-    The sampler, the pruner and the attempts at a place may change, and the space may become wider. With `resize` the
-    number of trials may grow. Each change is logged in the study. The caller holds `backend.exclusive()` since before
-    it read the stored definition for `spec`.
+    The sampler, the pruner, `[stop]` and the attempts at a place may change, and the space may become wider. With
+    `resize` the number of trials may grow, and closed places are opened again. Each change is logged in the study. The
+    caller holds `backend.exclusive()` since before it read the stored definition for `spec`.
 
     Returns:
         The study, and one line for each change and for each request without effect.
 
     Raises:
-        StudyFileError: a number beyond reason, or options that Optuna refuses.
+        StudyFileError: a number beyond reason, options that Optuna refuses, or `[stop]` where each place is needed.
         StudyMismatchError: the stored scores would mean something else. The message lists all lines that differ.
         SmallerBudgetError: with `resize`, the study has more places than that.
     """
@@ -100,28 +108,35 @@ def create_study(
     return load_study(backend, spec.name)
 
 
+NO_STOP = "not allowed for final runs and for the searches of a comparison, which all get their places"
+
+
 def _continue(stored: StoredStudy, spec: StudySpec, resize: bool) -> list[str]:
     _check_same_meaning(stored, spec)
     old = stored.spec
-    if resize and spec.trials < old.trials:
-        raise SmallerBudgetError(spec.name, spec.trials, Places.of(stored).counts())
+    if spec.stop is not None and (stored.search or stored.comparison):
+        raise StudyFileError(spec.name, [f"stop: {NO_STOP}"])
+    counts = Places.of(stored).counts()
+    if resize and spec.trials < counts.total:
+        raise SmallerBudgetError(spec.name, spec.trials, counts)
     kept = []
     if not resize and spec.trials != old.trials:
         kept = [
             f"the study keeps its {old.trials} places, although the file says {spec.trials}; --trials N adds places"
         ]
-        spec = spec.model_copy(update={"trials": old.trials})
+    reopened = min(spec.trials - counts.total, counts.closed) if resize else 0
+    spec = spec.model_copy(update={"trials": max(spec.trials, old.trials) if resize else old.trials})
     if spec.points != old.points:
         kept.append("the study keeps the points that it was created with")
         spec = spec.model_copy(update={"points": old.points})
-    changes = _changes(old, spec)
-    notes = [*kept, *changes]
+    changes = _changes(old, spec, reopened)
+    notes = [*kept, *(text for _, text in changes)]
     asked = spec.training.precision
     if stored.precision is None and asked != "auto":
         stored.settle_precision(asked)
         notes.append(f"precision settled as {asked}")
     if changes:
-        _store_changes(stored, spec, changes)
+        _store_changes(stored, spec, changes, reopened)
         notes += [line for line in idle_options(spec) if line not in idle_options(old)]
     return notes
 
@@ -142,10 +157,18 @@ def _check_same_meaning(stored: StoredStudy, spec: StudySpec) -> None:
         )
 
 
-def _changes(old: StudySpec, new: StudySpec) -> list[str]:
-    changes = []
+def _changes(old: StudySpec, new: StudySpec, reopened: int) -> list[tuple[str, str]]:
+    """The kind and the text of an event for each."""
+    more = []
+    if reopened:
+        more.append((REOPENED, f"{reopened} closed place{'s' * (reopened > 1)}"))
     if new.trials > old.trials:
-        changes.append(f"places raised from {old.trials} to {new.trials}")
+        more.append((RAISED, f"places raised from {old.trials} to {new.trials}"))
+    return more + [("changed", text) for text in _changed_parts(old, new)]
+
+
+def _changed_parts(old: StudySpec, new: StudySpec) -> list[str]:
+    changes = []
     if new.space != old.space and new.space is not None and old.space is not None:
         before = dict(old.space.items())
         changes += [
@@ -155,21 +178,28 @@ def _changes(old: StudySpec, new: StudySpec) -> list[str]:
         ]
     if new.max_attempts != old.max_attempts:
         changes.append(f"attempts at a place changed from {old.max_attempts} to {new.max_attempts}")
-    for part in ("sampler", "pruner"):
+    for part in ("sampler", "pruner", "stop"):
         if getattr(new, part) != getattr(old, part):
             changes.append(f"{part} changed from {_label(getattr(old, part))} to {_label(getattr(new, part))}")
     return changes
 
 
-def _label(part: Any) -> str:
-    options = ", ".join(f"{key}={value}" for key, value in part.options.items())
-    return f"{part.kind} ({options})" if options else str(part.kind)
+def _label(part: SamplerSpec | PrunerSpec | StopSpec | None) -> str:
+    if part is None:
+        return "off"
+    if isinstance(part, StopSpec):
+        return part.text
+    options = part.options
+    if isinstance(part, PrunerSpec) and part.audit not in (None, AUDIT):
+        options["audit"] = part.audit
+    shown = ", ".join(f"{key}={value}" for key, value in options.items())
+    return f"{part.kind} ({shown})" if shown else str(part.kind)
 
 
-def _store_changes(stored: StoredStudy, spec: StudySpec, changes: list[str]) -> None:
+def _store_changes(stored: StoredStudy, spec: StudySpec, changes: list[tuple[str, str]], reopened: int) -> None:
     """Write definition, places and log in one transaction. The caller holds the creation lock."""
     old = stored.spec
-    changed = {part: getattr(spec, part) for part in ("trials", "space", "sampler", "pruner", "max_attempts")}
+    changed = {part: getattr(spec, part) for part in ("trials", "space", "sampler", "pruner", "stop", "max_attempts")}
     merged = old.model_copy(update=changed)
     with stored.backend.engine.begin() as connection:
         connection.execute(
@@ -177,6 +207,8 @@ def _store_changes(stored: StoredStudy, spec: StudySpec, changes: list[str]) -> 
             .where(tables.studies.c.token == stored.token)
             .values(definition=json.dumps(merged.to_dict()))
         )
+        if reopened:
+            reopen(connection, stored, reopened)
         add_places(connection, stored.token, old.trials, spec.trials)
-        for change in changes:
-            log(connection, stored.backend, stored.token, "changed", change)
+        for kind, text in changes:
+            log(connection, stored.backend, stored.token, kind, text)

@@ -59,11 +59,11 @@ def _names(search: str) -> Iterator[str]:
 
 
 def _spec(spec: StudySpec, name: str, runs: int) -> StudySpec:
-    """The search's definition: its scores mean the same. Nothing proposes and nothing prunes.
+    """The search's definition: its scores mean the same. Nothing proposes, prunes or stops.
 
     A final run is one training. Where a search's trial has several, it holds the share of one of these out.
     """
-    planned = {"points": (), "sampler": SamplerSpec(kind="random"), "pruner": PrunerSpec(kind="none")}
+    planned = {"points": (), "sampler": SamplerSpec(kind="random"), "pruner": PrunerSpec(kind="none"), "stop": None}
     planned["data"] = spec.data.model_copy(update={"validation": spec.data.held_out})
     return spec.model_copy(update={"name": name, "trials": max(runs, 1), **planned})
 

@@ -67,6 +67,7 @@ class TrialFacts:
     duration_s: float | None
     resumed_epochs: int | None  # trained by an earlier attempt
     first_epoch: float | None  # the last recorded share of the first epoch, from 0 to 1
+    audited_after: int | None  # so many epochs were trained when the pruner would have stopped it; it ran on
     scores: TrialScores | None
 
     @classmethod
@@ -88,6 +89,18 @@ def place_of(trial: FrozenTrial) -> int | None:
     attrs = trial.user_attrs
     place: int | None = attrs.get(MADE_BY, {}).get("place", attrs.get("place"))
     return place
+
+
+def audited_after(trial: FrozenTrial) -> int | None:
+    """As `TrialFacts.audited_after`, but faster for thousands of trials."""
+    after: int | None = trial.user_attrs.get("audited_after")
+    return after
+
+
+def epochs_of(trial: FrozenTrial) -> int:
+    """How many epochs an ended trial trained, with those of an earlier attempt."""
+    scores = TrialScores.of(trial)
+    return scores.epochs if scores else len(trial.intermediate_values)
 
 
 def told_scores(trial: FrozenTrial) -> Mapping[str, Any] | None:

@@ -44,6 +44,10 @@ class TrialRecord:
         """Record how many epochs an earlier attempt has trained."""
         self._describe(resumed_epochs=epochs)
 
+    def tell_audited(self, epochs: int) -> None:
+        """Record that the pruner would have stopped the trial after so many epochs. It runs on as an audit."""
+        self._describe(audited_after=epochs)
+
     def tell_scores(
         self, scores: Mapping[str, Any], *, best_epoch: int, epochs: int, duration_s: float, diagnostics: Any = None
     ) -> None:

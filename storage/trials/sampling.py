@@ -79,6 +79,7 @@ def _option_lines(section: str, factory: Callable[..., Any], options: dict[str, 
     unknown = [name for name in options if name not in known and name != "seed"]
     if not unknown:
         return [f"{section}: {error}"]
+    known += ["audit"] if section == "pruner" else []  # ours, and no option of Optuna's
     return [f"{section}.{name}: unknown key; {_meant(name, known)}" for name in unknown]
 
 

@@ -31,6 +31,7 @@ from affinity_search.studies.model.tables.sections import (
     NetworkSpec,
     PrunerSpec,
     SamplerSpec,
+    StopSpec,
     TrainingSpec,
     broken_rules,
     head_of,
@@ -50,6 +51,7 @@ __all__ = [
     "RealRange",
     "SamplerSpec",
     "SpaceSpec",
+    "StopSpec",
     "StudySpec",
     "TrainingSpec",
     "fingerprint",
@@ -109,6 +111,7 @@ class StudySpec(Section):
     )
     sampler: SamplerSpec = Field(default=SamplerSpec(), description="a table [sampler]")
     pruner: PrunerSpec = Field(default=PrunerSpec(), description="a table [pruner]")
+    stop: StopSpec | None = Field(default=None, description="a table [stop]")
 
     @field_validator("name")
     @classmethod
@@ -171,7 +174,7 @@ class StudySpec(Section):
         plain = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         for (*tables, key), usual in LATER.items():
             table = plain[tables[0]] if tables else plain
-            if table[key] == usual:
+            if key in table and table[key] == usual:
                 del table[key]
         return plain
 

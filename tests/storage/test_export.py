@@ -58,7 +58,7 @@ def test_the_best_trial_with_all_that_belongs_to_it(backend: Backend) -> None:
     assert (best["study"], best["dataset"], best["minority"]) == ("tiny", "digits", 30)
     assert (best["protocol"], best["attempt"], best["epoch"]) == ("holdout", 1, 2)
     assert (best["schema_version"], best["state"], best["epochs"]) == (2, "complete", 2)
-    assert best["counts"] == {"total": 4, "used": 4, "running": 0, "complete": 4, "pruned": 0, "failed": 0}
+    assert best["counts"] == {"total": 4, "used": 4, "running": 0, "complete": 4, "pruned": 0, "failed": 0, "closed": 0}
     assert best["fingerprint"] == study.fingerprint
     assert best["test"] is None
     assert "top" not in best

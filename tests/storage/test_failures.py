@@ -20,8 +20,6 @@ from watching import FakeClock, watch
 from affinity_search.search.devices.slots import Slot
 from affinity_search.search.launch.launcher import TROUBLE_S, Launcher, WorkersDieError
 from affinity_search.search.training.errors import OutOfMemoryError
-from affinity_search.search.worker import attempt as reports
-from affinity_search.search.worker.attempt import Report, Reports
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.database.tables import PlaceState
@@ -32,7 +30,9 @@ from affinity_search.storage.places.place import Place
 from affinity_search.storage.places.recovery import Recovery
 from affinity_search.storage.stored.agenda import OneStudy
 from affinity_search.storage.study import StoredStudy, load_study
+from affinity_search.storage.trials import reporting as reports
 from affinity_search.storage.trials.facts import TrialFacts, attempts_at
+from affinity_search.storage.trials.reporting import Report, Reports
 from affinity_search.storage.trials.seeds import trial_seed
 
 

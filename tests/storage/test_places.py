@@ -98,7 +98,7 @@ class TestClaims:
         places.finish(claimed(places), PlaceState.COMPLETE, value=0.25)
         places.finish(claimed(places), PlaceState.SPENT, reason="a NaN")
         claimed(places)
-        counts = {"total": 4, "used": 2, "running": 1, "complete": 1, "pruned": 0, "failed": 1}
+        counts = {"total": 4, "used": 2, "running": 1, "complete": 1, "pruned": 0, "failed": 1, "closed": 0}
         assert places.counts().to_dict() == counts
         assert places.counts().free == 1
 

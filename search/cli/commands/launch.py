@@ -106,7 +106,7 @@ def _leave_alone_if_stopped(stored: StoredStudy) -> None:
 
 
 def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
-    from affinity_search.search.view.snapshot import take
+    from affinity_search.search.view.snapshot import lines_on, take
     from affinity_search.search.view.terminal import (
         counts_text,
         duration_text,
@@ -123,7 +123,8 @@ def _summarise(stored: StoredStudy, seconds: float, ended: Exit) -> None:
     for line in failure_lines(snapshot):
         say(line)
     say(outcome_text(snapshot))
-    for line in [crowded.text for crowded in crowded_bounds(stored)] + foreign_lines(snapshot):
+    bounds = [crowded.text for crowded in crowded_bounds(stored)]
+    for line in [*lines_on(stored), *bounds, *foreign_lines(snapshot)]:
         say(line)
     if snapshot.counts.running:
         say(f"{snapshot.counts.running} places are held by workers elsewhere; see: affinity-search status")

@@ -135,12 +135,19 @@ def _table(snapshots: list[Snapshot]) -> Fitted:
             f"{one.title}, {one.imbalance}",
             one.protocol,
             f"{one.counts.used}/{one.counts.total}",
-            "stopped" if one.stopped and not one.counts.running else str(one.counts.running),
+            _state(one),
             _best(one.best, named=len(labels) > 1) if one.best else "-",
         ]
         for one in snapshots
     ]
     return Fitted(columns, rows)
+
+
+def _state(snapshot: Snapshot) -> str:
+    """How many trials run, or why none will."""
+    if snapshot.counts.running:
+        return str(snapshot.counts.running)
+    return "stopped" if snapshot.stopped else "closed" if snapshot.closed else "0"
 
 
 def _best(best: Best, *, named: bool) -> str:
@@ -149,18 +156,23 @@ def _best(best: Best, *, named: bool) -> str:
 
 def _show_one(stored: StoredStudy, as_json: bool, root: Path | None) -> None:
     from affinity_search.search.launch.logs import folders
-    from affinity_search.search.view.snapshot import take
+    from affinity_search.search.view.snapshot import lines_on, take
     from affinity_search.search.view.terminal import panel
     from affinity_search.storage.files import StudyFiles, default_root
+    from affinity_search.storage.places.closing import hindsight
     from affinity_search.storage.results.bounds import crowded_bounds
     from affinity_search.storage.results.evaluations import openings
+    from affinity_search.storage.results.pruning import pruning_of
     from affinity_search.storage.study import history
 
     snapshot = take(stored)
     logs = folders(StudyFiles(root or default_root(stored.backend.url), stored.token))
     bounds = [crowded.text for crowded in crowded_bounds(stored)]
     if as_json:
+        flat = hindsight(stored)
         extra = {
+            "pruning": pruning_of(stored).to_dict(),
+            "would_have_stopped": flat and flat.to_dict(),
             "bounds": bounds,
             "logs": [str(folder) for folder in logs],
             "history": history(stored),
@@ -171,7 +183,7 @@ def _show_one(stored: StoredStudy, as_json: bool, root: Path | None) -> None:
         return
     out = console(data=True)
     out.print(panel(snapshot))
-    for line in bounds:
+    for line in [*lines_on(stored), *bounds]:
         out.print(line, markup=False)
     for event in history(stored):
         out.print(f"{_when(event['at'])}  {event['kind']}: {event['text']}", markup=False)

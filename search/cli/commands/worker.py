@@ -82,8 +82,18 @@ def worker(
         if worker_id is None:  # without a launcher nobody else would start another process
             _start_anew(error)
         raise
+    if worker_id is None:  # its launcher tells it
+        _tell_closed(agenda)
     if signals.draining and _has_free_places(agenda):
         raise typer.Exit(Exit.STOPPED)
+
+
+def _tell_closed(agenda: Agenda) -> None:
+    from affinity_search.storage.places.closing import closing_of
+
+    for study in agenda.refreshed().studies:
+        if closing := closing_of(study):
+            say(closing.text(study.name))
 
 
 def _has_free_places(agenda: Agenda) -> bool:

@@ -46,7 +46,8 @@ def _level(found: ComparisonModel, level: LevelModel) -> Iterator[str]:
         under = "###"
     yield f"**{escaped(words.summary(found, level))}**\n"
     yield f"{escaped(words.level_verdict(found, level))}\n"
-    others = [tables.metrics(level), tables.differences(found, level), *level_tables(level)]
+    searched = tables.searches(found, level)
+    others = [tables.metrics(level), searched, tables.differences(found, level), *level_tables(level)]
     for table in [tables.result(found, level), *others]:
         if table is not None:
             yield from _table(table, under)

@@ -195,6 +195,8 @@ def settings(level: LevelModel) -> Table | None:
 def searches(found: ComparisonModel, level: LevelModel) -> Table:
     columns = [Column("Contestant"), Column("Trials", number=True), Column("Best, in the search", number=True)]
     columns += [Column("Final runs", number=True)]
+    pruned = any(one.search.pruning for one in level.contestants)
+    columns += [Column("Saved by pruning", number=True)] * pruned
     rows = []
     for one in level.contestants:
         search = one.search
@@ -206,6 +208,7 @@ def searches(found: ComparisonModel, level: LevelModel) -> Table:
                 Cell(str(search.places), ended),
                 best,
                 Cell(points(one.interval.mean if one.interval else None)),
+                *[_pruning(one)] * pruned,
             ]
         )
     if found.protocol == "article":
@@ -217,7 +220,21 @@ def searches(found: ComparisonModel, level: LevelModel) -> Table:
             "The search's own best is on validation images, and too high: it is the best of many. The final runs' mean "
             "on the test images is the number to quote."
         )
+    if pruned:
+        about += (
+            " Saved by pruning: epochs that the stopped trials did not train. An audited trial ran on when the pruner "
+            "would have stopped it; where it ends among the best tenth of the trials, the pruner was wrong."
+        )
     return Table("The searches", about, columns, rows)
+
+
+def _pruning(one: ContestantModel) -> Cell:
+    """Epochs saved, and how often the pruner was wrong as far as it was audited."""
+    found = one.search.pruning
+    if found is None:
+        return Cell(NOTHING)
+    wrong = f"{found.among_best} of {found.audited} audited among the best tenth" if found.audited else "none audited"
+    return Cell(plural(found.epochs_saved, "epoch"), wrong)
 
 
 def failures(level: LevelModel) -> Table | None:

@@ -32,6 +32,7 @@ LARGEST: dict[tuple[str, ...], float] = {
     ("training", "epochs"): 10_000,
     ("training", "batch"): 65_536,
     ("training", "learning_rate"): 10,
+    ("stop", "patience"): 100_000,
 }
 # What a single number may be; of a list, what each may be.
 EACH = {
@@ -40,8 +41,9 @@ EACH = {
     else f"a whole number from 1 to {most:.0f}"
     for key, most in LARGEST.items()
 } | {("training", "drops"): "a number above 0 and below 1"}
-# What came after studies were stored without it: left out of a study's tables where it is as it always was, so that
-# their fingerprints stay.
+AUDIT = 0.05  # the usual share of the places whose trials run on when the pruner would stop them
+# What came after studies were stored without it: left out of a study's tables where it is the default, so that their
+# fingerprints and definitions stay.
 LATER: dict[tuple[str, ...], Any] = {
     ("metric",): "macro_f1",
     ("points",): [],
@@ -52,6 +54,7 @@ LATER: dict[tuple[str, ...], Any] = {
     ("training", "warmup"): 0.0,
     ("training", "sampling"): "natural",
     ("training", "adjust"): False,
+    ("pruner", "audit"): AUDIT,
 }
 OPTION_MOST = 1_000_000  # of Optuna's options
 MOST_WEIGHTS = 500_000_000
@@ -177,6 +180,29 @@ class PrunerSpec(_WithOptions):
     kind: Literal["median", "hyperband", "halving", "none"] = Field(
         default="median", description="median, hyperband, halving or none"
     )
+    # Which share of the places it stops shows whether it is right: these run on. None where nothing is pruned.
+    audit: float | None = Field(default=None, ge=0, lt=1, description="a number from 0 and below 1")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        if raw.get("kind") != "none":
+            return {"audit": AUDIT} | dict(raw)
+        return {key: value for key, value in raw.items() if key != "audit" or value != 0}
+
+
+class StopSpec(Section):
+    """When a search ends before its places are used: when it has found nothing better for long enough."""
+
+    min_gain: float = Field(default=0.002, ge=0, lt=1, description="a number from 0 and below 1; 0.002 is 0.2 points")
+    patience: int = Field(default=20, ge=1, le=1_000_000, description=EACH["stop", "patience"])
+
+    @property
+    def text(self) -> str:
+        """As it stands in a study file, in one line."""
+        return f"min_gain = {self.min_gain:g}, patience = {self.patience}"
 
 
 OPTION_NAME = "options are keyword arguments of Optuna's class, made of letters, digits and underscores"
@@ -289,4 +315,7 @@ def _unwanted_options(sampler: Raw, pruner: Raw) -> Iterator[Mistake]:
     if "seed" in sampler:
         yield ("sampler", "seed"), "not allowed: samplers are seeded from the study's seed and the place"
     if pruner.get("kind") == "none":
-        yield from ((("pruner", key), "not allowed: kind none has no options") for key in pruner if key != "kind")
+        options = {key: value for key, value in pruner.items() if key not in ("kind", "audit")}
+        yield from ((("pruner", key), "not allowed: kind none has no options") for key in options)
+        if pruner.get("audit", 0) not in (0, None):
+            yield ("pruner", "audit"), "not allowed: kind none stops no trial, so there is nothing to audit"

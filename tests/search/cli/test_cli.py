@@ -106,7 +106,15 @@ class TestStatus:
 
     def test_one_study_as_json(self, at: tuple[str, str], cli: Cli) -> None:
         found = json.loads(cli("status", "tiny", "--json", *at).out)
-        assert found["counts"] == {"total": 4, "used": 4, "running": 0, "complete": 4, "pruned": 0, "failed": 0}
+        assert found["counts"] == {
+            "total": 4,
+            "used": 4,
+            "running": 0,
+            "complete": 4,
+            "pruned": 0,
+            "failed": 0,
+            "closed": 0,
+        }
         assert found["best"]["macro_f1"] == pytest.approx(1 - found["best"]["value"])
         assert [event["kind"] for event in found["history"]] == ["created", "precision"]
         assert found["definition"]["training"]["epochs"] == 2

@@ -26,6 +26,7 @@ from affinity_search.search.experiments.report.markdown import escaped, markdown
 from affinity_search.search.experiments.report.page import page
 from affinity_search.search.experiments.report.words import missing, points, shown_verdict
 from affinity_search.storage.database.backend import Backend
+from affinity_search.storage.results.export import ExportedPruning
 from affinity_search.storage.stored.comparisons import StoredComparison, create_or_continue_comparison
 from affinity_search.studies.comparisons import load_comparison
 
@@ -386,3 +387,24 @@ class TestCommand:
     def test_one_form_at_a_time(self, cli: Cli) -> None:
         assert cli("report", "small", "--json", "--markdown", fails=True).code == 2
         assert cli("report", fails=True).code == 2
+
+
+def test_what_pruning_saved_and_how_often_it_was_wrong(eight: ComparisonModel) -> None:
+    """In a comparison without a pruner there is no such column."""
+    (one,) = eight.levels
+    assert "Saved by pruning" not in markdown(eight)
+    figures = {"share": 0.05, "stopped": 9, "epochs_saved": 63, "audited": 4, "epochs_cost": 21, "among_best": 1}
+    told = ExportedPruning.model_validate(figures | {"best_tenth": 2, "scored": 20, "interval": (0.006, 0.806)})
+    first, second, *rest = one.contestants
+    pruned = [
+        first.model_copy(update={"search": first.search.model_copy(update={"pruning": told})}),
+        second.model_copy(
+            update={"search": second.search.model_copy(update={"pruning": told.model_copy(update={"audited": 0})})}
+        ),
+    ]
+    level = one.model_copy(update={"contestants": [*pruned, *rest]})
+    text = markdown(eight.model_copy(update={"levels": [level]}))
+    assert "| Saved by pruning |" in text
+    assert "| 63 epochs (1 of 4 audited among the best tenth) |" in text
+    assert "| 63 epochs (none audited) |" in text
+    assert "the pruner was wrong" in text

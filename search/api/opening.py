@@ -11,6 +11,7 @@ from affinity_search.search.worker.images import examine as look_at
 from affinity_search.search.worker.images import folder_for, settle, with_found
 from affinity_search.storage.database.backend import Backend, open_backend
 from affinity_search.storage.errors import NoDatabaseError, OutdatedError, StudyNotFoundError
+from affinity_search.storage.places.claims import Places
 from affinity_search.storage.stored.creation import create_or_continue, refuse_mistakes
 from affinity_search.storage.study import StoredStudy, find_study, is_comparison, study_names
 from affinity_search.studies import bundled
@@ -123,7 +124,7 @@ def planned_study(url: str, asked: Asked) -> tuple[StudySpec, StoredStudy | None
         spec = _resolve(backend, asked)
         stored = find_study(backend, spec.name)
     if stored is not None and not asked.counts:
-        spec = spec.model_copy(update={"trials": stored.spec.trials})
+        spec = spec.model_copy(update={"trials": Places.of(stored).counts().total})  # closed places stay closed
     refuse_mistakes(spec)
     return with_found(spec, folder_for(spec, asked.data_dir, stored, lambda _: None)), stored
 

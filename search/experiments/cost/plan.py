@@ -113,7 +113,7 @@ def plan_study(
         from affinity_search.storage.places.claims import Places
 
         counts = Places.of(stored).counts()
-        left = counts.free + counts.running + max(0, spec.trials - stored.spec.trials)
+        left = max(spec.trials, counts.total) - counts.used
         own = _own_trials(stored)
         kept = Path(stored.data_dir) if stored.data_dir else None
         data_dir = data_dir or kept

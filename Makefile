@@ -76,7 +76,7 @@ $(VENV)/.installed-docs: pyproject.toml | $(VENV)/.installed-run
 	@touch $@
 
 docs: $(VENV)/.installed-docs  ## The documentation as a site, in site/: a link that leads nowhere ends the build
-	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --clean
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet --clean
 
 folds-table: $(VENV)/.installed-run  ## Many settings on one holdout, or fewer on several: MNIST, n = 10 (an hour on 2 cores)
 	$(BIN)/python -m benchmarks.folds $(DATA_OPTION)

@@ -14,9 +14,11 @@ import typer
 
 from affinity_search.search.cli.launching import (
     Devices,
+    Notify,
     On,
     PerDevice,
     Tpus,
+    Track,
     Workers,
     refuse_both,
     run_shown,
@@ -92,6 +94,8 @@ def compare(
     per_device: PerDevice = 1,
     tpu: Tpus = None,
     on: On = None,
+    track: Track = None,
+    notify: Notify = None,
     data_dir: DataDir = None,
     name: Rename = None,
     overrides: Overrides = None,
@@ -107,11 +111,23 @@ def compare(
     """
     from affinity_search.search.api.comparing import comparison_with_found, open_comparison, planned
     from affinity_search.search.api.launching import Launching
+    from affinity_search.search.launch.tracking.addresses import Sending
 
     refuse_both(on, tpu, per_device)
     given = {"name": name, "trials": trials, "draws": draws, "metric": metric, "baseline": baseline}
     asked = given | {"heads": heads.split(",") if heads is not None else None}
-    launching = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
+    launching = Launching(
+        workers,
+        devices,
+        per_device,
+        tuple(tpu or ()),
+        on,
+        data_dir,
+        files,
+        lease_s,
+        outage_s,
+        Sending.asked(track, notify),
+    )
     slots = launching.slots(say)
     if dry_run:
         _tell_plan(

@@ -10,9 +10,11 @@ import typer
 
 from affinity_search.search.cli.launching import (
     Devices,
+    Notify,
     On,
     PerDevice,
     Tpus,
+    Track,
     Workers,
     refuse_both,
     run_shown,
@@ -63,6 +65,8 @@ def launch(
     per_device: PerDevice = 1,
     tpu: Tpus = None,
     on: On = None,
+    track: Track = None,
+    notify: Notify = None,
     unless_stopped: UnlessStopped = False,
     trials: Trials = None,
     data_dir: DataDir = None,
@@ -78,10 +82,12 @@ def launch(
 ) -> None:
     """Create or continue a study and run workers, on this machine or a cluster, until its places are used."""
     from affinity_search.search.api.launching import Launching, prepare
+    from affinity_search.search.launch.tracking.addresses import Sending
     from affinity_search.storage.stored.agenda import OneStudy
 
     refuse_both(on, tpu, per_device)
-    asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s)
+    sending = Sending.asked(track, notify)
+    asked = Launching(workers, devices, per_device, tuple(tpu or ()), on, data_dir, files, lease_s, outage_s, sending)
     slots = asked.slots(say)
     overrides = with_points(overrides, storage, points_from, top)
     stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)

@@ -15,10 +15,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
+from affinity_search.storage import SENDING_LEASE_S
 from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend
-
-LEASE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ def target_hash(kind: str, address: str) -> str:
 class Deliveries:
     """What was sent to one target. Every method is one transaction and may be called from any process at any time."""
 
-    def __init__(self, backend: Backend, target: str, lease_s: float = LEASE_S) -> None:
+    def __init__(self, backend: Backend, target: str, lease_s: float = SENDING_LEASE_S) -> None:
         """`target` is as `target_hash` gives it."""
         self._backend = backend
         self._target = target

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from affinity_search.search.cli.launching import Notify, storage_option
-from affinity_search.search.cli.options import Files, Storage, opened, say
+from affinity_search.search.cli.options import Files, Storage, finite, opened, say
 from affinity_search.search.worker.exits import Exit
-from affinity_search.storage import DEFAULT_STORAGE
+from affinity_search.storage import DEFAULT_STORAGE, SENDING_LEASE_S
 
 if TYPE_CHECKING:
     from affinity_search.search.launch.tracking.addresses import Sending
@@ -43,6 +43,9 @@ def track(
     ] = False,
     files: Files = None,
     storage: Storage = DEFAULT_STORAGE,
+    lease_s: Annotated[
+        float, typer.Option("--lease-s", min=1.0, max=86_400.0, callback=finite, hidden=True)
+    ] = SENDING_LEASE_S,
     beside: Annotated[bool, typer.Option("--beside", hidden=True, help="A launcher's: end when stdin does.")] = False,
 ) -> None:
     """Send the finished trials that MLflow has not got yet, and the news of the search. Nothing is sent twice."""
@@ -54,7 +57,7 @@ def track(
     backend = opened(storage)
     agenda = _named(backend, study)
     sending = sending if beside else _or_stored(sending, agenda)
-    collector = Collector(agenda, sending, files or default_root(backend.url), say)
+    collector = Collector(agenda, sending, files or default_root(backend.url), say, lease_s)
     if again:
         collector.forget()
     if beside:
@@ -95,11 +98,9 @@ def _or_stored(sending: Sending, agenda: Agenda) -> Sending:
 def _watch(collector: Collector) -> None:
     import time
 
-    from affinity_search.search.launch.tracking.collector import EVERY_S
-
     collector.look()
     while not collector.is_over or collector.unsent:
-        time.sleep(EVERY_S)
+        time.sleep(collector.pause_s)
         collector.look()
 
 
@@ -108,13 +109,13 @@ def _run_beside(collector: Collector) -> None:
     import contextlib
     import select
 
-    from affinity_search.search.launch.tracking.collector import EVERY_S, LAST_TRY_S
+    from affinity_search.search.launch.tracking.collector import LAST_TRY_S
 
     with contextlib.suppress(OSError):
-        os.nice(19)  # it takes what the workers leave
+        os.nice(10)  # it takes what the workers leave
     while True:
         collector.look()
-        if select.select([sys.stdin], [], [], EVERY_S)[0]:
+        if select.select([sys.stdin], [], [], collector.pause_s)[0]:
             break
     if reason := sys.stdin.read().strip():
         collector.tell_failure(reason)

@@ -26,16 +26,18 @@ from affinity_search.search.launch.tracking.targets import (
     Target,
 )
 from affinity_search.search.view.terminal import plural
+from affinity_search.storage import SENDING_LEASE_S
 from affinity_search.storage.database.patience import at_once, is_transient
 from affinity_search.storage.errors import VanishedError
 from affinity_search.storage.places.counts import Counts
 from affinity_search.storage.places.recovery import complete_halves
-from affinity_search.storage.results.deliveries import LEASE_S, Deliveries, target_hash
+from affinity_search.storage.results.deliveries import Deliveries, target_hash
 from affinity_search.storage.stored.agenda import Agenda
 
 EVERY_S = 3.0  # between two looks
+SLICE_S = 10.0  # a look gives no more to one target: the other has news
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-LAST_TRY_S = 30.0
+LAST_TRY_S = 15.0
 
 
 @dataclass
@@ -49,6 +51,7 @@ class Post:
     pause_s: float = 0.0  # 0: it answers
     tried_at: float = float("-inf")
     refused: set[str] = field(default_factory=set)
+    is_cut_short: bool = False  # the last look ended in the middle
     reason: str = ""  # why it does not answer
 
 
@@ -61,16 +64,20 @@ class Collector:
         sending: Sending,
         root: Path,
         say: Callable[[str], None],
+        lease_s: float = SENDING_LEASE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`root` is the folder of the files (--files)."""
+        """`root` is the folder of the files (--files). An item whose collector is silent for `lease_s` is another's."""
         self._agenda = agenda
         self._root = root
+        self._lease_s = lease_s
         self._clock = clock
         self._say = partial(_masked, say, sending.secrets)
-        targets: list[Target] = [Mlflow(sending.mlflow, self._say)] if sending.mlflow else []
-        targets += [Webhook(sending.notify)] if sending.notify else []
-        self.posts = [Post(each, Deliveries(agenda.backend, target_hash(each.kind, each.identity))) for each in targets]
+        targets: list[Target] = [Webhook(sending.notify)] if sending.notify else []  # first: they are few, and news
+        targets += [Mlflow(sending.mlflow, self._say)] if sending.mlflow else []
+        self.posts = [
+            Post(each, Deliveries(agenda.backend, target_hash(each.kind, each.identity), lease_s)) for each in targets
+        ]
         self._seen: tuple[Counts, int] | None = None
         self.is_over = False
         self._worked_at = clock()  # when something was sent last
@@ -80,6 +87,11 @@ class Collector:
     def unsent(self) -> int:
         """How many items wait, as of the last look."""
         return sum(post.unsent for post in self.posts)
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait for the next look: not at all if one was cut short."""
+        return 0.0 if any(post.is_cut_short for post in self.posts) else EVERY_S
 
     def forget(self) -> None:
         """Send everything again that MLflow lacks."""
@@ -100,13 +112,14 @@ class Collector:
         ready = [post for post in self.posts if now - post.tried_at >= min(post.pause_s, most)]
         try:
             with at_once():
-                look = self._look()
-                if look is not None:
+                look = self._look() if ready else None
+                if look:
                     for post in ready:
                         self._serve(post, look)
         except VanishedError:
             raise
         except Exception as error:
+            self._seen = None
             if not is_transient(error):
                 self._say(f"the collector could not look at the search ({type(error).__name__}: {error})")
 
@@ -133,9 +146,13 @@ class Collector:
             post.ledger.skip(token, [item.name for item in waiting if item.key in over and item.token == token])
         waiting = [item for item in waiting if item.key not in over]
         post.unsent = len(waiting)
-        post.tried_at = self._clock()
+        post.tried_at = begun = self._clock()
+        post.is_cut_short = False
         for item in waiting:
-            if self._clock() > self._deadline or not self._send(post, item):
+            if self._clock() > self._deadline:
+                return
+            post.is_cut_short = self._clock() > begun + SLICE_S
+            if post.is_cut_short or not self._send(post, item):
                 return
         if len(look.finished) < look.counts.used:  # an Optuna trial is a moment behind its place
             self._seen = None
@@ -155,6 +172,7 @@ class Collector:
         except RefusedError as error:
             post.ledger.give_back(delivery)
             post.refused.add(item.key)
+            post.unsent -= 1
             self._say(f"{post.target.name} refuses {item.name}: {error}; this is told once")
             return True
         except AwayError as error:
@@ -192,9 +210,11 @@ class Collector:
         self.look(hurried=True)
         while self.unsent and self._clock() < self._deadline:
             is_away = any(post.pause_s for post in self.posts if post.unsent)
-            if limit_s is None and self._clock() - self._worked_at > (LAST_TRY_S if is_away else LEASE_S + LAST_TRY_S):
+            if limit_s is None and self._clock() - self._worked_at > (
+                LAST_TRY_S if is_away else self._lease_s + LAST_TRY_S
+            ):
                 return
-            time.sleep(FIRST_PAUSE_S)
+            time.sleep(min(FIRST_PAUSE_S, self.pause_s))
             self.look(hurried=True)
 
     def tell_failure(self, reason: str) -> None:
@@ -218,6 +238,8 @@ class Collector:
                 self._say(f"{plural(post.unsent, noun)} not sent to {name}{reason}; to send later: {again}")
             elif post.sent:
                 self._say(f"{plural(post.sent, noun)} sent to {name}")
+            if post.refused:
+                self._say(f"{plural(len(post.refused), noun)} refused by {name}")
 
 
 def command(agenda: Agenda, sending: Sending, storage_option: str) -> str:

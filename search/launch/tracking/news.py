@@ -99,13 +99,11 @@ class Message:
 
 def messages(look: Look) -> Iterator[Message]:
     """All news of the search so far, in their order."""
-    bests: dict[str, float] = {}
     for one in look.finished:
-        token, number, value = one.study.token, one.place.number, one.place.value
+        token, number = one.study.token, one.place.number
         if one.place.state == PlaceState.SPENT:
             yield _of_trial(FAILURE, one, token, f"{FAILURE}/{number}")
-        elif value is not None and one.study.search is None and value < bests.get(token, float("inf")):
-            bests[token] = value
+        elif (token, number) in look.new_bests:
             yield _of_trial(NEW_BEST, one, token, f"{NEW_BEST}/{number}")
     if look.is_over:
         yield _end(look)

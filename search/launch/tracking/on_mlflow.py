@@ -64,11 +64,11 @@ class Mlflow:
 
     @property
     def noun(self) -> str:
-        return "trial"
+        return "run"
 
     def due(self, look: Look) -> list[Item]:
         """Every finished trial; and each study, when all is over."""
-        items = [self._trial(one, look.root) for one in look.finished]
+        items = [self._trial(one, look) for one in look.finished]
         if look.is_over:
             items += [self._study(study, look) for study in look.studies]
         return items
@@ -76,11 +76,13 @@ class Mlflow:
     def superseded(self, look: Look, waiting: Sequence[Item]) -> list[Item]:
         return []
 
-    def _trial(self, one: Finished, root: Path) -> Item:
+    def _trial(self, one: Finished, look: Look) -> Item:
+        """With pictures if it was the best so far: to draw them takes longer than all else."""
         token, name = one.study.token, f"place/{one.place.number}"
+        files, drawn = StudyFiles(look.root, token), (token, one.place.number) in look.new_bests
 
         def send(guard: Guard) -> None:
-            self._send(one.study, lambda key: trial_run(one, key, StudyFiles(root, token)), name, guard)
+            self._send(one.study, lambda key: trial_run(one, key, files, drawn=drawn), name, guard)
 
         return Item.of(token, name, send)
 
@@ -170,7 +172,7 @@ class Mlflow:
         tagged = client.search_experiments(filter_string=f"tags.`{STUDY_KEY}` = '{study.token}'")
         named = tagged[0] if tagged else client.get_experiment_by_name(study.name)
         if named is not None and named.lifecycle_stage == "deleted":
-            raise RefusedError(f"its experiment {study.name!r} is deleted; `mlflow experiments restore` brings it back")
+            raise AwayError(f"its experiment {study.name!r} is deleted; `mlflow experiments restore` brings it back")
         if named is not None:
             number = named.experiment_id
         else:
@@ -216,6 +218,8 @@ class Mlflow:
         except (AwayError, RefusedError, LostError, AffinitySearchError):
             raise
         except Exception as error:
+            self._experiments.clear()  # the store may be another one when it is back
+            self._present.clear()
             code = getattr(error, "error_code", "")
             reason = why(error) or str(error).partition("\n")[0] or type(error).__name__
             if code in REFUSALS:

@@ -51,8 +51,8 @@ class Run:
     files: Mapping[str, bytes] = field(default_factory=dict)  # artifacts by name
 
 
-def trial_run(one: Finished, key: str, files: StudyFiles) -> Run:
-    """Of a finished trial. What another machine's files hold is left out."""
+def trial_run(one: Finished, key: str, files: StudyFiles, *, drawn: bool) -> Run:
+    """Of a finished trial, with its pictures if it is `drawn`. What another machine's files hold is left out."""
     study, place, trial = one.study, one.place, one.trial
     facts = TrialFacts.of(trial) if trial else None
     history = history_of(files, trial) if trial else None
@@ -67,7 +67,7 @@ def trial_run(one: Finished, key: str, files: StudyFiles) -> Run:
     kept = {STUDY_FILE: study.spec.to_toml().encode()}
     if history:
         kept["epochs.json"] = json.dumps(history.to_dict(), indent=1).encode()
-        kept |= history.draw()
+        kept |= history.draw() if drawn else {}
     name = f"trial {place.trial}" if place.trial is not None else f"place {place.number}"
     return Run(
         key,

@@ -57,6 +57,18 @@ class Look:
         """Of all studies, in the order of their ends."""
         return sorted(self._finished(), key=lambda one: (one.place.finished_at or 0.0, one.place.number))
 
+    @cached_property
+    def new_bests(self) -> set[tuple[str, int]]:
+        """Token and place of each trial of a search that beat all that had ended before it."""
+        least: dict[str, float] = {}
+        found = set()
+        for one in self.finished:
+            token, value = one.study.token, one.place.value
+            if value is not None and one.study.search is None and value < least.get(token, float("inf")):
+                least[token] = value
+                found.add((token, one.place.number))
+        return found
+
     def _finished(self) -> Iterator[Finished]:
         for study in self.studies:
             rows = Places.of(study).rows(*FINISHED)

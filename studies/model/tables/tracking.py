@@ -52,8 +52,8 @@ def address_of(text: str) -> MlflowAddress:
     if kind in ("http", "https"):
         return _server(text)
     if kind == "sqlite":
-        path = re.sub(r"^sqlite:(///)?", "", text, flags=re.IGNORECASE)
-        if not path or path.startswith("/:") or path == ":memory:":
+        path = text[len("sqlite:///") :]
+        if text[len("sqlite:") :][:3] != "///" or path in ("", "/", ":memory:") or "?" in path:
             raise ValueError("the SQLite address names no file; write sqlite:///FILE.db")
         return MlflowAddress(f"sqlite:///{_absolute(path)}")
     if kind == "file":

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from affinity_search.search.cli.launching import Notify, storage_option
-from affinity_search.search.cli.options import Files, Storage, finite, opened, say
+from affinity_search.search.cli.options import Files, Storage, opened, say
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage import DEFAULT_STORAGE, SENDING_LEASE_S
 
@@ -43,9 +43,7 @@ def track(
     ] = False,
     files: Files = None,
     storage: Storage = DEFAULT_STORAGE,
-    lease_s: Annotated[
-        float, typer.Option("--lease-s", min=1.0, max=86_400.0, callback=finite, hidden=True)
-    ] = SENDING_LEASE_S,
+    lease_s: Annotated[float, typer.Option("--lease-s", min=1.0, max=86_400.0, hidden=True)] = SENDING_LEASE_S,
     beside: Annotated[bool, typer.Option("--beside", hidden=True, help="A launcher's: end when stdin does.")] = False,
 ) -> None:
     """Send the finished trials that MLflow has not got yet, and the news of the search. Nothing is sent twice."""

@@ -75,9 +75,9 @@ class Collector:
         self._say = partial(_masked, say, sending.secrets)
         targets: list[Target] = [Webhook(sending.notify)] if sending.notify else []  # first: they are few, and news
         targets += [Mlflow(sending.mlflow, self._say)] if sending.mlflow else []
-        self.posts = [
-            Post(each, Deliveries(agenda.backend, target_hash(each.kind, each.identity), lease_s)) for each in targets
-        ]
+        hashes = [target_hash(each.kind, each.identity) for each in targets]
+        ledgers = [Deliveries(agenda.backend, each, lease_s) for each in hashes]
+        self.posts = [Post(target, ledger) for target, ledger in zip(targets, ledgers, strict=True)]
         self._seen: tuple[Counts, int] | None = None
         self.is_over = False
         self._worked_at = clock()  # when something was sent last
@@ -210,9 +210,8 @@ class Collector:
         self.look(hurried=True)
         while self.unsent and self._clock() < self._deadline:
             is_away = any(post.pause_s for post in self.posts if post.unsent)
-            if limit_s is None and self._clock() - self._worked_at > (
-                LAST_TRY_S if is_away else self._lease_s + LAST_TRY_S
-            ):
+            patience_s = LAST_TRY_S if is_away else LAST_TRY_S + self._lease_s
+            if limit_s is None and self._clock() - self._worked_at > patience_s:
                 return
             time.sleep(min(FIRST_PAUSE_S, self.pause_s))
             self.look(hurried=True)

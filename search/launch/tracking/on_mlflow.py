@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from affinity_search.search.launch.children import PASSWORD, USER
+from affinity_search.search.launch.tracking.half_runs import clear_half_runs
 from affinity_search.search.launch.tracking.runs import KEY, PREFIX, Run, study_run, trial_run
 from affinity_search.search.launch.tracking.targets import (
     ANSWER_S,
@@ -51,7 +52,7 @@ class Mlflow:
     kind: str = "mlflow"
     _client: Any = None
     _experiments: dict[str, str] = field(default_factory=dict)  # by the study's token
-    _present: dict[str, dict[str, bool]] = field(default_factory=dict)  # by token: a run's key, and whether it ended
+    _present: dict[str, set[str]] = field(default_factory=dict)  # by token: the keys of runs
     _told: bool = False
 
     @property
@@ -105,21 +106,35 @@ class Mlflow:
             AwayError, RefusedError, LostError.
         """
         key = f"{study.token}/{name}"
-        with self._failures():
+        with self._failures(study):
             experiment = self._experiment(study)
-            older = []
+            run, older = make(key), []
             if replaces or not guard.is_fresh or key in self._found(study, experiment):
-                for run in self._client.search_runs([experiment], f"tags.`{KEY}` = '{key}'"):
-                    if run.info.status == "RUNNING":
-                        guard()
-                        self._client.delete_run(run.info.run_id)
-                    else:
-                        older.append(run.info.run_id)
+                older = self._older(experiment, run, guard)
             if older and not replaces:
                 return
-            self._write(experiment, make(key), study.token, guard)
+            self._write(experiment, run, study.token, guard)
             for run_id in older:
                 self._client.delete_run(run_id)
+
+    def _older(self, experiment: str, run: Run, guard: Guard) -> list[str]:
+        """The whole runs of that key that are there. The halves that dead collectors left are deleted.
+
+        In a folder MLflow writes a run before its tags. So a half may lack the key; it has the name and the beginning.
+        """
+        found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
+        begun = self._client.search_runs([experiment], "attributes.status = 'RUNNING'")
+        halves = {each.info.run_id for each in found if each.info.status == "RUNNING"}
+        halves |= {
+            each.info.run_id
+            for each in begun
+            if not each.data.tags.get(KEY)
+            and (each.info.run_name, each.info.start_time) == (run.name, _ms(run.began_at))
+        }
+        for run_id in halves:
+            guard()
+            self._client.delete_run(run_id)
+        return [each.info.run_id for each in found if each.info.run_id not in halves]
 
     def _write(self, experiment: str, run: Run, token: str, guard: Guard) -> None:
         from mlflow.entities import Metric, Param, RunTag
@@ -191,16 +206,16 @@ class Mlflow:
         file = self.address.file
         return None if file is None else (file.parent / f"{file.stem}.artifacts").as_uri()
 
-    def _found(self, study: StoredStudy, experiment: str) -> dict[str, bool]:
-        """The runs of the study that were there when this collector first looked: the ledger may be an older copy."""
+    def _found(self, study: StoredStudy, experiment: str) -> set[str]:
+        """The keys of the study's runs at this collector's first look: the ledger may be an older copy."""
         if study.token not in self._present:
-            found: dict[str, bool] = {}
+            found: set[str] = set()
             page: str | None = ""
             while page is not None:
                 runs = self._client.search_runs(
                     [experiment], f"tags.`{KEY}` LIKE '{study.token}/%'", max_results=1000, page_token=page or None
                 )
-                found |= {run.data.tags[KEY]: run.info.status != "RUNNING" for run in runs}
+                found |= {run.data.tags[KEY] for run in runs}
                 page = runs.token or None
             self._present[study.token] = found
         return self._present[study.token]
@@ -211,7 +226,7 @@ class Mlflow:
         return self._client
 
     @contextmanager
-    def _failures(self) -> Iterator[None]:
+    def _failures(self, study: StoredStudy) -> Iterator[None]:
         """MLflow's errors in the collector's words, which hold no address."""
         try:
             yield
@@ -222,6 +237,9 @@ class Mlflow:
             self._present.clear()
             code = getattr(error, "error_code", "")
             reason = why(error) or str(error).partition("\n")[0] or type(error).__name__
+            if self.address.folder and not code and not isinstance(error, OSError):
+                clear_half_runs(self.address.folder, study.token)
+                reason = "a killed process left half a run there, which is cleared away"
             if code in REFUSALS:
                 raise RefusedError(reason) from error
             raise AwayError(reason) from error

@@ -21,7 +21,7 @@ from conftest import Cli, Start
 from fake_objective import fake_scores
 from making import attempt_at, holder, make, reported, train, trained
 from optuna.trial import TrialState
-from sqlalchemy import update
+from sqlalchemy import insert, update
 from waiting import until
 from watching import waiting
 
@@ -47,11 +47,15 @@ def client(where: str | Path) -> Any:
     return on_mlflow._client(address_of(str(where)))
 
 
-def runs(where: str | Path, *, all_of_them: bool = False) -> dict[str, Any]:
-    """The runs of finished trials by place, as MLflow has them; no place has two."""
+def _all_runs(where: str | Path) -> list[Any]:
     there = client(where)
     numbers = [experiment.experiment_id for experiment in there.search_experiments()]
-    found = there.search_runs(numbers, max_results=1000)
+    return list(there.search_runs(numbers, max_results=1000))
+
+
+def runs(where: str | Path, *, all_of_them: bool = False) -> dict[str, Any]:
+    """The runs of finished trials by place, as MLflow has them; no place has two."""
+    found = _all_runs(where)
     kinds = {run.info.run_id: run.data.tags.get("affinity_search.kind") for run in found}
     trials = [run for run in found if all_of_them or kinds[run.info.run_id] != "study"]
     by_key = {run.data.tags["affinity_search.key"].partition("/")[2]: run for run in trials}
@@ -215,10 +219,36 @@ class TestNothingTwice:
                 assert victim.process.poll() is None, victim.said
             os.kill(victim.process.pid, signal.SIGKILL)
             assert victim.ended() == -signal.SIGKILL
-            halves += any(run.info.status == "RUNNING" for run in runs(tmp_path / "runs").values())
+            halves += sum(not _is_finished(about) for about in _run_folders(tmp_path / "runs"))
         assert halves, "no kill hit the middle of a run"
         assert start("track", *options).ended() == 0
         whole(tmp_path / "runs", study)
+        assert len(_all_runs(tmp_path / "runs")) == 7
+
+    def test_half_written_runs_are_cleared_away(self, sqlite: Backend, tmp_path: Path) -> None:
+        """In a folder MLflow writes file by file. Killed in between, it leaves what makes it refuse every search."""
+        study = make(sqlite)
+        train(study, most=3)
+        one = collector(study, tmp_path / "runs")
+        one.look()
+        first, second, third = (_folder_of(tmp_path / "runs", f"place/{number}") for number in range(3))
+        (first / "meta.yaml").write_text("")
+        shutil.rmtree(first / "metrics")
+        (second / "metrics" / "score").write_text("")
+        (third / "tags" / "affinity_search.key").unlink()
+        about = third / "meta.yaml"
+        about.write_text(about.read_text().replace("status: 3", "status: 1"))
+        for run in (first, second):
+            os.utime(run, (1.0, 1.0))
+        again = collector(study, tmp_path / "runs")
+        again.forget()
+        with sqlite.engine.begin() as connection:  # as after the kill: they were begun
+            lost = {"target": again.posts[0].ledger._target, "sent": 0, "lease": "", "lease_until": 0.0, "at": 0.0}
+            begun = [{"token": study.token, "item": f"place/{number}"} | lost for number in range(3)]
+            connection.execute(insert(tables.deliveries), begun)
+        again.send_all()
+        whole(tmp_path / "runs", study)
+        assert len(_all_runs(tmp_path / "runs")) == 3
 
     def test_one_that_slept_through_its_lease_leaves_no_second_run(self, sqlite: Backend, tmp_path: Path) -> None:
         """It is stopped right before it makes the run; another sends the trial; then it wakes up."""
@@ -247,6 +277,16 @@ class TestNothingTwice:
 
 def _run_folders(where: Path) -> list[Path]:
     return [path for path in where.glob("*/*/meta.yaml") if len(path.parent.name) == 32]
+
+
+def _folder_of(where: Path, item: str) -> Path:
+    run = runs(where)[item].info
+    return where / run.experiment_id / run.run_id
+
+
+def _is_finished(about: Path) -> bool:
+    """By its file, which a killed process may have left empty."""
+    return "status: 3" in about.read_text()
 
 
 def _ledger(sqlite_url: str) -> list[Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -123,18 +124,23 @@ class Mlflow:
         In a folder MLflow writes a run before its tags. So a half may lack the key; it has the name and the beginning.
         """
         found = self._client.search_runs([experiment], f"tags.`{KEY}` = '{run.key}'")
-        begun = self._client.search_runs([experiment], "attributes.status = 'RUNNING'")
-        halves = {each.info.run_id for each in found if each.info.status == "RUNNING"}
-        halves |= {
-            each.info.run_id
-            for each in begun
-            if not each.data.tags.get(KEY)
-            and (each.info.run_name, each.info.start_time) == (run.name, _ms(run.began_at))
-        }
+        halves = [each.info.run_id for each in found if each.info.status == "RUNNING"]
         for run_id in halves:
             guard()
             self._client.delete_run(run_id)
+        for each in self._client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+            begun = each.info.run_name, each.info.start_time
+            if not each.data.tags.get(KEY) and begun == (run.name, _ms(run.began_at)):
+                guard()
+                self._remove(experiment, each.info.run_id)
         return [each.info.run_id for each in found if each.info.run_id not in halves]
+
+    def _remove(self, experiment: str, run_id: str) -> None:
+        """What was cut off at its creation. In a folder MLflow itself finds no run there to delete."""
+        if self.address.folder:
+            shutil.rmtree(self.address.folder / experiment / run_id)
+        else:
+            self._client.delete_run(run_id)
 
     def _write(self, experiment: str, run: Run, token: str, guard: Guard) -> None:
         from mlflow.entities import Metric, Param, RunTag

@@ -228,27 +228,28 @@ class TestNothingTwice:
     def test_half_written_runs_are_cleared_away(self, sqlite: Backend, tmp_path: Path) -> None:
         """In a folder MLflow writes file by file. Killed in between, it leaves what makes it refuse every search."""
         study = make(sqlite)
-        train(study, most=3)
-        one = collector(study, tmp_path / "runs")
-        one.look()
-        first, second, third = (_folder_of(tmp_path / "runs", f"place/{number}") for number in range(3))
+        train(study)
+        collector(study, tmp_path / "runs").look()
+        first, second, third, fourth = (_folder_of(tmp_path / "runs", f"place/{number}") for number in range(4))
         (first / "meta.yaml").write_text("")
         shutil.rmtree(first / "metrics")
         (second / "metrics" / "score").write_text("")
-        (third / "tags" / "affinity_search.key").unlink()
+        for part in ("tags", "params", "metrics"):
+            shutil.rmtree(third / part)
         about = third / "meta.yaml"
         about.write_text(about.read_text().replace("status: 3", "status: 1"))
-        for run in (first, second):
+        (fourth / "meta.yaml").write_text("")  # killed when it ended the run
+        for run in (first, second, fourth):
             os.utime(run, (1.0, 1.0))
         again = collector(study, tmp_path / "runs")
         again.forget()
         with sqlite.engine.begin() as connection:  # as after the kill: they were begun
             lost = {"target": again.posts[0].ledger._target, "sent": 0, "lease": "", "lease_until": 0.0, "at": 0.0}
-            begun = [{"token": study.token, "item": f"place/{number}"} | lost for number in range(3)]
+            begun = [{"token": study.token, "item": f"place/{number}"} | lost for number in range(4)]
             connection.execute(insert(tables.deliveries), begun)
         again.send_all()
         whole(tmp_path / "runs", study)
-        assert len(_all_runs(tmp_path / "runs")) == 3
+        assert len(_all_runs(tmp_path / "runs")) == 5
 
     def test_one_that_slept_through_its_lease_leaves_no_second_run(self, sqlite: Backend, tmp_path: Path) -> None:
         """It is stopped right before it makes the run; another sends the trial; then it wakes up."""

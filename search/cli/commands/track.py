@@ -49,10 +49,15 @@ def track(
     """Send the finished trials that MLflow has not got yet, and the news of the search. Nothing is sent twice."""
     from affinity_search.search.launch.tracking.addresses import Sending
     from affinity_search.search.launch.tracking.collector import Collector, command
+    from affinity_search.storage.database.backend import open_backend
+    from affinity_search.storage.errors import OutdatedError
     from affinity_search.storage.files import default_root
 
     sending = Sending.asked(to, notify)
-    backend = opened(storage)
+    try:
+        backend = opened(storage)
+    except OutdatedError:
+        backend = open_backend(storage, create=True)
     agenda = _named(backend, study)
     sending = sending if beside else _or_stored(sending, agenda)
     collector = Collector(agenda, sending, files or default_root(backend.url), say, lease_s)

@@ -206,6 +206,7 @@ class TestNothingTwice:
         whole(tmp_path / "runs", study)
         assert len(runs(tmp_path / "runs", all_of_them=True)) == 9
 
+    @pytest.mark.long
     def test_a_collector_that_is_killed_in_the_middle_of_a_run(
         self, sqlite: Backend, sqlite_url: str, start: Start, tmp_path: Path
     ) -> None:

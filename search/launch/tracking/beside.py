@@ -19,11 +19,12 @@ from typing import Self
 from affinity_search.search.launch.children import COMMAND, surroundings
 from affinity_search.search.launch.process import exit_text
 from affinity_search.search.launch.tracking.addresses import Sending
-from affinity_search.search.launch.tracking.collector import LAST_TRY_S
+from affinity_search.search.launch.tracking.collector import LAST_TRY_S, command
 from affinity_search.search.launch.tracking.targets import ANSWER_S
 from affinity_search.storage.stored.agenda import Agenda
 
 LOOK_S = 0.2
+RESTARTS = 3
 
 
 class CollectorProcess:
@@ -44,11 +45,17 @@ class CollectorProcess:
         self._say = say
         self._is_hurried = is_hurried
         self.process: subprocess.Popen[str] | None = None
+        self._closing = threading.Lock()  # held from the end on: nothing is started any more
 
     def __enter__(self) -> Self:
-        if not self._sending:
-            return self
-        self.process = subprocess.Popen(
+        if self._sending:
+            self.process = self._started()
+            self._reader = threading.Thread(target=self._look_after, name="collector", daemon=True)
+            self._reader.start()
+        return self
+
+    def _started(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, *self._command()],
             env=surroundings() | self._sending.variables | {"AFFINITY_SEARCH_STORAGE": self._agenda.backend.secret_url},
             stdin=subprocess.PIPE,
@@ -58,28 +65,36 @@ class CollectorProcess:
             errors="replace",
             start_new_session=True,  # Ctrl-C in the terminal is the launcher's
         )
-        self._reader = threading.Thread(target=self._pass_on, name="collector", daemon=True)
-        self._reader.start()
-        return self
 
     def _command(self) -> Sequence[str]:
         options = ["--to", "mlflow"] if self._sending.mlflow else []
         options += ["--files", str(self._files)] if self._files else []
         return [*COMMAND, "track", "--beside", *options, "--", self._agenda.name]
 
-    def _pass_on(self) -> None:
-        assert self.process is not None
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if line.strip():
-                self._say(line.rstrip())
+    def _look_after(self) -> None:
+        """Pass on what it says. If it dies, start another one, a few times."""
+        for starts_left in range(RESTARTS, -1, -1):
+            assert self.process is not None
+            assert self.process.stderr is not None
+            for line in self.process.stderr:
+                if line.strip():
+                    self._say(line.rstrip())
+            code = self.process.wait()
+            if not starts_left or not self._closing.acquire(blocking=False):
+                return
+            try:
+                self._say(f"the collector ended early ({exit_text(code)}); another one is started")
+                self.process = self._started()
+            finally:
+                self._closing.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        process = self.process
-        if process is None:
+        if self.process is None:
             return
+        self._closing.acquire()
+        process = self.process
         assert process.stdin is not None
         with contextlib.suppress(OSError):  # it has ended already
             if error is not None and str(error):
@@ -88,10 +103,8 @@ class CollectorProcess:
         self._wait(process)
         self._reader.join(1.0)
         if process.returncode:
-            self._say(
-                f"the process that sends trials and news ended early ({exit_text(process.returncode)}); what is "
-                f"missing is sent by: affinity-search track {self._agenda.name}"
-            )
+            again = command(self._agenda, self._sending, "")
+            self._say(f"the collector ended early ({exit_text(process.returncode)}); to send what is missing: {again}")
 
     def _wait(self, process: subprocess.Popen[str]) -> None:
         """It ends by itself after its last try. A request that hangs, or a person who wants to stop now, ends it."""

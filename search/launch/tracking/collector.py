@@ -37,7 +37,8 @@ from affinity_search.storage.stored.agenda import Agenda
 EVERY_S = 3.0  # between two looks
 SLICE_S = 10.0  # a look gives no more to one target: the other has news
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
-LAST_TRY_S = 15.0
+PATIENCE_S = 15.0  # at the end, with a target that takes nothing
+LAST_TRY_S = 30.0  # at the end of a launch, in all
 
 
 @dataclass
@@ -82,6 +83,7 @@ class Collector:
         self.is_over = False
         self._worked_at = clock()  # when something was sent last
         self._deadline = float("inf")
+        self._told: set[str] = set()
 
     @property
     def unsent(self) -> int:
@@ -120,8 +122,10 @@ class Collector:
             raise
         except Exception as error:
             self._seen = None
-            if not is_transient(error):
-                self._say(f"the collector could not look at the search ({type(error).__name__}: {error})")
+            line = f"the collector failed ({type(error).__name__}: {error}); it tries again, and this is told once"
+            if not is_transient(error) and line not in self._told:
+                self._told.add(line)
+                self._say(line)
 
     def _look(self) -> Look | None:
         """None if nothing has changed since, and nothing waits."""
@@ -196,22 +200,21 @@ class Collector:
     def _answers(self, post: Post) -> None:
         if post.pause_s:
             self._say(f"{post.target.name} takes what is sent again")
-        post.pause_s = 0.0
+        post.pause_s, post.reason = 0.0, ""
         self._worked_at = self._clock()
 
     def send_all(self, limit_s: float | None = None) -> None:
-        """Look until nothing is left to send, for `limit_s` at most.
+        """Look until nothing is left to send, or no target has taken anything for a while; for `limit_s` at most.
 
-        Without a limit, until no target has taken anything for a while: an item that a dead collector holds becomes
-        free when its lease ends.
+        An item that a dead collector holds is waited for: it becomes free when its lease ends.
         """
         begun = self._worked_at = self._clock()
         self._deadline = begun + (float("inf") if limit_s is None else limit_s)
         self.look(hurried=True)
         while self.unsent and self._clock() < self._deadline:
             is_away = any(post.pause_s for post in self.posts if post.unsent)
-            patience_s = LAST_TRY_S if is_away else LAST_TRY_S + self._lease_s
-            if limit_s is None and self._clock() - self._worked_at > patience_s:
+            patience_s = PATIENCE_S if is_away else PATIENCE_S + self._lease_s
+            if self._clock() - self._worked_at > patience_s:
                 return
             time.sleep(min(FIRST_PAUSE_S, self.pause_s))
             self.look(hurried=True)

@@ -263,6 +263,7 @@ def _client(address: MlflowAddress) -> Any:
         "MLFLOW_ALLOW_FILE_STORE": "true",  # without it MLflow 3 refuses folders
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
         "GIT_PYTHON_REFRESH": "quiet",
     }
     os.environ |= settings

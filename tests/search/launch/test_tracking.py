@@ -27,11 +27,13 @@ from watching import waiting
 
 from affinity_search.search.launch.tracking import news, on_mlflow
 from affinity_search.search.launch.tracking.addresses import Sending, TrackingError, mlflow_address, notify_url
+from affinity_search.search.launch.tracking.beside import CollectorProcess
 from affinity_search.search.launch.tracking.collector import Collector
 from affinity_search.search.training.results import EpochScore
 from affinity_search.search.view.pictures import Album
 from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend
+from affinity_search.storage.errors import StorageError
 from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.stored.agenda import OneStudy
@@ -488,6 +490,48 @@ class TestNews:
         ids = [body["id"] for body in receiver.took]
         assert len(ids) == len(set(ids))
         assert [body["event"] for body in receiver.took].count("end") == 1
+
+
+class TestBeside:
+    @pytest.mark.long
+    def test_a_collector_that_is_killed_is_started_again(
+        self, sqlite: Backend, sqlite_url: str, start: Start, tmp_path: Path
+    ) -> None:
+        study, gate = make(sqlite), tmp_path / "gate"
+        options = ("tiny", "--storage", sqlite_url, "--track", f"mlflow={tmp_path}/runs")
+        launch = start("launch", *options, FAKE_GATE=str(gate))
+        until(lambda: waiting(study), "a worker to train")
+        _below(launch.process.pid, "track").kill()
+        until(lambda: "the collector ended early (killed by SIGKILL); another one is started" in launch.said, "another")
+        gate.touch()
+        assert launch.ended() == 0
+        assert "5 runs sent to MLflow" in launch.said
+        whole(tmp_path / "runs", study)
+
+    @pytest.mark.long
+    def test_one_whose_launcher_is_killed_sends_what_is_there_and_ends(
+        self, sqlite: Backend, sqlite_url: str, start: Start, tmp_path: Path
+    ) -> None:
+        study, gate = make(sqlite, trials=2), tmp_path / "gate"
+        train(study, most=1)
+        options = ("tiny", "--storage", sqlite_url, "--track", f"mlflow={tmp_path}/runs")
+        launch = start("launch", *options, FAKE_GATE=str(gate))
+        until(lambda: waiting(study), "a worker to train")
+        beside = _below(launch.process.pid, "track")
+        (worker,) = waiting(study)
+        os.kill(launch.process.pid, signal.SIGKILL)
+        until(lambda: not beside.is_running() or beside.status() == psutil.STATUS_ZOMBIE, "the collector to end")
+        os.kill(worker.pid, signal.SIGKILL)
+        assert [*runs(tmp_path / "runs")] == ["place/0"]
+
+    def test_a_launch_that_fails_is_news(self, sqlite: Backend, receiver: Receiver, tmp_path: Path) -> None:
+        study = make(sqlite)
+        beside = CollectorProcess(OneStudy(study), Sending(notify=receiver.url), None, print)
+        with pytest.raises(StorageError), beside:
+            raise StorageError("no device is left")
+        assert [(body["event"], body["trial"], body["reason"]) for body in receiver.took] == [
+            ("failure", None, "no device is left")
+        ]
 
 
 class TestSecrets:

@@ -73,7 +73,15 @@ def work(url: str, worker_id: str) -> Any:
     return use_up_places(OneStudy(study), WorkerOptions("cpu", worker_id=worker_id))
 
 
-ACTIONS = {action.__name__: action for action in (open_fresh, settle, raise_trials, create_study, work)}
+def claim_delivery(url: str, token: str) -> Any:
+    from affinity_search.storage.database.backend import open_backend
+    from affinity_search.storage.results.deliveries import Deliveries
+
+    found = Deliveries(open_backend(url, create=False), "notify-0").claim(token, "end/4")
+    return found and ("fresh" if found.is_fresh else "taken over")
+
+
+ACTIONS = {action.__name__: action for action in (open_fresh, settle, raise_trials, create_study, work, claim_delivery)}
 
 
 def contend(action: str, argument: str, barrier: Barrier) -> None:

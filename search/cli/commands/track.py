@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = (
     "affinity-search track digits --to mlflow=http://mlflow.lab:5000",
-    "affinity-search track digits --watch     (with MLFLOW_TRACKING_URI or AFFINITY_SEARCH_NOTIFY)",
+    "affinity-search track digits --to mlflow=runs --watch",
 )
 
 

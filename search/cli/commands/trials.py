@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 EXAMPLES = (
     "affinity-search trials digits",
     "affinity-search trials digits --csv trials.csv",
-    "affinity-search trials digits --parquet trials.parquet     (needs affinity-search[parquet])",
 )
 
 

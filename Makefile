@@ -182,6 +182,9 @@ step-bench: $(VENV)/.installed-test  ## A training step's speed against PyTorch'
 precision-pairs: $(VENV)/.installed-run  ## What bfloat16 costs in F1, over paired seeds on MNIST (about 10 minutes on 2 cores)
 	$(BIN)/python benchmarks/precision.py $(DATA_OPTION)
 
+notebook: $(VENV)/.installed-test  ## Run the notebook of examples/ (a minute); its file stays as it is
+	$(BIN)/jupyter execute --timeout=300 --output=$${TMPDIR:-/tmp}/affinity-search-notebook.ipynb examples/explore.ipynb
+
 secrets:  ## Random passwords for docker-compose.yml in secrets/, none of them overwritten
 	@deploy/secrets.sh
 

@@ -150,7 +150,7 @@ def commands_page() -> str:
 def _options(command: Any) -> list[str]:
     rows = []
     for each in command.params:
-        if each.name == "help":
+        if each.name == "help" or getattr(each, "hidden", False):
             continue
         is_option = each.opts[0].startswith("-")
         names = ", ".join(f"`{name}`" for name in each.opts) if is_option else f"`{each.metavar or each.name.upper()}`"

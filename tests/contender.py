@@ -81,7 +81,18 @@ def close_if_flat(url: str, argument: str) -> Any:
     return close_if_flat(load_study(open_backend(url, create=False), "tiny"))
 
 
-ACTIONS = {action.__name__: action for action in (open_fresh, settle, raise_trials, create_study, work, close_if_flat)}
+def claim_delivery(url: str, token: str) -> Any:
+    from affinity_search.storage.database.backend import open_backend
+    from affinity_search.storage.results.deliveries import Deliveries
+
+    found = Deliveries(open_backend(url, create=False), "notify-0").claim(token, "end/4")
+    return found and ("fresh" if found.is_fresh else "taken over")
+
+
+ACTIONS = {
+    action.__name__: action
+    for action in (open_fresh, settle, raise_trials, create_study, work, close_if_flat, claim_delivery)
+}
 
 
 def contend(action: str, argument: str, barrier: Barrier) -> None:

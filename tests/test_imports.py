@@ -22,6 +22,7 @@ COMMANDS = (
     "compare",
     "create",
     "launch",
+    "track",
     "worker",
     "status",
     "evaluate",

@@ -114,6 +114,8 @@ class _Launched(ABC):
         files: Path | None = None,
         lease_s: float = DEFAULT_LEASE_S,
         outage_s: float = DEFAULT_LIMIT_S,
+        track: str | None = None,
+        notify: str | None = None,
         say: Callable[[str], None] = say,
     ) -> Exit:
         """Run worker processes until every place is used. Call it from the main thread, which gets Ctrl-C and SIGTERM.
@@ -123,7 +125,8 @@ class _Launched(ABC):
         share one GPU. `tpus` are names of TPUs elsewhere. Each TPU chip here has a worker, or with
         `tpu_strategy` one worker has all of them. `on` is the address of a Ray cluster.
         A worker that is silent for `lease_s` seconds loses its place. Workers wait `outage_s` seconds for a database
-        that does not answer.
+        that does not answer. `track` ("mlflow" or "mlflow=ADDRESS") and `notify` (a URL) are as for `launch`: a
+        process of its own sends finished trials and news there.
 
         Returns:
             `Exit.DONE`, also where `[stop]` closed places; `Exit.NO_SCORE` if every trial failed; `Exit.STOPPED` if it
@@ -131,12 +134,15 @@ class _Launched(ABC):
 
         Raises:
             WorkersDieError, DeviceError, DataError, StorageError: no worker can work here; the message says why.
+            TrackingError: `track` or `notify` is no address.
         """
         from affinity_search.search.api.launching import Launching, prepare
+        from affinity_search.search.launch.tracking.addresses import Sending
         from affinity_search.search.worker.stopping import StopSignals
 
         where = workers, devices, per_device, tuple(tpus), on
-        asked = Launching(*where, data_dir, files, lease_s, outage_s, tpu_strategy)
+        how = data_dir, files, lease_s, outage_s, tpu_strategy
+        asked = Launching(*where, *how, Sending.asked(track, notify))
         with StopSignals() as signals:
             return prepare(self._agenda(), asked, say).run(Lines(say), signals)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from affinity_search.search.devices.slots import Slot, plan
 from affinity_search.search.launch.launcher import Launcher
 from affinity_search.search.launch.process import WorkerProcess
+from affinity_search.search.launch.tracking.addresses import NOWHERE, Sending
+from affinity_search.search.launch.tracking.beside import CollectorProcess
 from affinity_search.search.launch.workload import long_trial_warning
 from affinity_search.search.view.terminal import plural
 from affinity_search.search.worker.exits import Exit
@@ -42,6 +44,7 @@ class Launching:
     lease_s: float
     outage_s: float
     tpu_strategy: bool = False
+    sending: Sending = NOWHERE
 
     def slots(self, say: Say) -> list[Slot]:
         """Where workers will run on this machine; none for a cluster, which plans its own.
@@ -69,6 +72,7 @@ class Prepared:
     slots: Sequence[Slot]
     launching: Launching
     new_worker: Callable[[Slot, Path], WorkerProcess]
+    sending: Sending = NOWHERE
 
     def run(self, progress: Progress, signals: StopSignals) -> Exit:
         """Run until every place is used or somebody asks to stop. Raises as `Launcher.run`."""
@@ -86,7 +90,8 @@ class Prepared:
         )
         where = ", ".join(slot.label for slot in self.slots)
         progress.say(f"{plural(len(self.slots), 'worker')} on {where}; logs in {launcher.logs}")
-        return launcher.run(signals)
+        with CollectorProcess(self.agenda, self.sending, asked.files, progress.say, lambda: signals.stopping):
+            return launcher.run(signals)
 
 
 def prepare(agenda: Agenda, asked: Launching, say: Say, slots: Sequence[Slot] | None = None) -> Prepared:
@@ -102,12 +107,14 @@ def prepare(agenda: Agenda, asked: Launching, say: Say, slots: Sequence[Slot] | 
             once(warning)
         if asked.on is None:
             settle_for(stored, slots, once)
+    own = next((study.spec.tracking.to for study in agenda.studies if study.spec.tracking), None)
+    sending = asked.sending.or_of(own)
     if asked.on is None:
-        return Prepared(agenda.refreshed(), slots, asked, WorkerProcess)
+        return Prepared(agenda.refreshed(), slots, asked, WorkerProcess, sending)
     from affinity_search.search.launch import on_ray
 
     on_ray.connect(asked.on, agenda.backend)
-    return Prepared(agenda.refreshed(), on_ray.plan(asked.devices, asked.workers), asked, on_ray.RayWorker)
+    return Prepared(agenda.refreshed(), on_ray.plan(asked.devices, asked.workers), asked, on_ray.RayWorker, sending)
 
 
 class _Once:

@@ -37,6 +37,25 @@ On = Annotated[
     ),
 ]
 
+Track = Annotated[
+    str | None,
+    typer.Option(
+        "--track",
+        metavar="mlflow[=ADDRESS]",
+        help="Send finished trials to MLflow: a server's URL, a folder or sqlite:///FILE.db. Default: "
+        "MLFLOW_TRACKING_URI.",
+    ),
+]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        "--notify",
+        metavar="URL",
+        envvar="AFFINITY_SEARCH_NOTIFY",
+        help="Post JSON there at the end, at a failed trial and at a new best; keep secrets in the variable.",
+    ),
+]
+
 
 def refuse_both(on: str | None, tpus: list[str] | None, per_device: int, *, tpu_strategy: bool = False) -> None:
     """Options of this machine beside a cluster."""

@@ -11,13 +11,20 @@ import affinity_search
 # For Python. Without -P it looks in the current folder first, where anybody's `optuna.py` may lie.
 SAFE = "-P"
 COMMAND = (SAFE, "-m", "affinity_search")
+# Where trials and news go, with passwords: only the collector's process is told.
+NOTIFY = "AFFINITY_SEARCH_NOTIFY"
+URI, USER, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{each}" for each in ("URI", "USERNAME", "PASSWORD", "TOKEN"))
+SENDING_VARIABLES = (NOTIFY, URI, USER, PASSWORD, TOKEN)
 
 
 def surroundings() -> dict[str, str]:
-    """Our environment without the entries of PYTHONPATH that mean the current folder, such as the first in `:/mine`."""
+    """Our environment without the entries of PYTHONPATH that mean the current folder, such as the first in `:/mine`,
+    and without SENDING_VARIABLES.
+    """
     folders = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     kept = os.pathsep.join(folder for folder in folders if folder not in ("", "."))
-    others = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    left_out = {"PYTHONPATH", *SENDING_VARIABLES}
+    others = {key: value for key, value in os.environ.items() if key not in left_out}
     return others | ({"PYTHONPATH": kept} if kept else {})
 
 

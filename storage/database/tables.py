@@ -9,8 +9,8 @@ from enum import StrEnum
 from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table, Text
 
 # 2: places.cause; 3: studies.stopped, data_dir, train_data, test_data; 4: places.draw, source, studies.search,
-# comparison, contestant, and the comparisons
-SCHEMA_VERSION = 4
+# comparison, contestant, and the comparisons; 5: deliveries
+SCHEMA_VERSION = 5
 
 metadata = MetaData()
 
@@ -111,6 +111,18 @@ events = Table(
     Column("at", Float, nullable=False),
     Column("kind", String(32), nullable=False),
     Column("text", Text, nullable=False),
+)
+
+deliveries = Table(
+    "affinity_deliveries",
+    metadata,
+    Column("token", String(32), primary_key=True),  # of the study, or of the comparison
+    Column("target", String(64), primary_key=True),  # hash of the address that it goes to; the address may be a secret
+    Column("item", String(64), primary_key=True),  # such as place/3
+    Column("sent", Integer, nullable=False),  # 0: a collector sends it, until `lease_until`; 1: it is there
+    Column("lease", String(32), nullable=False),  # random, new with every claim
+    Column("lease_until", Float, nullable=False),
+    Column("at", Float, nullable=False),  # when it was claimed or sent
 )
 
 evaluations = Table(

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend
@@ -250,5 +250,9 @@ def _differences(old: ComparisonSpec, new: ComparisonSpec) -> list[str]:
 
 def delete_comparison_row(backend: Backend, token: str) -> None:
     """Forget the comparison. Its studies are deleted before."""
-    statement = delete(tables.comparisons).where(tables.comparisons.c.token == token)
-    backend.transaction(lambda connection: connection.execute(statement))
+
+    def forget(connection: Connection) -> None:
+        for table in (tables.deliveries, tables.comparisons):
+            connection.execute(delete(table).where(table.c.token == token))
+
+    backend.transaction(forget)

@@ -181,7 +181,13 @@ def _changed_parts(old: StudySpec, new: StudySpec) -> list[str]:
     for part in ("sampler", "pruner", "stop"):
         if getattr(new, part) != getattr(old, part):
             changes.append(f"{part} changed from {_label(getattr(old, part))} to {_label(getattr(new, part))}")
+    if new.tracking != old.tracking:
+        changes.append(f"tracking changed from {_target(old)} to {_target(new)}")
     return changes
+
+
+def _target(spec: StudySpec) -> str:
+    return spec.tracking.to if spec.tracking else "none"
 
 
 def _label(part: SamplerSpec | PrunerSpec | StopSpec | None) -> str:
@@ -199,7 +205,8 @@ def _label(part: SamplerSpec | PrunerSpec | StopSpec | None) -> str:
 def _store_changes(stored: StoredStudy, spec: StudySpec, changes: list[tuple[str, str]], reopened: int) -> None:
     """Write definition, places and log in one transaction. The caller holds the creation lock."""
     old = stored.spec
-    changed = {part: getattr(spec, part) for part in ("trials", "space", "sampler", "pruner", "stop", "max_attempts")}
+    parts = ("trials", "space", "sampler", "pruner", "stop", "max_attempts", "tracking")
+    changed = {part: getattr(spec, part) for part in parts}
     merged = old.model_copy(update=changed)
     with stored.backend.engine.begin() as connection:
         connection.execute(

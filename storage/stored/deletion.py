@@ -86,7 +86,7 @@ def _holder(row: Row[Any]) -> str:
 
 
 def _remove_rows(connection: Connection, token: str) -> None:
-    for table in (tables.places, tables.events, tables.evaluations, tables.studies):
+    for table in (tables.places, tables.events, tables.evaluations, tables.deliveries, tables.studies):
         connection.execute(delete(table).where(table.c.token == token))
 
 

@@ -27,6 +27,30 @@ def trial_rows(study: StoredStudy) -> list[dict[str, Any]]:
     return [_row(trial, facts, places.get(facts.place), metric) for trial, facts in told if facts.place is not None]
 
 
+def detailed_rows(study: StoredStudy) -> list[dict[str, Any]]:
+    """As `trial_rows`, with the study's name, all `metrics` of the best epoch, and the times `began` and `ended`.
+
+    `curve` has the best value of the study's metric after each epoch.
+    """
+    trials = {trial.number: trial for trial in study.optuna.get_trials(deepcopy=False)}
+    rows = []
+    for row in trial_rows(study):
+        trial = trials.get(row["trial"])
+        if trial is not None:  # it began since
+            rows.append({"study": study.name, **row, **_details(trial)})
+    return rows
+
+
+def _details(trial: FrozenTrial) -> dict[str, Any]:
+    scores = TrialFacts.of(trial).scores
+    return {
+        "metrics": dict(scores.metrics) if scores else {},
+        "began": trial.datetime_start,
+        "ended": trial.datetime_complete,
+        "curve": [score_of(value) for _, value in sorted(trial.intermediate_values.items())],
+    }
+
+
 def _row(trial: FrozenTrial, facts: TrialFacts, place: Place | None, metric: str) -> dict[str, Any]:
     scores = trial.intermediate_values
     best = min(scores, key=lambda step: (scores[step], step)) if scores else None

@@ -36,6 +36,7 @@ from affinity_search.studies.model.tables.sections import (
     broken_rules,
     head_of,
 )
+from affinity_search.studies.model.tables.tracking import TrackingSpec
 from affinity_search.studies.model.translate import translated
 from affinity_search.studies.model.writing import to_toml
 
@@ -53,6 +54,7 @@ __all__ = [
     "SpaceSpec",
     "StopSpec",
     "StudySpec",
+    "TrackingSpec",
     "TrainingSpec",
     "fingerprint",
     "fingerprint_differences",
@@ -112,6 +114,7 @@ class StudySpec(Section):
     sampler: SamplerSpec = Field(default=SamplerSpec(), description="a table [sampler]")
     pruner: PrunerSpec = Field(default=PrunerSpec(), description="a table [pruner]")
     stop: StopSpec | None = Field(default=None, description="a table [stop]")
+    tracking: TrackingSpec | None = Field(default=None, description="a table [tracking]")
 
     @field_validator("name")
     @classmethod

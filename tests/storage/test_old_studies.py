@@ -82,6 +82,12 @@ def test_it_is_shown(study: StoredStudy, url: str, cli: Cli) -> None:
     assert Reporter(study).write()
 
 
+def test_its_finished_trials_can_be_sent(url: str, cli: Cli, tmp_path: Path) -> None:
+    """`track` brings the tables up to date by itself; six trials, and the study."""
+    assert "7 runs sent to MLflow" in cli("track", "old", "--to", f"mlflow={tmp_path}/runs", "--storage", url).err
+    assert cli("track", "old", "--to", f"mlflow={tmp_path}/runs", "--storage", url).err == "nothing is missing\n"
+
+
 def test_it_goes_on(study: StoredStudy, backend: Backend) -> None:
     longer, _ = open_study(backend, "old", trials=9)
     assert train(longer) == 3

@@ -49,6 +49,7 @@ FREE = [
     {"space.sigma.high": 2000},
     {"sampler.kind": "random"},
     {"pruner.kind": "none"},
+    {"tracking.to": "mlflow=http://host:5000"},
     {"training.learning_rate": 0.001, "data.validation": 0.2, "network.depth": 1},
 ]
 

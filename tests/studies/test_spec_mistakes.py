@@ -29,6 +29,10 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"name": 5}, "name: 5 given; allowed: 1 to 200 printable characters"),
     ({"protocol": "test"}, "protocol: 'test' given; allowed: holdout or article"),
     ({"data": 5}, "data: 5 given; allowed: a table [data]"),
+    ({"tracking": {}}, "tracking.to: missing; allowed: mlflow, or mlflow=ADDRESS with a server's URL, a folder or"),
+    ({"tracking.to": "wandb"}, "tracking.to: 'wandb' given; allowed: mlflow, or mlflow=ADDRESS with"),
+    ({"tracking.to": "mlflow=mlruns"}, "tracking.to: the path of a folder or file begins with / or ~ here"),
+    ({"tracking.to": "mlflow=http://me:geheim@host"}, "tracking.to: a study file is stored, so it holds no password"),
     (
         {"data.set": "MNIST"},
         "data.set: 'MNIST' given; allowed: digits, mnist, cifar10, cifar100, folder, npz or features",

@@ -12,10 +12,12 @@ import typer
 
 from affinity_search.search.cli.launching import (
     Devices,
+    Notify,
     On,
     PerDevice,
     Tpus,
     TpuStrategy,
+    Track,
     Workers,
     refuse_both,
     run_shown,
@@ -91,6 +93,8 @@ def compare(
     tpu: Tpus = None,
     tpu_strategy: TpuStrategy = False,
     on: On = None,
+    track: Track = None,
+    notify: Notify = None,
     data_dir: DataDir = None,
     name: Rename = None,
     overrides: Overrides = None,
@@ -106,12 +110,14 @@ def compare(
     """
     from affinity_search.search.api.comparing import open_comparison
     from affinity_search.search.api.launching import Launching
+    from affinity_search.search.launch.tracking.addresses import Sending
 
     refuse_both(on, tpu, per_device, tpu_strategy=tpu_strategy)
     given = {"name": name, "trials": trials, "draws": draws, "metric": metric, "baseline": baseline}
     asked = given | {"heads": heads.split(",") if heads is not None else None}
     where = workers, devices, per_device, tuple(tpu or ()), on
-    launching = Launching(*where, data_dir, files, lease_s, outage_s, tpu_strategy)
+    how = data_dir, files, lease_s, outage_s, tpu_strategy
+    launching = Launching(*where, *how, Sending.asked(track, notify))
     slots = launching.slots(say)
     if dry_run:
         from affinity_search.search.cli.commands.plan import compared, tell

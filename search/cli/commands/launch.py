@@ -10,10 +10,12 @@ import typer
 
 from affinity_search.search.cli.launching import (
     Devices,
+    Notify,
     On,
     PerDevice,
     Tpus,
     TpuStrategy,
+    Track,
     Workers,
     refuse_both,
     run_shown,
@@ -65,6 +67,8 @@ def launch(
     tpu: Tpus = None,
     tpu_strategy: TpuStrategy = False,
     on: On = None,
+    track: Track = None,
+    notify: Notify = None,
     unless_stopped: UnlessStopped = False,
     trials: Trials = None,
     data_dir: DataDir = None,
@@ -80,11 +84,13 @@ def launch(
 ) -> None:
     """Create or continue a study and run workers, on this machine or a cluster, until its places are used."""
     from affinity_search.search.api.launching import Launching, prepare
+    from affinity_search.search.launch.tracking.addresses import Sending
     from affinity_search.storage.stored.agenda import OneStudy
 
     refuse_both(on, tpu, per_device, tpu_strategy=tpu_strategy)
     where = workers, devices, per_device, tuple(tpu or ()), on
-    asked = Launching(*where, data_dir, files, lease_s, outage_s, tpu_strategy)
+    how = data_dir, files, lease_s, outage_s, tpu_strategy
+    asked = Launching(*where, *how, Sending.asked(track, notify))
     slots = asked.slots(say)
     overrides = with_points(overrides, storage, points_from, top)
     stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)

@@ -1,4 +1,4 @@
-"""`affinity-search trials`: every trial of a study, as a table, CSV or JSON."""
+"""`affinity-search trials`: every trial of a study, as a table, CSV, Parquet or JSON."""
 
 from __future__ import annotations
 
@@ -31,6 +31,10 @@ def trials(
         Path | None,
         typer.Option("--csv", metavar="FILE", parser=home_path, help="Write CSV to this file; - is stdout."),
     ] = None,
+    parquet_file: Annotated[
+        Path | None,
+        typer.Option("--parquet", metavar="FILE", parser=home_path, help="Write a typed table with epochs' scores."),
+    ] = None,
     as_json: AsJson = False,
     storage: Storage = DEFAULT_STORAGE,
 ) -> None:
@@ -38,8 +42,11 @@ def trials(
     from affinity_search.search import api
     from affinity_search.search.cli.commands.export import write_atomically
 
-    if csv_file and as_json:
-        raise typer.BadParameter("--csv and --json contradict each other")
+    if sum(map(bool, (csv_file, parquet_file, as_json))) > 1:
+        raise typer.BadParameter("--csv, --parquet and --json contradict each other")
+    if parquet_file is not None:
+        _write_parquet(parquet_file, study, storage)
+        return
     with api.open(study, storage, read_only=True) as opened:
         rows, spec = [asdict(trial) for trial in opened.trials()], opened.stored.spec
     names = spec.searched
@@ -52,6 +59,20 @@ def trials(
     else:
         write_atomically(csv_file, _csv(rows, names))
         say(f"wrote {len(rows)} trials to {csv_file}")
+
+
+def _write_parquet(path: Path, study: str, storage: str) -> None:
+    from affinity_search.search import api
+    from affinity_search.search.cli import parquet
+    from affinity_search.storage.stored.listing import detailed_rows
+
+    if str(path) == "-":
+        raise typer.BadParameter("--parquet writes a file; - is not one")
+    parquet.require_pyarrow()
+    with api.open(study, storage, read_only=True) as opened:
+        rows = detailed_rows(opened.stored)
+        parquet.write(path, opened.stored, rows)
+    say(f"wrote {len(rows)} trials to {path}")
 
 
 def _csv(rows: list[dict[str, Any]], names: list[str]) -> str:

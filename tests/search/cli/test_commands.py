@@ -1,6 +1,7 @@
 """The commands that look after stored studies: stop, rename, delete, trials."""
 
 import csv
+import errno
 import io
 import json
 import signal
@@ -13,6 +14,7 @@ import pytest
 from conftest import Cli, Start
 from making import attempt_at, holder, make, open_study, train, trained, worker_for
 from optuna.trial import TrialState
+from pyarrow import parquet
 from sqlalchemy import func, insert, select
 from waiting import until
 
@@ -288,6 +290,10 @@ class TestDelete:
         assert not files.folder.exists()
 
 
+def _full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
 class TestTrials:
     @pytest.fixture
     def at(self, backend: Backend, database_url: str) -> tuple[str, str]:
@@ -313,6 +319,46 @@ class TestTrials:
         assert (rows[2]["macro_f1"], rows[3]["macro_f1"]) == ("", "")
         cli("trials", "tiny", "--csv", str(tmp_path / "trials.csv"), *at)
         assert (tmp_path / "trials.csv").read_text() == text
+
+    def test_parquet_is_typed(self, at: tuple[str, str], cli: Cli, backend: Backend, tmp_path: Path) -> None:
+        path = tmp_path / "trials.parquet"
+        assert cli("trials", "tiny", "--parquet", str(path), *at).err == f"wrote 4 trials to {path}\n"
+        table = parquet.read_table(path)
+        kinds = {field.name: str(field.type) for field in table.schema}
+        assert (kinds["trial"], kinds["n_centers"], kinds["lambda"]) == ("int64", "int64", "double")
+        assert (kinds["began"], kinds["curve"]) == ("timestamp[us, tz=UTC]", "list<element: double>")
+        rows, trials = table.to_pylist(), load_study(backend, "tiny").optuna.trials
+        assert [row["state"] for row in rows] == ["complete", "complete", "given back", "running"]
+        for row, trial in zip(rows, trials, strict=True):
+            assert {key: row[key] for key in trial.params} == trial.params
+            assert row["curve"] == [1 - value for _, value in sorted(trial.intermediate_values.items())]
+            assert trial.datetime_start is not None
+            assert row["began"].timestamp() == pytest.approx(trial.datetime_start.timestamp(), abs=1e-5)
+        assert rows[0]["macro_f1"] == pytest.approx(1 - trials[0].value)
+        assert (rows[3]["ended"], rows[3]["macro_f1"], rows[2]["reason"]) == (
+            None,
+            None,
+            "the worker was asked to stop",
+        )
+
+    def test_parquet_is_written_whole_or_not_at_all(self, at: tuple[str, str], cli: Cli, tmp_path: Path) -> None:
+        path = tmp_path / "trials.parquet"
+        path.write_text("the old one")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pyarrow.parquet.write_table", _full_disk)
+            refused = cli("trials", "tiny", "--parquet", str(path), *at, fails=True).refused()
+        assert "cannot be written: No space left on device" in refused
+        assert [one.name for one in tmp_path.glob("*.parquet*")] == ["trials.parquet"]
+        assert path.read_text() == "the old one"
+
+    def test_parquet_without_its_package_or_with_another_format(
+        self, at: tuple[str, str], cli: Cli, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        both = cli("trials", "tiny", "--parquet", "x", "--csv", "y", *at, fails=True)
+        assert (both.code, "contradict each other" in both.err) == (2, True)
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        refused = cli("trials", "tiny", "--parquet", "x.parquet", *at, fails=True).refused(78)
+        assert "pip install 'affinity-search[parquet]'" in refused
 
     def test_json_has_the_values_of_the_places(self, at: tuple[str, str], cli: Cli, backend: Backend) -> None:
         study = load_study(backend, "tiny")

@@ -17,6 +17,7 @@ from typing import Any
 os.environ |= {"JAX_PLATFORMS": "cpu", "KERAS_BACKEND": "jax", "TPU_SKIP_MDS_QUERY": "1"}
 os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")  # or libtpu asks for it
 os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # there is no TPU that another process could have
 
 import numpy as np
 

@@ -131,32 +131,32 @@ def _named(entry: str, present: Sequence[Gpu]) -> Gpu | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def free_mib(device: str) -> int | None:
-    """The free memory of the GPU that this process calls `device`, in MiB; None if it is no GPU, or NVML is silent."""
+def _seen_as(device: str) -> Gpu | None:
+    """The GPU that this process calls `device`; None if it is no GPU, or NVML is silent."""
     kind, _, index = device.partition(":")
     try:
         here = visible(gpus()) if kind == "gpu" else []
     except NoSuchDeviceError:
         return None
-    return here[int(index or 0)].free_mib if int(index or 0) < len(here) else None
+    return here[int(index or 0)] if int(index or 0) < len(here) else None
+
+
+def free_mib(device: str) -> int | None:
+    """The free memory of the GPU that this process calls `device`, in MiB; None if it is no GPU, or NVML is silent."""
+    gpu = _seen_as(device)
+    return gpu.free_mib if gpu else None
 
 
 def watts(device: str) -> float | None:
     """What the GPU that this process calls `device` draws now; None if it is no GPU, or NVML is silent."""
     import pynvml
 
-    kind, _, index = device.partition(":")
-    try:
-        here = visible(gpus()) if kind == "gpu" else []
-    except NoSuchDeviceError:
-        return None
-    if int(index or 0) >= len(here):
+    gpu = _seen_as(device)
+    if gpu is None:
         return None
     try:
         pynvml.nvmlInit()
-        return (
-            float(pynvml.nvmlDeviceGetPowerUsage(pynvml.nvmlDeviceGetHandleByUUID(here[int(index or 0)].uuid))) / 1000
-        )
+        return float(pynvml.nvmlDeviceGetPowerUsage(pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid))) / 1000
     except pynvml.NVMLError:
         return None
 

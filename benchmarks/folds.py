@@ -22,7 +22,7 @@ from affinity_search.storage.results.final_runs import FinalRuns
 from affinity_search.storage.study import StoredStudy, load_study
 
 NAME = "folds"
-TRIALS, FOLDS, DRAWS = 40, 5, 5
+TRIALS, FOLDS, DRAWS = 40, 5, 4
 STUDY = (
     *("mnist", "--name", NAME, "--trials", str(TRIALS), "--set", f"data.validation={{folds={FOLDS}}}"),
     *("--set", "data.minority=10", "--set", "training.epochs=6", "--set", "network.widths=[8,16]"),
@@ -57,7 +57,7 @@ def read(study: StoredStudy) -> Record:
             continue
         sums = [(run + 1) * (1 - values[(run + 1) * epochs - 1]) for run in range(runs)]
         validation.append(np.diff([0.0, *sums]))
-        test.append(np.mean([told[study.spec.metric] for told in scores.values()]))
+        test.append(np.mean([told[study.spec.metric] for draw, told in scores.items() if draw <= DRAWS]))
     return Record(np.array(validation), np.array(test))
 
 
@@ -90,13 +90,28 @@ def table(record: Record, seed: int = 0) -> Iterator[str]:
             yield f"| {budget} | {budget // folds} × {folds} | {row} |".replace("-", "−")
 
 
-def interval(record: Record, budget: int, folds: int, rng: np.random.Generator) -> tuple[float, float]:
-    """Of the difference to one holdout, over other settings of this space."""
+def same_settings(record: Record, seed: int = 0) -> Iterator[str]:
+    """A row for each number of settings: each on one fold, and each on all folds, which costs as many times more."""
+    rng = np.random.default_rng(seed)
+    most = record.validation.shape[1]
+    yield f"| settings | one holdout | {most} folds of the same settings | difference | 95 % interval |"
+    yield "|---|---|---|---|---|"
+    for count in (each for each in BUDGETS if each <= len(record.test)):
+        one, all_ = (play(record, count * folds, folds, PLAYED, rng) for folds in (1, most))
+        low, high = interval(record, count * most, most, rng, count)
+        row = f"{100 * one:.1f} | {100 * all_:.1f} | {100 * (all_ - one):+.1f} | {100 * low:+.1f} to {100 * high:+.1f}"
+        yield f"| {count} | {row} |".replace("-", "−")
+
+
+def interval(
+    record: Record, budget: int, folds: int, rng: np.random.Generator, beside: int | None = None
+) -> tuple[float, float]:
+    """Of the difference to one holdout of `beside` trainings, over other settings of this space."""
     differences = []
     for _ in range(RESAMPLED):
         other = record.of(rng.integers(len(record.test), size=len(record.test)))
         times = PLAYED // 40
-        differences.append(play(other, budget, folds, times, rng) - play(other, budget, 1, times, rng))
+        differences.append(play(other, budget, folds, times, rng) - play(other, beside or budget, 1, times, rng))
     low, high = np.quantile(differences, [0.025, 0.975])
     return float(low), float(high)
 
@@ -119,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
     if not asked.recorded:
         record(asked.storage, asked.data_dir)
-    for line in table(read(load_study(open_backend(asked.storage, create=False), NAME))):
+    recorded = read(load_study(open_backend(asked.storage, create=False), NAME))
+    for line in (*table(recorded), "", *same_settings(recorded)):
         print(line)
 
 

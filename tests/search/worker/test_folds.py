@@ -145,10 +145,10 @@ PARAMS: dict[str, float | int] = {"lambda": 0.5, "sigma": 20.0, "n_centers": 2}
 
 class TestTraining:
     def trainer(self, study: StoredStudy) -> StudyTrainer:
-        return StudyTrainer(devices.configure("cpu", 1), study.spec, "float32", None)
+        return StudyTrainer(devices.configure("cpu", 2), study.spec, "float32", None)
 
     def test_a_trial_is_the_mean_of_its_trainings(self, study: StoredStudy) -> None:
-        assert work(OneStudy(study), WorkerOptions("cpu", 1)) == 1
+        assert work(OneStudy(study), WorkerOptions("cpu", 2)) == 1
         (trial,) = study.optuna.get_trials()
         assert sorted(trial.intermediate_values) == list(range(9))
         seed = trial_seed(study.spec.seed, 0)
@@ -185,11 +185,11 @@ class TestTraining:
         ]
 
     def test_a_final_run_trains_once(self, study: StoredStudy) -> None:
-        work(OneStudy(study), WorkerOptions("cpu", 1))
+        work(OneStudy(study), WorkerOptions("cpu", 2))
         search = load_study(study.backend, study.name)
         final = plan_final_runs(search, {0: search.optuna.get_trials()[0].params}, 1)
         assert final.spec.data.validation == pytest.approx(1 / 3), "it holds as much out as one of the trainings"
-        assert work(OneStudy(final), WorkerOptions("cpu", 1)) == 1
+        assert work(OneStudy(final), WorkerOptions("cpu", 2)) == 1
         assert sorted(final.optuna.get_trials()[0].intermediate_values) == [0, 1, 2]
 
     def test_one_that_is_stopped_is_free_again(self, study: StoredStudy) -> None:
@@ -199,7 +199,7 @@ class TestTraining:
         with pytest.raises(TrainingInterrupted):
             attempt.train(self.trainer(study), lambda: len(attempt.epochs) >= 4)
         attempt.give_back("asked to stop")
-        assert work(OneStudy(study), WorkerOptions("cpu", 1)) == 1
+        assert work(OneStudy(study), WorkerOptions("cpu", 2)) == 1
         last = study.optuna.get_trials()[-1]
         assert TrialFacts.of(last).resumed_epochs == 4
         assert len(last.intermediate_values) == 9

@@ -12,6 +12,7 @@ from affinity_search.search.experiments.cost.measuring import Speed
 from affinity_search.studies.model.spec import PrunerSpec, StudySpec
 
 SIMULATED = 60  # trials
+LAUNCH_S = 1.5  # the launcher's own, before its workers and after them
 STEPS = 200  # epochs at which a simulated trial reports at most
 
 
@@ -80,7 +81,7 @@ def seconds(works: Sequence[tuple[Work, Speed]], workers: int, *, pruned: bool) 
 
     A worker takes the next training when it is free, so at the end some have nothing to do.
     """
-    total = works[0][1].process_s if works else 0.0
+    total = LAUNCH_S + works[0][1].process_s if works else 0.0
     for work, speed in works:
         free = [speed.setup_s] * workers
         for epochs in work.each() if pruned else [work.epochs] * work.trainings:

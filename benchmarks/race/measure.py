@@ -1,0 +1,101 @@
+"""One run of one contender, in a fresh folder and fresh processes: seconds, processor seconds, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.race.contenders import Contender
+from benchmarks.race.job import Job
+
+LOOK_EVERY_S = 0.1
+MEMORY_EVERY_S = 0.5
+LONGEST_S = 1800.0
+LEFT_OVER_S = 20.0
+_BECOME_REAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
+
+
+class FailedError(Exception):
+    """The run did not end well, or without all results."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`first_s` is when the first result was there, `memory` the largest sum of PSS at any sample, in bytes."""
+
+    whole_s: float
+    first_s: float
+    cpu_s: float
+    memory: int
+
+
+def adopt_orphans() -> None:
+    """Processes that outlive their parents become ours: then their processor seconds are counted too. Linux only."""
+    ctypes.CDLL(None, use_errno=True).prctl(_BECOME_REAPER, 1, 0, 0, 0)
+
+
+def run(contender: Contender, job: Job, folder: Path, data_dir: Path | None) -> Measured:
+    """The whole job. Raises FailedError with the end of what was said."""
+    before = _children_s()
+    said = folder / "said"
+    environment = os.environ | dict(contender.environment) | {"XDG_DATA_HOME": str(folder / "home"), "HOME": str(folder)}
+    began = time.monotonic()
+    with said.open("wb") as file:
+        text = "\n".join(contender.typed(job, data_dir))
+        shell = subprocess.Popen(["sh", "-e", "-c", text], cwd=folder, env=environment, stdout=file, stderr=file)
+    first_s, memory = _watch(shell, lambda: contender.finished(folder, job), began)
+    whole_s = time.monotonic() - began
+    _end_what_is_left()
+    done = contender.finished(folder, job)
+    if shell.returncode or done != job.trials or first_s is None:
+        raise FailedError(f"exit code {shell.returncode}, {done} results: {said.read_text()[-3000:]}")
+    return Measured(whole_s, first_s, _children_s() - before, memory)
+
+
+def _watch(shell: subprocess.Popen[bytes], finished: Callable[[], int], began: float) -> tuple[float | None, int]:
+    first_s, memory, looked = None, 0, 0.0
+    while shell.poll() is None:
+        now = time.monotonic()
+        if first_s is None and finished():
+            first_s = now - began
+        if now - looked >= MEMORY_EVERY_S:
+            memory, looked = max(memory, _memory()), now
+        if now - began > LONGEST_S:
+            shell.kill()
+        time.sleep(LOOK_EVERY_S)
+    return first_s or (time.monotonic() - began if finished() else None), memory
+
+
+def _memory() -> int:
+    """PSS of all our descendants: a page that several share is counted once."""
+    total = 0
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            total += process.memory_full_info().pss
+    return total
+
+
+def _children_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def _end_what_is_left() -> None:
+    """Servers that a contender leaves behind are given some time, then killed; all of them are waited for."""
+    left = psutil.Process().children(recursive=True)
+    _, alive = psutil.wait_procs(left, LEFT_OVER_S)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-1, 0)

@@ -32,7 +32,9 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--rounds", type=int, default=2, help="in every second one the order is the other way round")
     parser.add_argument("--only", nargs="*", choices=[each.name for each in ALL], default=[each.name for each in ALL])
-    parser.add_argument("--jobs", nargs="*", choices=[DIGITS.study, CIFAR10.study], default=[DIGITS.study, CIFAR10.study])
+    parser.add_argument(
+        "--jobs", nargs="*", choices=[DIGITS.study, CIFAR10.study], default=[DIGITS.study, CIFAR10.study]
+    )
     parser.add_argument("--trials", type=int, help="instead of the jobs' own, to try it out")
     parser.add_argument("--set", dest="more", action="append", default=[], help="of the study, to try it out")
     parser.add_argument("--jit-compile", choices=JIT, default="no", help="of the rivals' networks; Keras' own is auto")

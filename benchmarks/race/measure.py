@@ -47,7 +47,9 @@ def run(contender: Contender, job: Job, folder: Path, data_dir: Path | None) -> 
     """The whole job. Raises FailedError with the end of what was said."""
     before = _children_s()
     said = folder / "said"
-    environment = os.environ | dict(contender.environment) | {"XDG_DATA_HOME": str(folder / "home"), "HOME": str(folder)}
+    environment = (
+        os.environ | dict(contender.environment) | {"XDG_DATA_HOME": str(folder / "home"), "HOME": str(folder)}
+    )
     began = time.monotonic()
     with said.open("wb") as file:
         text = "\n".join(contender.typed(job, data_dir))

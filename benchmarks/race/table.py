@@ -11,7 +11,9 @@ from statistics import mean
 
 from benchmarks.race.measure import Measured
 
-HEAD = "| job | contender | seconds in all | against ours | to the first result, s | processor, s | memory, GB | lines |"
+HEAD = (
+    "| job | contender | seconds in all | against ours | to the first result, s | processor, s | memory, GB | lines |"
+)
 _QUIET = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 

@@ -67,7 +67,5 @@ def train(margin, sigma, n_centers, folder=".", tell=None):
     score = MacroF1(x_val / np.float32(255), y_val, tell)
     model = build(task, margin, sigma, n_centers)
     callbacks = [keras.callbacks.LearningRateScheduler(rate), score]
-    model.fit(
-        x / np.float32(255), y, epochs=task["epochs"], batch_size=task["batch"], callbacks=callbacks, verbose=0
-    )
+    model.fit(x / np.float32(255), y, epochs=task["epochs"], batch_size=task["batch"], callbacks=callbacks, verbose=0)
     return max(score.scores)

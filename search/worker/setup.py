@@ -152,7 +152,7 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     from affinity_search.search import devices
 
     gpu, free = card(options.device), free_mib(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
-    device = devices.configure(options.device, options.threads, options.memory_mib)
+    device = devices.configure(options.device, options.threads, options.memory_mib, for_training_alone=True)
     asked, widths = study.spec.training.precision, study.spec.network.widths
     study = settle(study, device.settle_precision(asked, widths), device.kind is CPU, say)
     holder = Holder(

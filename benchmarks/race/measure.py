@@ -18,7 +18,7 @@ from benchmarks.race.contenders import Contender
 from benchmarks.race.job import Job
 
 LOOK_EVERY_S = 0.1
-MEMORY_EVERY_S = 0.5
+LOOK_AT_PROCESSES_EVERY_S = 0.5
 LONGEST_S = 1800.0
 LEFT_OVER_S = 20.0
 _BECOME_REAPER = 36  # PR_SET_CHILD_SUBREAPER of prctl(2)
@@ -45,7 +45,7 @@ def adopt_orphans() -> None:
 
 def run(contender: Contender, job: Job, folder: Path, data_dir: Path | None) -> Measured:
     """The whole job. Raises FailedError with the end of what was said."""
-    before = _children_s()
+    before = _waited_for_s()
     said = folder / "said"
     environment = (
         os.environ | dict(contender.environment) | {"XDG_DATA_HOME": str(folder / "home"), "HOME": str(folder)}
@@ -54,39 +54,57 @@ def run(contender: Contender, job: Job, folder: Path, data_dir: Path | None) -> 
     with said.open("wb") as file:
         text = "\n".join(contender.typed(job, data_dir))
         shell = subprocess.Popen(["sh", "-e", "-c", text], cwd=folder, env=environment, stdout=file, stderr=file)
-    first_s, memory = _watch(shell, lambda: contender.finished(folder, job), began)
+    watch = Watch()
+    first_s = watch.until_end(shell, lambda: contender.finished(folder, job), began)
     whole_s = time.monotonic() - began
     _end_what_is_left()
     done = contender.finished(folder, job)
     if shell.returncode or done != job.trials or first_s is None:
         raise FailedError(f"exit code {shell.returncode}, {done} results: {said.read_text()[-3000:]}")
-    return Measured(whole_s, first_s, _children_s() - before, memory)
+    return Measured(whole_s, first_s, max(_waited_for_s() - before, watch.cpu_s), watch.memory)
 
 
-def _watch(shell: subprocess.Popen[bytes], finished: Callable[[], int], began: float) -> tuple[float | None, int]:
-    first_s, memory, looked = None, 0, 0.0
-    while shell.poll() is None:
-        now = time.monotonic()
-        if first_s is None and finished():
-            first_s = now - began
-        if now - looked >= MEMORY_EVERY_S:
-            memory, looked = max(memory, _memory()), now
-        if now - began > LONGEST_S:
-            shell.kill()
-        time.sleep(LOOK_EVERY_S)
-    return first_s or (time.monotonic() - began if finished() else None), memory
+class Watch:
+    """What all our descendants use, looked at every half second.
+
+    `memory` is the largest sum of PSS, in which a page that several processes share is counted once. Of processor time
+    the system tells all, but for processes that nobody waits for, as Ray's: those are known from the last look.
+    """
+
+    def __init__(self) -> None:
+        self.memory = 0
+        self._cpu_s: dict[tuple[int, float], float] = {}  # by process
+
+    @property
+    def cpu_s(self) -> float:
+        return sum(self._cpu_s.values())
+
+    def until_end(self, shell: subprocess.Popen[bytes], finished: Callable[[], int], began: float) -> float | None:
+        """Until the command has ended; seconds to the first result, if there was one."""
+        first_s, looked = None, 0.0
+        while shell.poll() is None:
+            now = time.monotonic()
+            if first_s is None and finished():
+                first_s = now - began
+            if now - looked >= LOOK_AT_PROCESSES_EVERY_S:
+                self._look()
+                looked = now
+            if now - began > LONGEST_S:
+                shell.kill()
+            time.sleep(LOOK_EVERY_S)
+        return first_s or (time.monotonic() - began if finished() else None)
+
+    def _look(self) -> None:
+        memory = 0
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                memory += process.memory_full_info().pss
+                used = process.cpu_times()
+                self._cpu_s[process.pid, process.create_time()] = used.user + used.system
+        self.memory = max(self.memory, memory)
 
 
-def _memory() -> int:
-    """PSS of all our descendants: a page that several share is counted once."""
-    total = 0
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            total += process.memory_full_info().pss
-    return total
-
-
-def _children_s() -> float:
+def _waited_for_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import tokenize
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -48,8 +48,8 @@ def rows(title: str, runs: Mapping[str, Sequence[Measured]], lines: Mapping[str,
     return made
 
 
-def _all(cells: object) -> str:
-    return ", ".join(cells)  # type: ignore[arg-type]
+def _all(cells: Iterable[str]) -> str:
+    return ", ".join(cells)
 
 
 def verdict(title: str, runs: Mapping[str, Sequence[Measured]]) -> str:

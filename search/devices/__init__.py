@@ -11,7 +11,7 @@ from affinity_search.search.devices.device import Device, Predictor, Wanted
 from affinity_search.search.devices.errors import DeviceError, UnfitMachineError
 from affinity_search.search.devices.jax.device import JaxDevice
 from affinity_search.search.devices.kinds import Kind, device_of
-from affinity_search.search.devices.packages import UNNEEDED, backend, import_keras, keras_home, versions, without
+from affinity_search.search.devices.packages import backend, import_keras, keras_home, versions, without
 from affinity_search.search.devices.tensorflow.device import TensorFlowDevice
 
 __all__ = [
@@ -31,14 +31,10 @@ TRAINING_BACKENDS = tuple(_BACKENDS)
 _current: Device | None = None
 
 
-def configure(
-    device: str, threads: int | None = None, memory_mib: int | None = None, *, for_training_alone: bool = False
-) -> Device:
+def configure(device: str, threads: int | None = None, memory_mib: int | None = None) -> Device:
     """Claim `device` (such as cpu or gpu:0) for this process, deterministic operations included.
 
     `threads` limits the CPU threads, `memory_mib` the GPU's memory. Calling again with the same arguments does nothing.
-    `for_training_alone` saves a fifth of the time that the imports take: Keras then knows no pandas, in whose tables a
-    person's own program may give it data.
 
     Raises:
         DeviceError: the device is unknown or absent, or TensorFlow has already started with another one.
@@ -54,7 +50,7 @@ def configure(
         return _current
     if kind not in made.kinds:
         raise DeviceError(f"Keras' backend is {backend()}, which computes on no {kind.shown}; choose another device.")
-    with without("matplotlib", *(UNNEEDED if for_training_alone else ())):  # TensorFlow imports Keras too
+    with without("matplotlib"):  # TensorFlow imports Keras too
         made.claim()
         import_keras()
     _current = made

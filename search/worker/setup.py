@@ -16,6 +16,7 @@ import psutil
 from affinity_search.search.devices.errors import told_as_unfit
 from affinity_search.search.devices.kinds import CPU
 from affinity_search.search.devices.nvidia import card, free_mib
+from affinity_search.search.devices.packages import UNNEEDED, without
 from affinity_search.search.training.errors import OutOfMemoryError
 from affinity_search.search.view.pictures import Album
 from affinity_search.search.view.publishing import ReportingThread
@@ -152,7 +153,8 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     from affinity_search.search import devices
 
     gpu, free = card(options.device), free_mib(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
-    device = devices.configure(options.device, options.threads, options.memory_mib, for_training_alone=True)
+    with without(*UNNEEDED):  # in a worker nobody else uses this Keras, which would know their packages
+        device = devices.configure(options.device, options.threads, options.memory_mib)
     asked, widths = study.spec.training.precision, study.spec.network.widths
     study = settle(study, device.settle_precision(asked, widths), device.kind is CPU, say)
     holder = Holder(

@@ -2,10 +2,10 @@
 
     make race DATA=DIR
 
-Everybody searches λ, σ and m of the affinity loss with two workers of one thread: the same images and division, the same
-network layer by layer, as many trials, epochs and batches, the same optimiser and learning rates, float32, no pruning,
-macro F1 after every epoch. The rivals' scripts are in `rivals/`; they take our head and loss as Keras layers, so that all
-compute the same. Without DATA the half with CIFAR-10 is left out.
+Everybody searches λ, σ and m of the affinity loss with two workers of one thread: the same images and division, the
+same network layer by layer, as many trials, epochs and batches, the same optimiser and learning rates, float32, no
+pruning, macro F1 after every epoch. The rivals' scripts are in `rivals/`; they take our head and loss as Keras layers,
+because λ, σ and m, which everybody is to search, exist there alone. Without DATA the half with CIFAR-10 is left out.
 """
 
 from __future__ import annotations

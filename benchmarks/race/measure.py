@@ -8,7 +8,7 @@ import os
 import resource
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,10 @@ def run(contender: Contender, job: Job, folder: Path, data_dir: Path | None) -> 
     with said.open("wb") as file:
         text = "\n".join(contender.typed(job, data_dir))
         shell = subprocess.Popen(["sh", "-e", "-c", text], cwd=folder, env=environment, stdout=file, stderr=file)
-    watch = Watch()
+    watch = Watch(_descendants())
     first_s = watch.until_end(shell, lambda: contender.finished(folder, job), began)
     whole_s = time.monotonic() - began
-    _end_what_is_left()
+    watch.end_what_is_left()
     done = contender.finished(folder, job)
     if shell.returncode or done != job.trials or first_s is None:
         raise FailedError(f"exit code {shell.returncode}, {done} results: {said.read_text()[-3000:]}")
@@ -65,14 +65,15 @@ def run(contender: Contender, job: Job, folder: Path, data_dir: Path | None) -> 
 
 
 class Watch:
-    """What all our descendants use, looked at every half second.
+    """What all our descendants use but those that were `there` before, looked at every half second.
 
     `memory` is the largest sum of PSS, in which a page that several processes share is counted once. Of processor time
     the system tells all, but for processes that nobody waits for, as Ray's: those are known from the last look.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, there: Collection[psutil.Process]) -> None:
         self.memory = 0
+        self._there = set(there)
         self._cpu_s: dict[tuple[int, float], float] = {}  # by process
 
     @property
@@ -96,26 +97,29 @@ class Watch:
 
     def _look(self) -> None:
         memory = 0
-        for process in psutil.Process().children(recursive=True):
+        for process in self._new():
             with contextlib.suppress(psutil.Error):
                 memory += process.memory_full_info().pss
                 used = process.cpu_times()
                 self._cpu_s[process.pid, process.create_time()] = used.user + used.system
         self.memory = max(self.memory, memory)
 
+    def _new(self) -> list[psutil.Process]:
+        return [process for process in _descendants() if process not in self._there]
+
+    def end_what_is_left(self) -> None:
+        """Servers that a contender leaves behind are given some time, then killed."""
+        _, alive = psutil.wait_procs(self._new(), LEFT_OVER_S)
+        for process in alive:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(alive, LEFT_OVER_S)
+
+
+def _descendants() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
 
 def _waited_for_s() -> float:
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
-
-
-def _end_what_is_left() -> None:
-    """Servers that a contender leaves behind are given some time, then killed; all of them are waited for."""
-    left = psutil.Process().children(recursive=True)
-    _, alive = psutil.wait_procs(left, LEFT_OVER_S)
-    for process in alive:
-        with contextlib.suppress(psutil.Error):
-            process.kill()
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            os.waitpid(-1, 0)

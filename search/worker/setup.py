@@ -76,7 +76,9 @@ def work(agenda: Agenda, options: WorkerOptions) -> int:
         holder = replace(options, worker_id=options.worker_id or new_worker_id(), signals=signals)
         ended = 0
         with Deadline() as deadline:
-            for study in _one_after_the_other(agenda, listener, signals):
+            for number, study in enumerate(_one_after_the_other(agenda, listener, signals)):
+                if number:
+                    collect_what_is_left()  # of the study before: this one has a network and images of its own
                 # A launcher writes the study's notes. A worker without a launcher writes them itself.
                 reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
                 with RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE, listener), reporting:
@@ -86,7 +88,6 @@ def work(agenda: Agenda, options: WorkerOptions) -> int:
                         error.trials_ended += ended
                         raise
                 deadline.last_resort = lambda: None
-                collect_what_is_left()  # the next study has a network and images of its own
         say(f"worker {holder.worker_id}: {ended} trials ended" + (", stopped" if signals.draining else ""))
         return ended
 

@@ -47,14 +47,12 @@ def run(contender: Contender, job: Job, folder: Path, data_dir: Path | None) -> 
     """The whole job. Raises FailedError with the end of what was said."""
     before = _waited_for_s()
     said = folder / "said"
-    environment = (
-        os.environ | dict(contender.environment) | {"XDG_DATA_HOME": str(folder / "home"), "HOME": str(folder)}
-    )
+    environment = os.environ | dict(contender.environment)
+    watch = Watch(_descendants())
     began = time.monotonic()
     with said.open("wb") as file:
         text = "\n".join(contender.typed(job, data_dir))
         shell = subprocess.Popen(["sh", "-e", "-c", text], cwd=folder, env=environment, stdout=file, stderr=file)
-    watch = Watch(_descendants())
     first_s = watch.until_end(shell, lambda: contender.finished(folder, job), began)
     whole_s = time.monotonic() - began
     watch.end_what_is_left()

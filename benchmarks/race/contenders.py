@@ -56,7 +56,8 @@ def _kerastuner(job: Job, data_dir: Path | None) -> list[str]:
     names = ("chief", "tuner0", "tuner1")
     chief, first, second = (f"KERASTUNER_TUNER_ID={name} {_python('kerastuner.py')}" for name in names)
     exports = f"export KERASTUNER_ORACLE_IP=127.0.0.1 KERASTUNER_ORACLE_PORT={PORT}"
-    return [exports, f"{chief} &", f"{first} &", f"{second} &", "wait"]
+    # The chief looks every 20 s whether it may end: nobody waits for that.
+    return [exports, f"{chief} & CHIEF=$!", f"{first} & FIRST=$!", second, "wait $FIRST; kill $CHIEF"]
 
 
 def _ray(job: Job, data_dir: Path | None) -> list[str]:

@@ -9,14 +9,15 @@ class Race(keras_tuner.RandomSearch):
     def run_trial(self, trial):
         keras.backend.clear_session()
         chosen = trial.hyperparameters
-        margin = chosen.Float("lambda", 0.003, 1.0, sampling="log")
-        sigma = chosen.Float("sigma", *job["sigma"], sampling="log")
-        n_centers = chosen.Int("n_centers", 1, job["centers"], sampling="log")
-        return network.train(margin, sigma, n_centers)
+        return network.train(chosen.get("lambda"), chosen.get("sigma"), chosen.get("n_centers"))
 
 
 if __name__ == "__main__":
     job = network.job()
-    objective = keras_tuner.Objective("f1", "max")
-    tuner = Race(objective=objective, max_trials=job["trials"], overwrite=False, directory="tuner", project_name="race")
+    space = keras_tuner.HyperParameters()  # told beforehand: a worker that knows of none finds nothing to try, and ends
+    space.Float("lambda", 0.003, 1.0, sampling="log")
+    space.Float("sigma", *job["sigma"], sampling="log")
+    space.Int("n_centers", 1, job["centers"], sampling="log")
+    settings = {"hyperparameters": space, "max_trials": job["trials"], "directory": "tuner", "project_name": "race"}
+    tuner = Race(objective=keras_tuner.Objective("f1", "max"), **settings)
     tuner.search()

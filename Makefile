@@ -96,6 +96,16 @@ plan-table: $(VENV)/.installed-run  ## What `plan` says of five launches, and ho
 optuna-compare: $(VENV)/.installed-test  ## What goes wrong with many processes: plain Optuna and ours, side by side (5 minutes)
 	cd benchmarks && PYTHONPATH=../tests ../$(BIN)/python -m optuna_compare
 
+# An environment of its own: the rivals bring packages that nothing else here needs.
+.venv-race/.installed-race: pyproject.toml
+	@$(MAKE) --no-print-directory VENV=.venv-race .venv-race/bin/python
+	@echo "installing with the extra race (minutes)"
+	@.venv-race/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,race]'
+	@touch $@
+
+race: .venv-race/.installed-race  ## The same whole job by ours, plain Optuna, KerasTuner and Ray Tune (40 minutes on 2 cores, 20 without DATA)
+	.venv-race/bin/python -m benchmarks.race $(DATA_OPTION)
+
 search-table: $(VENV)/.installed-run  ## Record benchmarks/sampling/*.csv: real trials on MNIST and on CIFAR-10 (hours on 2 cores)
 	$(BIN)/python -m benchmarks.sampling.record mnist $(DATA_OPTION)
 	$(BIN)/python -m benchmarks.sampling.record cifar10 $(DATA_OPTION)
@@ -202,4 +212,4 @@ compose-test: $(VENV)/.installed-test  ## Build and run docker-compose.yml with 
 	$(BIN)/python tests/compose_test.py
 
 clean:  ## Remove what make made
-	rm -rf $(VENV) .venv-gpu .venv-jax-gpu .demo best.json .mypy_cache .ruff_cache .pytest_cache .coverage* build *.egg-info
+	rm -rf $(VENV) .venv-race .venv-gpu .venv-jax-gpu .demo best.json .mypy_cache .ruff_cache .pytest_cache .coverage* build *.egg-info

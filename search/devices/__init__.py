@@ -11,7 +11,7 @@ from affinity_search.search.devices.device import Device, Predictor, Wanted
 from affinity_search.search.devices.errors import DeviceError, UnfitMachineError
 from affinity_search.search.devices.jax.device import JaxDevice
 from affinity_search.search.devices.kinds import Kind, device_of
-from affinity_search.search.devices.packages import backend, import_keras, keras_home, versions, without_matplotlib
+from affinity_search.search.devices.packages import backend, import_keras, keras_home, versions, without
 from affinity_search.search.devices.tensorflow.device import TensorFlowDevice
 
 __all__ = [
@@ -50,7 +50,7 @@ def configure(device: str, threads: int | None = None, memory_mib: int | None = 
         return _current
     if kind not in made.kinds:
         raise DeviceError(f"Keras' backend is {backend()}, which computes on no {kind.shown}; choose another device.")
-    with without_matplotlib():  # TensorFlow imports Keras too
+    with without("matplotlib"):  # TensorFlow imports Keras too
         made.claim()
         import_keras()
     _current = made

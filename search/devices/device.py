@@ -78,6 +78,12 @@ class Device(abc.ABC):
     def predictor(self, model: Any) -> Predictor:
         """A function from inputs (B, …) to the model's outputs (B, …), for one B that the replicas divide evenly."""
 
+    def copier(self, variables: Sequence[Any]) -> Callable[[], list[Any]]:
+        """A function that copies the present values of these Keras variables on the device, in their order."""
+        from keras import ops
+
+        return lambda: [ops.copy(variable) for variable in variables]
+
     @classmethod
     def precision_on(cls, kind: Kind, capability: int, widths: Sequence[int]) -> str:
         """What "auto" becomes on a device of that kind and compute capability; needs no backend.

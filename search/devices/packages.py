@@ -33,7 +33,7 @@ def import_keras() -> None:
     """
     os.environ["KERAS_BACKEND"] = backend()
     try:
-        with without_matplotlib():
+        with without("matplotlib"):
             import keras
     except ValueError as error:
         raise UnfitMachineError(
@@ -45,22 +45,24 @@ def import_keras() -> None:
     keras.config.set_dtype_policy("float32")
 
 
-@contextlib.contextmanager
-def without_matplotlib() -> Iterator[None]:
-    """Within it Keras does not find matplotlib. Keras imports it for galleries of images, which we do not use.
+# What Keras and TensorFlow import if it is there, and training needs of it nothing: tables, notebooks, conversions.
+UNNEEDED = ("pandas", "IPython", "jax")
 
-    matplotlib would read the user's matplotlibrc and a notebook's MPLBACKEND. This process may be unable to load that
-    backend, and the worker would end.
+
+@contextlib.contextmanager
+def without(*names: str) -> Iterator[None]:
+    """Within it these packages are not found; those that are imported already stay, and so does Keras' backend.
+
+    Keras imports matplotlib for galleries of images, which we do not use. It would read the user's matplotlibrc and a
+    notebook's MPLBACKEND. This process may be unable to load that backend, and the worker would end.
     """
-    name = "matplotlib"
-    if name in sys.modules:
-        yield
-        return
-    sys.modules[name] = None  # type: ignore[assignment]
+    hidden = [name for name in names if name not in sys.modules and name != backend()]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        sys.modules.pop(name, None)
+        for name in hidden:
+            sys.modules.pop(name, None)
 
 
 def keras_home() -> Path:

@@ -100,6 +100,7 @@ class Trainer:
         # A model of its own, as for the features: on JAX, Keras does not compile the predictions of one whose steps the
         # device compiles.
         self._outputs = device.predictor(Model(self._model.inputs, self._model.outputs))
+        self._copies = device.copier(trainable_state(self._model))
         self._pace = Pace()
         self._features: Predictor | None = None
         self._done: list[EpochScore] = []  # of the present run
@@ -174,7 +175,8 @@ class Trainer:
 
     def _variables(self) -> dict[str, Any]:
         """Copies of all that makes up the state of training, by path."""
-        return {variable.path: ops.copy(variable) for variable in trainable_state(self._model)}
+        paths = [variable.path for variable in trainable_state(self._model)]
+        return dict(zip(paths, self._copies(), strict=True))
 
     def _restore(self, state: TrainingState) -> None:
         mine = {variable.path: variable for variable in trainable_state(self._model)}

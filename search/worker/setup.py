@@ -16,6 +16,7 @@ import psutil
 from affinity_search.search.devices.errors import told_as_unfit
 from affinity_search.search.devices.kinds import CPU
 from affinity_search.search.devices.nvidia import card, free_mib
+from affinity_search.search.devices.packages import UNNEEDED, without
 from affinity_search.search.training.errors import OutOfMemoryError
 from affinity_search.search.view.pictures import Album
 from affinity_search.search.view.publishing import ReportingThread
@@ -75,7 +76,9 @@ def work(agenda: Agenda, options: WorkerOptions) -> int:
         holder = replace(options, worker_id=options.worker_id or new_worker_id(), signals=signals)
         ended = 0
         with Deadline() as deadline:
-            for study in _one_after_the_other(agenda, listener, signals):
+            for number, study in enumerate(_one_after_the_other(agenda, listener, signals)):
+                if number:
+                    collect_what_is_left()  # of the study before: this one has a network and images of its own
                 # A launcher writes the study's notes. A worker without a launcher writes them itself.
                 reporting = contextlib.nullcontext() if options.worker_id else ReportingThread(study, say)
                 with RecoveryThread(study, say, options.lease_s / LOOKS_A_LEASE, listener), reporting:
@@ -85,7 +88,6 @@ def work(agenda: Agenda, options: WorkerOptions) -> int:
                         error.trials_ended += ended
                         raise
                 deadline.last_resort = lambda: None
-                collect_what_is_left()  # the next study has a network and images of its own
         say(f"worker {holder.worker_id}: {ended} trials ended" + (", stopped" if signals.draining else ""))
         return ended
 
@@ -152,7 +154,8 @@ def _prepare(study: StoredStudy, options: WorkerOptions) -> Worker:
     from affinity_search.search import devices
 
     gpu, free = card(options.device), free_mib(options.device)  # before a backend changes CUDA_VISIBLE_DEVICES
-    device = devices.configure(options.device, options.threads, options.memory_mib)
+    with without(*UNNEEDED):  # in a worker nobody else uses this Keras, which would know their packages
+        device = devices.configure(options.device, options.threads, options.memory_mib)
     asked, widths = study.spec.training.precision, study.spec.network.widths
     study = settle(study, device.settle_precision(asked, widths), device.kind is CPU, say)
     holder = Holder(

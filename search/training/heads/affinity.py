@@ -249,4 +249,4 @@ class AffinityHead(Head, keras.layers.Layer):  # type: ignore[misc]
 
     def diagnostics(self) -> Diagnostics:
         """Of the present epoch, with the present centres."""
-        return self.watch.read(self.points(), float(self.diversity_of(self.centers)))
+        return self.watch.read(self.points())

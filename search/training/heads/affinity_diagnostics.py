@@ -62,20 +62,22 @@ SIGNS = (
 )
 
 
-def diagnose(
-    centers: NDArray[np.float32], nearest: NDArray[np.float32], *, hinge: float, inside: float, diversity: float
-) -> Diagnostics:
-    """From centres (C, m, h) and how often each was the nearest one (C, m); the rest as in `Diagnostics`."""
+def diagnose(centers: NDArray[np.float32], nearest: NDArray[np.float32], *, hinge: float, inside: float) -> Diagnostics:
+    """From centres (C, m, h) and how often each was the nearest one (C, m); the rest as in `Diagnostics`.
+
+    In NumPy: on the device every operation outside of a compiled function costs more than its computation.
+    """
     n_classes, n_centers, width = centers.shape
     flat = centers.reshape(-1, width).astype("float64")
-    distances = np.sqrt(np.maximum(_squared(flat), 0.0))
+    squared = np.maximum(_squared(flat), 0.0)
+    distances = np.sqrt(squared)
     classes = np.repeat(np.arange(n_classes), n_centers)
     pairs = np.triu(np.ones(distances.shape, bool), k=1)
     same = classes[:, None] == classes[None, :]
     within, between = distances[pairs & same], distances[pairs & ~same]
     return Diagnostics(
         hinge=hinge,
-        diversity=diversity,
+        diversity=float(squared[pairs].var()),
         inside=inside,
         dead=tuple(int(count) for count in (nearest == 0).sum(axis=1)),
         n_centers=n_centers,

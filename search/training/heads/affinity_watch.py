@@ -51,9 +51,9 @@ class Watch:
         for variable in (self._nearest, self._hinge, self._inside, self._seen):
             variable.assign(np.zeros(variable.shape, "float32"))
 
-    def read(self, centers: NDArray[np.float32], diversity: float) -> Diagnostics:
-        """What was counted since the last reset, with the epoch's last centres (C, m, h) and their R(w)."""
+    def read(self, centers: NDArray[np.float32]) -> Diagnostics:
+        """What was counted since the last reset, with the epoch's last centres (C, m, h)."""
         hinge, inside, seen = (float(ops.convert_to_numpy(part)) for part in (self._hinge, self._inside, self._seen))
         nearest = ops.convert_to_numpy(self._nearest)[:, : centers.shape[1]]
         seen = max(seen, 1.0)
-        return diagnose(centers, nearest, hinge=hinge / seen, inside=inside / seen, diversity=diversity)
+        return diagnose(centers, nearest, hinge=hinge / seen, inside=inside / seen)

@@ -14,7 +14,7 @@ from making import make, worker_for
 from waiting import until
 
 from affinity_search.search.devices.errors import UnfitMachineError
-from affinity_search.search.devices.packages import without_matplotlib
+from affinity_search.search.devices.packages import without
 from affinity_search.search.launch import children
 from affinity_search.search.worker.stopping import StopSignals
 from affinity_search.storage.database.backend import Backend
@@ -92,7 +92,7 @@ class TestTheMachinesFault:
 def test_keras_finds_no_matplotlib_and_others_do(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
-    with without_matplotlib(), pytest.raises(ImportError):
+    with without("matplotlib"), pytest.raises(ImportError):
         import matplotlib.pyplot  # noqa: F401
     assert "matplotlib" not in sys.modules
 

@@ -46,6 +46,7 @@ def test_counts_over_several_batches_are_those_by_hand(head):
     assert found.hinge == pytest.approx(np.mean(hinges), rel=1e-4)
     assert found.inside == np.mean(np.array(hinges) > 0)
     assert found.n_centers == M
+    assert found.diversity == pytest.approx(float(head.diversity_of(head.centers)), rel=1e-4)  # what is trained
 
 
 def test_evaluation_and_a_head_without_labels_count_nothing(head):
@@ -67,13 +68,13 @@ def test_a_new_epoch_starts_from_nothing(head):
 def test_distances_between_centres_by_hand():
     """Two classes on a line: 0, 3 and 7, 8."""
     centers = np.float32([[[0], [3]], [[7], [8]]])
-    found = diagnose(centers, np.float32([[5, 0], [1, 1]]), hinge=0.1, inside=0.2, diversity=0.3)
+    found = diagnose(centers, np.float32([[5, 0], [1, 1]]), hinge=0.1, inside=0.2)
     assert (found.within, found.between, found.closest) == pytest.approx((2.0, (7 + 8 + 4 + 5) / 4, 4.0))
     assert found.dead == (1, 0)
     assert found.dead_share == 0.25
 
 
 def test_one_centre_a_class_has_none_of_its_own_class_beside_it():
-    found = diagnose(np.float32([[[0]], [[2]]]), np.float32([[1], [1]]), hinge=0, inside=0, diversity=0)
+    found = diagnose(np.float32([[[0]], [[2]]]), np.float32([[1], [1]]), hinge=0, inside=0)
     assert found.within is None
     assert Diagnostics.from_dict(found.to_dict()) == found

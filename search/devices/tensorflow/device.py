@@ -92,13 +92,13 @@ class TensorFlowDevice(Device):
         return TensorFlowPrediction(model, self.strategy, jit=self.compiles_with_xla())
 
     def copier(self, variables: Sequence[Any]) -> Callable[[], list[Any]]:
-        """As `Device.copier` says; on one device in one traced call. One by one 42 variables took 6 ms an epoch.
+        """As `Device.copier` says; on a CPU in one traced call. One by one 42 variables took 6 ms an epoch.
 
         A value that is held is never written to: TensorFlow gives the variable another buffer before its next update.
         """
         import tensorflow as tf
 
-        if self.strategy is not None:
+        if self.kind is not CPU:  # nothing was measured there
             return super().copier(variables)
         copied: Callable[[], list[Any]] = tf.function(lambda: [tf.identity(each.value) for each in variables])
         return copied

@@ -13,6 +13,7 @@ from affinity_search.studies.model.spec import PrunerSpec, StudySpec
 
 SIMULATED = 60  # trials
 LAUNCH_S = 1.5  # the launcher's own, before its workers and after them
+SERVICE_S = 0.1  # of a trial, for its claim, its proposal, its reports and its end: `make overhead`
 STEPS = 200  # epochs at which a simulated trial reports at most
 
 
@@ -85,6 +86,6 @@ def seconds(works: Sequence[tuple[Work, Speed]], workers: int, *, pruned: bool) 
     for work, speed in works:
         free = [speed.setup_s] * workers
         for epochs in work.each() if pruned else [work.epochs] * work.trainings:
-            heapq.heappush(free, heapq.heappop(free) + speed.trial_s + epochs * speed.epoch_s)
+            heapq.heappush(free, heapq.heappop(free) + speed.trial_s + SERVICE_S + epochs * speed.epoch_s)
         total += max(free)
     return total

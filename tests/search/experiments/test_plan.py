@@ -16,7 +16,15 @@ from affinity_search.search.devices.slots import Slot
 from affinity_search.search.experiments.cost import plan as planning
 from affinity_search.search.experiments.cost.measuring import Speed
 from affinity_search.search.experiments.cost.plan import Plan, plan_study
-from affinity_search.search.experiments.cost.work import LAUNCH_S, Work, final_work_of, pruned_lengths, seconds, work_of
+from affinity_search.search.experiments.cost.work import (
+    LAUNCH_S,
+    SERVICE_S,
+    Work,
+    final_work_of,
+    pruned_lengths,
+    seconds,
+    work_of,
+)
 from affinity_search.search.worker.setup import WorkerOptions, work
 from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend
@@ -25,6 +33,7 @@ from affinity_search.storage.study import load_study
 from affinity_search.studies.files import load
 from affinity_search.studies.model.spec import PrunerSpec
 
+ONE = 10 * 1.0 + 0.5 + SERVICE_S  # seconds of a training of ten epochs
 CPU = (Slot("cpu", "cpu", 1, {}),)
 
 
@@ -57,20 +66,20 @@ class TestTime:
 
     def test_the_last_training_is_waited_for(self) -> None:
         whole = seconds([(Work("a", 5, 10), self.SPEED)], 2, pruned=False)
-        assert whole == LAUNCH_S + 3 + 2 + 3 * 10.5, "five trainings on two workers take three rounds"
+        assert whole == LAUNCH_S + 3 + 2 + 3 * ONE, "five trainings on two workers take three rounds"
 
     def test_pruned_trials_make_room(self) -> None:
         work = Work("a", 4, 10, lengths=(10, 2, 2, 2))
-        assert seconds([(work, self.SPEED)], 2, pruned=True) == LAUNCH_S + 3 + 2 + 10.5
-        assert seconds([(work, self.SPEED)], 2, pruned=False) == LAUNCH_S + 3 + 2 + 2 * 10.5
+        assert seconds([(work, self.SPEED)], 2, pruned=True) == LAUNCH_S + 3 + 2 + ONE
+        assert seconds([(work, self.SPEED)], 2, pruned=False) == LAUNCH_S + 3 + 2 + 2 * ONE
 
     def test_studies_follow_each_other_in_one_process(self) -> None:
         works = [(Work("a", 1, 10), self.SPEED), (Work("b", 1, 10), self.SPEED)]
-        assert seconds(works, 1, pruned=False) == LAUNCH_S + 3 + 2 * (2 + 10.5)
+        assert seconds(works, 1, pruned=False) == LAUNCH_S + 3 + 2 * (2 + ONE)
 
     def test_the_price_is_of_the_expected_time(self) -> None:
         plan = Plan("a", 1, "cpu", ((Work("a", 10, 360), self.SPEED),), "", price_per_hour=2.0)
-        assert plan.price == pytest.approx(2.0 * (LAUNCH_S + 3 + 2 + 10 * 360.5) / 3600)
+        assert plan.price == pytest.approx(2.0 * (LAUNCH_S + 3 + 2 + 10 * (360.5 + SERVICE_S)) / 3600)
 
 
 @pytest.fixture

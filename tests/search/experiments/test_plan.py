@@ -66,16 +66,16 @@ class TestTime:
 
     def test_the_last_training_is_waited_for(self) -> None:
         whole = seconds([(Work("a", 5, 10), self.SPEED)], 2, pruned=False)
-        assert whole == LAUNCH_S + 3 + 2 + 3 * ONE, "five trainings on two workers take three rounds"
+        assert whole == pytest.approx(LAUNCH_S + 3 + 2 + 3 * ONE), "five trainings on two workers take three rounds"
 
     def test_pruned_trials_make_room(self) -> None:
         work = Work("a", 4, 10, lengths=(10, 2, 2, 2))
-        assert seconds([(work, self.SPEED)], 2, pruned=True) == LAUNCH_S + 3 + 2 + ONE
-        assert seconds([(work, self.SPEED)], 2, pruned=False) == LAUNCH_S + 3 + 2 + 2 * ONE
+        assert seconds([(work, self.SPEED)], 2, pruned=True) == pytest.approx(LAUNCH_S + 3 + 2 + ONE)
+        assert seconds([(work, self.SPEED)], 2, pruned=False) == pytest.approx(LAUNCH_S + 3 + 2 + 2 * ONE)
 
     def test_studies_follow_each_other_in_one_process(self) -> None:
         works = [(Work("a", 1, 10), self.SPEED), (Work("b", 1, 10), self.SPEED)]
-        assert seconds(works, 1, pruned=False) == LAUNCH_S + 3 + 2 * (2 + ONE)
+        assert seconds(works, 1, pruned=False) == pytest.approx(LAUNCH_S + 3 + 2 * (2 + ONE))
 
     def test_the_price_is_of_the_expected_time(self) -> None:
         plan = Plan("a", 1, "cpu", ((Work("a", 10, 360), self.SPEED),), "", price_per_hour=2.0)

@@ -167,8 +167,8 @@ def _trained(run: Run, trainer: StudyTrainer) -> dict[str, float]:
     is_search = run.place.draw is None
     value, best = RunningValue(spec.metric, spec.training.epochs), TrainingState((), {})
     scores: list[EpochScore] = []
-    params, runs = run.place.params or {}, spec.data.runs if is_search else 1
-    for score in trainer.epochs(params, run.seed, max_centers=spec.max_centers, runs=runs):
+    params = run.place.params or {}
+    for score in trainer.epochs(params, run.seed, max_centers=spec.max_centers, runs=spec.data.runs):
         scores.append(score)
         found[f"epoch {score.number}"] = value.add(score)
         if not is_search and best_epoch(scores, spec.metric) is score:

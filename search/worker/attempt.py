@@ -70,8 +70,6 @@ class Attempt:
         self.seed = trial_seed(seed, claim.number) if claim.draw is None else draw_seed(seed, claim.draw)
         self._places = Places.of(study)
         self._scores: list[EpochScore] = []
-        # A final run trains once: it is its draw's.
-        self._runs = study.spec.data.runs if claim.draw is None else 1
         self._value = RunningValue(study.spec.metric, study.spec.training.epochs)
         self._tested: dict[str, Any] | None = None  # of a final run: its scores on the test images
         patience = study.backend.patience
@@ -149,8 +147,8 @@ class Attempt:
         before, self._resumed = self._resumed, len(state.epochs) if state else 0
         if self._resumed != before:
             self.record.tell_resumed(self._resumed)
-        whose, room = (self.params, self.seed), self.study.spec.max_centers
-        for score in trainer.epochs(*whose, should_stop=should_stop, max_centers=room, resume=state, runs=self._runs):
+        whose, room, runs = (self.params, self.seed), self.study.spec.max_centers, self.study.spec.data.runs
+        for score in trainer.epochs(*whose, should_stop=should_stop, max_centers=room, resume=state, runs=runs):
             if score.epoch >= self._resumed:
                 state = self._kept(trainer.state(), state)
                 self._checkpoint.keep(state)
@@ -197,8 +195,7 @@ class Attempt:
             StorageGoneError: the storage has been away for longer than the limit.
         """
         self._scores.append(score)
-        last = self.study.spec.training.epochs * self._runs
-        decided = score.epoch < self._resumed or score.epoch + 1 >= last
+        decided = score.epoch < self._resumed or score.epoch + 1 >= self.study.spec.trial_epochs
         report = Report(score.epoch, self._value.add(score))
         if self._reports.add(report, lambda: not decided and self._pruning.should_stop(len(self._scores))):
             raise optuna.TrialPruned

@@ -88,13 +88,14 @@ class StudyTrainer:
                 begun = replace(resume, epochs=_shifted(done, 0, -run * whole)) if resume and done else None
                 self._use(self._draw, run)
                 trainer = self._fitting_trainer(room)
+                done = ()
                 try:
                     for score in trainer.epochs(params, run_seed(seed, run), should_stop=should_stop, resume=begun):
-                        yield from _shifted([score], run, run * whole)
+                        done += _shifted([score], run, run * whole)
+                        yield done[-1]
                 except OutOfMemoryError:
                     self._trainer = None  # its variables and functions would keep the memory
                     raise
-                done = _shifted(trainer.state().epochs, run, run * whole)
             self._earlier += done
 
     def state(self) -> TrainingState:

@@ -70,8 +70,9 @@ class Plan:
     def price(self) -> float | None:
         """In the unit of `price_per_hour`."""
         expected_s = self.seconds(pruned=True)
-        known = self.price_per_hour is not None and expected_s is not None
-        return self.price_per_hour * expected_s / 3600 if known and self.price_per_hour and expected_s else None
+        if self.price_per_hour is None or expected_s is None:
+            return None
+        return self.price_per_hour * expected_s / 3600
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -121,7 +122,7 @@ def plan_study(
     if not left or (own.speed is not None and not measure):
         return Plan(spec.name, len(slots), slots[0].label, ((work, own.speed),), own.source)
     plan = Plan(spec.name, len(slots), slots[0].label, ((work, None),), "")
-    return _measured(plan, [[spec]], slots, data_dir, say)
+    return _measured(plan, [spec], [0], slots, data_dir, say)
 
 
 @dataclass(frozen=True)
@@ -155,30 +156,36 @@ def _own_trials(stored: StoredStudy) -> Own:
 def plan_comparison(spec: ComparisonSpec, slots: Sequence[Slot], data_dir: Path | None, say: Say) -> Plan:
     """Of every search and its final runs. Each contestant is measured once, at its first level."""
     works: list[tuple[Work, Speed | None]] = []
-    groups: dict[str, list[StudySpec]] = {}
+    first: dict[str, StudySpec] = {}
+    which: list[int] = []
     for entry in spec.entries:
-        groups.setdefault(entry.contestant, []).append(entry.spec)
-        search = work_of(entry.spec, entry.spec.trials)
-        works += [(search, None), (final_work_of(entry.spec, spec.draws), None)]
+        first.setdefault(entry.contestant, entry.spec)
+        search, final = work_of(entry.spec, entry.spec.trials), final_work_of(entry.spec, spec.draws)
+        works += [(search, None), (final, None)]
+        which += 2 * [list(first).index(entry.contestant)]
     where = slots[0].label if slots else "a cluster"
     plan = Plan(spec.name, max(len(slots), 1), where, tuple(works), "")
-    return _measured(plan, list(groups.values()), slots, data_dir, say)
+    return _measured(plan, list(first.values()), which, slots, data_dir, say)
 
 
 def _measured(
-    plan: Plan, groups: Sequence[Sequence[StudySpec]], slots: Sequence[Slot], data_dir: Path | None, say: Say
+    plan: Plan,
+    specs: Sequence[StudySpec],
+    which: Sequence[int],
+    slots: Sequence[Slot],
+    data_dir: Path | None,
+    say: Say,
 ) -> Plan:
-    """The plan with speeds that are measured here, one for each group of studies."""
+    """The plan with speeds that are measured here, one for each of `specs`; `which` of them is told for each work."""
     if not slots:
         return replace(plan, source="not measured: the cluster's machines may be of any speed")
     at_once = f"with {len(slots)} workers at once" if len(slots) > 1 else "with one worker"
     say(f"measuring a few seconds of training {at_once} on {', '.join(dict.fromkeys(s.label for s in slots))} …")
     try:
-        found = speeds([group[0] for group in groups], slots, data_dir)
+        found = speeds(specs, slots, data_dir)
     except CannotMeasureError as error:
         return replace(plan, problem=str(error), source="not measured")
-    of = {spec.name: speed for group, speed in zip(groups, found, strict=True) for spec in group}
-    works = tuple((work, of[work.study.removesuffix(", final runs")]) for work, _ in plan.works)
+    works = tuple((work, found[number]) for (work, _), number in zip(plan.works, which, strict=True))
     plan = replace(plan, works=works, source=f"measured here, {at_once}")
     free, room = _room(slots, plan.memory_mib or 1.0)
     return replace(plan, free_mib=free, room=room)

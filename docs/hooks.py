@@ -60,7 +60,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return found[0]
         path, hash_, anchor = target.partition("#")
         uri = os.path.relpath(_uri((source.parent / path).resolve()), Path(page.file.src_uri).parent)
-        # What stands in HTML is no link to MkDocs: it must be the address of the file beside the built page.
         return f"{found[1]}{uri}{hash_}{anchor}"
 
     if page.file.src_uri.startswith("reference/"):

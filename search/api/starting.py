@@ -151,23 +151,8 @@ def study_text(look: Look, folder: Path, heads: tuple[str, ...] = HEADS) -> str:
     vectors = look.kind == "features"
     counts = ", ".join(f"{name} {n}" for name, n in zip(found.classes, found.train, strict=True))
     counts = counts if len(counts) < 90 else f"{len(found.classes)} classes"
-    place, start = look.path.resolve(), folder.resolve()
-    path = str(place.relative_to(start) if place.is_relative_to(start) else place)
-    data = [
-        f"set = {value_text(look.kind)}",
-        f"path = {value_text(path)}",
-        *([f"size = {value_text(list(look.own.size))} # height and width in pixels"] if look.own.size else []),
-        *([f"group = {value_text(look.own.group)} # equal matches stay in one part"] if look.own.group else []),
-        *([] if vectors else ["# flip = true # where an image and its mirror image mean the same"]),
-        *(
-            []
-            if found.validation
-            else [f"validation = {VALIDATION} # share of the training images that scores the epochs"]
-        ),
-        *([] if found.test_given else [f"test = {DEFAULT_TEST} # share that is kept for the final scores alone"]),
-    ]
     widths = "[128]" if vectors else "[16, 32, 64]" if images < 20_000 else "[32, 64, 128]"
-    body = "\n".join(data)
+    body = "\n".join(_data_lines(look, folder))
     kind = 'kind = "mlp" # dense layers: what an embedding needs before the head\n' if vectors else ""
     return f"""# {images} {"vectors" if vectors else "images"} to train on: {counts}.
 # Compare losses: affinity-search compare THIS_FILE
@@ -195,6 +180,24 @@ kind = "none" # equal epochs for every trial; "median" stops those without prosp
 # What is compared: heads with their recommended ranges.
 {chr(10).join(f"[contestants.{head}]" for head in heads)}
 """
+
+
+def _data_lines(look: Look, folder: Path) -> Iterator[str]:
+    """The keys of the table [data]."""
+    place, start = look.path.resolve(), folder.resolve()
+    path = str(place.relative_to(start) if place.is_relative_to(start) else place)
+    yield f"set = {value_text(look.kind)}"
+    yield f"path = {value_text(path)}"
+    if look.own.size:
+        yield f"size = {value_text(list(look.own.size))} # height and width in pixels"
+    if look.own.group:
+        yield f"group = {value_text(look.own.group)} # equal matches stay in one part"
+    if look.kind != "features":
+        yield "# flip = true # where an image and its mirror image mean the same"
+    if not look.found.validation:
+        yield f"validation = {VALIDATION} # share of the training images that scores the epochs"
+    if not look.found.test_given:
+        yield f"test = {DEFAULT_TEST} # share that is kept for the final scores alone"
 
 
 def write_new(text: str, file: Path) -> None:

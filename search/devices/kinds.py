@@ -87,15 +87,15 @@ ACCELERATORS = (GPU, TPU)
 KINDS = (CPU, *ACCELERATORS)
 
 
-def _words(each: Callable[[Kind], Sequence[str]]) -> str:
-    words = ["auto", *(f"{kind.key}{number}" for kind in KINDS for number in each(kind))]
+def _words(each: Callable[[Kind], Sequence[str]], *first: str) -> str:
+    words = [*first, *(f"{kind.key}{number}" for kind in KINDS for number in each(kind))]
     return f"{', '.join(words[:-1])} or {words[-1]}"
 
 
 # For --device: a GPU needs its number, a TPU may be named whole.
-ONE_DEVICE = _words(lambda kind: [":0"] if kind.numbered else ["", ":0"] if kind.several else [""])
-SOME_DEVICES = _words(lambda kind: ["", ":0,2"] if kind.several else [""])  # for --devices
-ANY_KIND = _words(lambda kind: [""])  # for --devices on a cluster, which counts them itself
+ONE_DEVICE = _words(lambda kind: [":0"] if kind.numbered else ["", ":0"] if kind.several else [""], "auto")
+SOME_DEVICES = _words(lambda kind: ["", ":0,2"] if kind.several else [""], "auto")  # for --devices
+ANY_KIND = _words(lambda kind: [""], "auto")  # for --devices on a cluster, which counts them itself
 
 
 def device_of(text: str) -> tuple[Kind, int]:
@@ -106,4 +106,5 @@ def device_of(text: str) -> tuple[Kind, int]:
             return kind, int(index)
         if not kind.numbered and text == kind.key:
             return kind, 0
-    raise DeviceError(f"There is no device {text!r}; use cpu, gpu:0, gpu:1 … or tpu.")
+    known = _words(lambda kind: [":0", ":1"] if kind.numbered else [""])
+    raise DeviceError(f"There is no device {text!r}; use {known}.")

@@ -130,6 +130,9 @@ storage-pays: $(VENV)/.installed-test  ## Whether our statements in place of Opt
 overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (4 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.overhead
 
+growth: $(VENV)/.installed-test  ## Trials per second and seconds per claim with 10 to 100,000 trials and 1 to 256 workers, PostgreSQL (25 minutes)
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.growth
+
 trial-rate: $(VENV)/.installed-run  ## Trials per minute of the digits study, and what one costs (2 minutes)
 	$(BIN)/python -m benchmarks.trial_rate
 
@@ -185,7 +188,7 @@ gpu-check:  ## Prove the program on an NVIDIA GPU: tests, search, kill, no memor
 	@$(MAKE) --no-print-directory VENV=$(GPU_VENV) $(GPU_VENV)/.installed-gpu-check
 	$(GPU_VENV)/bin/python -m benchmarks.gpu_check --out benchmarks/out $(DATA_OPTION)
 
-step-bench: $(VENV)/.installed-test  ## A training step's speed against PyTorch's (installs torch; 4 minutes)
+step-bench: $(VENV)/.installed-test  ## A training step's speed against PyTorch's (installs torch; 4 minutes, 15 without AVX-512)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python benchmarks/step
 

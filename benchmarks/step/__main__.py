@@ -23,20 +23,35 @@ sys.path.insert(0, str(HERE.parent))
 
 from commands import machine  # noqa: E402 - a sibling of this folder
 
+from affinity_search.search.devices.precision import cpu_multiplies_bfloat16  # noqa: E402
+
 BATCH = 256
 PRECISIONS = ("float32", "mixed_bfloat16")
-PEERS = {
+ALWAYS = {
     "PyTorch eager, float32": ["torch_peer.py", "eager"],
     "PyTorch compiled, float32": ["torch_peer.py", "compiled"],
+    "ours, float32": ["keras_peer.py", "float32"],
+    "ours, float32, but as TensorFlow is without AVX-512": ["keras_peer.py", "float32", "without_onednn"],
+}
+WITH_BFLOAT16 = {
     "PyTorch eager, bfloat16 autocast": ["torch_peer.py", "bfloat16"],
     "PyTorch compiled, bfloat16 autocast": ["torch_peer.py", "bfloat16-compiled"],
-    "ours, float32": ["keras_peer.py", "float32"],
     "ours, mixed_bfloat16": ["keras_peer.py", "mixed_bfloat16"],
-    "ours, mixed_bfloat16, with augmentation": ["keras_peer.py", "mixed_bfloat16", "augmented"],
-    "ours, mixed_bfloat16, but without any input": ["keras_peer.py", "mixed_bfloat16", "given"],
-    "ours, mixed_bfloat16, but with XLA": ["keras_peer.py", "mixed_bfloat16", "xla"],
-    "ours, mixed_bfloat16, but with Keras' own batch norm": ["keras_peer.py", "mixed_bfloat16", "unfused"],
 }
+VARIANTS = {
+    "with augmentation": "augmented",
+    "but without any input": "given",
+    "but with XLA": "xla",
+    "but with Keras' own batch norm": "unfused",
+}
+
+
+def peers() -> dict[str, list[str]]:
+    """Name to program and arguments. A processor that emulates bfloat16 products is not asked for them."""
+    fast = cpu_multiplies_bfloat16()
+    precision = PRECISIONS[fast]
+    variants = {f"ours, {precision}, {name}": ["keras_peer.py", precision, word] for name, word in VARIANTS.items()}
+    return ALWAYS | (WITH_BFLOAT16 if fast else {}) | variants
 
 
 class Peer:
@@ -45,7 +60,8 @@ class Peer:
     def __init__(self, program: str, kind: str, *more: str, asked: argparse.Namespace) -> None:
         numbers = map(str, (asked.batch, asked.steps, asked.threads))
         command = [sys.executable, str(HERE / program), kind, *numbers, *more]
-        environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent)}
+        found = os.pathsep.join([str(HERE.parent.parent), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+        environment = os.environ | {"PYTHONPATH": found}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
@@ -69,7 +85,7 @@ class Peer:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=6, help="steps of a round")
+    parser.add_argument("--steps", type=int, default=3, help="steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--batch", type=int, default=BATCH)
@@ -86,17 +102,24 @@ def main() -> None:
 
 def measure(what: dict[str, list[str]], asked: argparse.Namespace) -> dict[str, float]:
     """Images per second of each, the best of its rounds."""
-    peers = {name: Peer(*arguments, asked=asked) for name, arguments in what.items()}
+    started: dict[str, Peer] = {}
     try:
-        rounds = [{name: peer.round_s() for name, peer in peers.items()} for _ in range(asked.rounds)]
+        for (
+            name,
+            arguments,
+        ) in what.items():  # one warms up after the other: ten at once took all the memory's bandwidth
+            print(f"warming up: {name}", file=sys.stderr, flush=True)
+            started[name] = Peer(*arguments, asked=asked)
+            started[name].round_s()
+        rounds = [{name: peer.round_s() for name, peer in started.items()} for _ in range(asked.rounds)]
     finally:
-        for peer in peers.values():
+        for peer in started.values():
             peer.end()
-    return {name: asked.steps * asked.batch / min(taken[name] for taken in rounds) for name in peers}
+    return {name: asked.steps * asked.batch / min(taken[name] for taken in rounds) for name in started}
 
 
 def compare_peers(asked: argparse.Namespace) -> None:
-    rates = measure(PEERS, asked)
+    rates = measure(peers(), asked)
     best = max(rate for name, rate in rates.items() if name.startswith("PyTorch"))
     print("| step | images per second | against PyTorch's best |\n|---|---|---|")
     for name, rate in rates.items():
@@ -106,8 +129,8 @@ def compare_peers(asked: argparse.Namespace) -> None:
 def compare_precisions(asked: argparse.Namespace) -> None:
     print("| widths | images per second, float32 | bfloat16 | ratio |\n|---|---|---|---|")
     for widths in asked.widths:
-        peers = {precision: ["keras_peer.py", precision, f"widths={widths}"] for precision in PRECISIONS}
-        whole, half = measure(peers, asked).values()
+        both = {precision: ["keras_peer.py", precision, f"widths={widths}"] for precision in PRECISIONS}
+        whole, half = measure(both, asked).values()
         print(f"| {widths.replace(',', ', ')} | {whole:.0f} | {half:.0f} | {half / whole:.2f} |", flush=True)
 
 

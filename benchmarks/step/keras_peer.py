@@ -1,6 +1,8 @@
 """Our own training step through our own Trainer, on random images of CIFAR-10's shape.
 
-    python keras_peer.py PRECISION BATCH STEPS THREADS [xla] [unfused] [given] [augmented] [widths=W,W,…]
+    python keras_peer.py PRECISION BATCH STEPS THREADS [WORD …] [widths=W,W,…]
+
+WORD is xla, unfused, given, augmented or without_onednn: what is different from a worker's own step.
 
 For each line on stdin, trains an epoch of STEPS steps and prints the seconds it took, by the clock and of the
 processor.
@@ -8,6 +10,7 @@ processor.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
@@ -19,6 +22,8 @@ from affinity_search.studies.data import SOURCES
 
 def main() -> None:
     precision, (batch, steps, threads) = sys.argv[1], map(int, sys.argv[2:5])
+    if "without_onednn" in sys.argv:
+        os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"
     device = devices.configure("cpu", threads)
     if "xla" in sys.argv:
         device.compiles_with_xla = lambda: True  # type: ignore[attr-defined]

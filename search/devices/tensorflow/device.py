@@ -26,6 +26,8 @@ class TensorFlowDevice(Device):
     def claim(self) -> None:
         """As `Device.claim` says."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _QUIET)
+        if self.kind is CPU:
+            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
         with _stderr_if_failed():
             import tensorflow as tf
 

@@ -2,6 +2,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -26,7 +27,8 @@ DEVICE = devices.configure("cpu", 2)
 
 def in_new_process(code, **environment):
     """A device is settled once per process, so other choices need their own."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL")}
+    ours = ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL", "TF_ENABLE_ONEDNN_OPTS")
+    kept = {name: value for name, value in os.environ.items() if name not in ours}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**kept, **environment}, timeout=120
     )
@@ -42,6 +44,20 @@ def unclaimed(kind, backend=TensorFlowDevice, **details):
 
 
 tensorflow_only = pytest.mark.skipif(devices.backend() != "tensorflow", reason="the backend is not TensorFlow")
+
+
+@tensorflow_only
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="TensorFlow's oneDNN is for x86")
+@pytest.mark.parametrize(("chosen", "used"), [({}, True), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, False)])
+def test_convolutions_on_a_cpu_are_onednns_unless_somebody_says_no(chosen, used):
+    code = """
+from affinity_search.search import devices
+devices.configure("cpu", 1)
+import tensorflow as tf
+tf.nn.conv2d(tf.ones((8, 16, 16, 16)), tf.ones((3, 3, 16, 16)), 1, "SAME")
+"""
+    told = in_new_process(code, ONEDNN_VERBOSE="1", **chosen).stdout
+    assert ("exec,cpu,convolution" in told) == used
 
 
 @pytest.mark.long

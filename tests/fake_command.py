@@ -23,6 +23,7 @@ def run_really(arguments: Sequence[str]) -> None:
     """The same without the fake objective."""
     sys.argv = ["affinity-search", *arguments]
     Path("/proc/self/comm").write_text(arguments[0])  # the kernel's name for the process: a fork has its parent's
+    _begin_nothing_ahead()
     if ADDRESS in os.environ:
         replace_for_good("affinity_search.search.launch.process.subprocess", subprocess_but_warm)
     if "--on" in arguments:
@@ -30,6 +31,13 @@ def run_really(arguments: Sequence[str]) -> None:
     from affinity_search.search.cli import main
 
     main()
+
+
+def _begin_nothing_ahead() -> None:
+    """A second of imports for each launch, which `test_ahead.py` alone needs."""
+    from affinity_search.search.launch.ahead import Ahead
+
+    setattr(Ahead, "begin", lambda slots: None)  # noqa: B010
 
 
 def _fake_on_ray() -> None:

@@ -136,7 +136,8 @@ class _Launched(ABC):
             WorkersDieError, DeviceError, DataError, StorageError: no worker can work here; the message says why.
             TrackingError: `track` or `notify` is no address.
         """
-        from affinity_search.search.api.launching import Launching, prepare
+        from affinity_search.search.api.launching import Launching
+        from affinity_search.search.api.preparing import prepare
         from affinity_search.search.launch.tracking.addresses import Sending
         from affinity_search.search.worker.stopping import StopSignals
 

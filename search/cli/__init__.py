@@ -11,6 +11,10 @@ def main() -> None:
         from affinity_search.search.launch import children
 
         children.leave_out_current_folder()
+        if sys.argv[1:] == ["worker", children.LATER]:
+            from affinity_search.search.launch import ahead
+
+            sys.argv[1:] = ahead.received()
         from affinity_search.search.cli import streams
         from affinity_search.search.cli.app import app
 

@@ -12,7 +12,7 @@ from affinity_search.search.devices.kinds import SOME_DEVICES
 from affinity_search.storage import DEFAULT_STORAGE
 
 if TYPE_CHECKING:
-    from affinity_search.search.api.launching import Prepared
+    from affinity_search.search.api.preparing import Prepared
     from affinity_search.search.worker.exits import Exit
     from affinity_search.storage.database.backend import Backend
 

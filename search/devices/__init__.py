@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from affinity_search.search.devices.device import Device, Predictor, Wanted
 from affinity_search.search.devices.errors import DeviceError, UnfitMachineError
 from affinity_search.search.devices.jax.device import JaxDevice
-from affinity_search.search.devices.kinds import Kind, device_of
+from affinity_search.search.devices.kinds import CPU, Kind, device_of
 from affinity_search.search.devices.packages import backend, import_keras, keras_home, versions, without
 from affinity_search.search.devices.tensorflow.device import TensorFlowDevice
 
@@ -55,6 +55,14 @@ def configure(device: str, threads: int | None = None, memory_mib: int | None = 
         import_keras()
     _current = made
     return made
+
+
+def import_ahead() -> None:
+    """Import what `configure("cpu")` imports, and claim nothing. Raises UnfitMachineError as `configure` does."""
+    _require_backend()
+    with without("matplotlib"):
+        _chosen().load(CPU)
+        import_keras()
 
 
 def current() -> Device:

@@ -11,6 +11,8 @@ import affinity_search
 # For Python. Without -P it looks in the current folder first, where anybody's `optuna.py` may lie.
 SAFE = "-P"
 COMMAND = (SAFE, "-m", "affinity_search")
+# In place of a worker's arguments: they come on its stdin (`ahead.py`).
+LATER = "--arguments-follow"
 # Where trials and news go, with passwords: only the collector's process is told.
 NOTIFY = "AFFINITY_SEARCH_NOTIFY"
 URI, USER, PASSWORD, TOKEN = (f"MLFLOW_TRACKING_{each}" for each in ("URI", "USERNAME", "PASSWORD", "TOKEN"))

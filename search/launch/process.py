@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from affinity_search.search.devices.slots import Slot
+from affinity_search.search.launch.ahead import UNBUFFERED, Ahead
 from affinity_search.search.launch.children import COMMAND, surroundings
 from affinity_search.search.worker.setup import new_worker_id
 from affinity_search.storage.stored.agenda import Agenda
@@ -42,6 +43,7 @@ class WorkerProcess:
     troubled_since: float | None = None  # when its device was first found lost or full, by the launcher's clock
     told: int | None = None  # the last signal that was passed on to the present process
     retired: str | None = None  # why nothing more is started here
+    ahead: Ahead | None = None  # a process that may become this worker
 
     @property
     def log(self) -> Path:
@@ -58,18 +60,21 @@ class WorkerProcess:
 
     def start(self, agenda: Agenda, options: Sequence[str]) -> None:
         """Start a worker here, with an id of its own."""
-        command = self.new_command()
+        command = [*self.new_command(), *options, "--", agenda.name]
+        environment = surroundings() | self.environment(agenda)
+        self.told = None
         with self._open_log() as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *command, *options, "--", agenda.name],
-                env=surroundings() | self.environment(agenda),
+            arguments = command[len(COMMAND) :]
+            self.process = self.ahead.become(self.slot, arguments, environment, str(log.name)) if self.ahead else None
+            self.process = self.process or subprocess.Popen(
+                [sys.executable, *command],
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 # In a process group of its own: Ctrl-C in the terminal reaches only the launcher, which passes it on.
                 start_new_session=True,
             )
-        self.told = None
 
     def _open_log(self) -> IO[bytes]:
         """A log only informs. If it cannot be written, the worker's output is dropped."""
@@ -90,8 +95,7 @@ class WorkerProcess:
 
     def environment(self, agenda: Agenda) -> dict[str, str]:
         """Variables for the worker. The URL is among them: every user of a machine can read a command's arguments."""
-        secret = {"AFFINITY_SEARCH_STORAGE": agenda.backend.secret_url, "PYTHONUNBUFFERED": "1"}
-        return self.slot.environment | secret
+        return self.slot.environment | UNBUFFERED | {"AFFINITY_SEARCH_STORAGE": agenda.backend.secret_url}
 
     def tell(self, number: int) -> None:
         """Pass a signal on, once."""

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from making import TINY, holder, make, open_study, train, worker_for
 from watching import LEASE_S, FakeClock, watch
 
-from affinity_search.search.api.launching import Launching, prepare
+from affinity_search.search.api.launching import Launching
+from affinity_search.search.api.preparing import prepare
 from affinity_search.search.view.publishing import Reporter, note_of
 from affinity_search.search.view.snapshot import take
 from affinity_search.search.worker.setup import WorkerOptions, sweep, work

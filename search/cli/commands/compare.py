@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from affinity_search.search.api.launching import Launching
     from affinity_search.search.devices.slots import Slot
     from affinity_search.search.experiments.document import ComparisonModel
+    from affinity_search.search.launch.ahead import Ahead
     from affinity_search.storage.stored.comparisons import StoredComparison
 
 EXAMPLES = (
@@ -108,31 +110,42 @@ def compare(
 
     The same command goes on where it was interrupted, also from several machines at once.
     """
-    from affinity_search.search.api.comparing import open_comparison
     from affinity_search.search.api.launching import Launching
-    from affinity_search.search.launch.tracking.addresses import Sending
+    from affinity_search.search.launch.ahead import Ahead
 
     refuse_both(on, tpu, per_device, tpu_strategy=tpu_strategy)
     given = {"name": name, "trials": trials, "draws": draws, "metric": metric, "baseline": baseline}
     asked = given | {"heads": heads.split(",") if heads is not None else None}
     where = workers, devices, per_device, tuple(tpu or ()), on
     how = data_dir, files, lease_s, outage_s, tpu_strategy
-    launching = Launching(*where, *how, Sending.asked(track, notify))
+    launching = Launching(*where, *how)
     slots = launching.slots(say)
     if dry_run:
         from affinity_search.search.cli.commands.plan import compared, tell
 
         tell(lambda: compared(source, storage, asked, overrides or [], slots, data_dir), None, as_json)
         return
+    ahead = Ahead.begin(slots)
+    # Only now what takes a second to import.
+    from affinity_search.search.api.comparing import open_comparison
+    from affinity_search.search.launch.tracking.addresses import Sending
+
+    launching = replace(launching, sending=Sending.asked(track, notify))
     comparison = open_comparison(source, storage, asked, overrides or [], data_dir, say)
-    raise typer.Exit(_run(comparison, launching, slots, output, as_json=as_json))
+    raise typer.Exit(_run(comparison, launching, slots, ahead, output, as_json=as_json))
 
 
 def _run(
-    comparison: StoredComparison, launching: Launching, slots: Sequence[Slot], output: Path | None, *, as_json: bool
+    comparison: StoredComparison,
+    launching: Launching,
+    slots: Sequence[Slot],
+    ahead: Ahead | None,
+    output: Path | None,
+    *,
+    as_json: bool,
 ) -> Exit:
     """Train what is missing, and tell what was found."""
-    from affinity_search.search.api.launching import prepare
+    from affinity_search.search.api.preparing import prepare
     from affinity_search.search.experiments.compare import results
     from affinity_search.storage.places.recovery import complete_halves
 
@@ -140,7 +153,7 @@ def _run(
     started = time.monotonic()
     comparison.advance()
     if comparison.is_unfinished:
-        ended = run_shown(prepare(comparison, launching, say, slots))
+        ended = run_shown(prepare(comparison, launching, say, slots, ahead))
     else:
         for study in comparison.studies:  # the last worker may have died right before its trial's end
             complete_halves(study)

@@ -94,7 +94,7 @@ def evaluate(
 
 
 def _train(planned: Plan, asked: Any) -> Exit:
-    from affinity_search.search.api.launching import prepare
+    from affinity_search.search.api.preparing import prepare
     from affinity_search.search.view.publishing import write_note
     from affinity_search.storage.database.failures import first_line
     from affinity_search.storage.stored.agenda import OneStudy

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -83,20 +84,26 @@ def launch(
     lease_s: LeaseS = DEFAULT_LEASE_S,
 ) -> None:
     """Create or continue a study and run workers, on this machine or a cluster, until its places are used."""
-    from affinity_search.search.api.launching import Launching, prepare
-    from affinity_search.search.launch.tracking.addresses import Sending
-    from affinity_search.storage.stored.agenda import OneStudy
+    from affinity_search.search.api.launching import Launching
+    from affinity_search.search.launch.ahead import Ahead
 
     refuse_both(on, tpu, per_device, tpu_strategy=tpu_strategy)
     where = workers, devices, per_device, tuple(tpu or ()), on
     how = data_dir, files, lease_s, outage_s, tpu_strategy
-    asked = Launching(*where, *how, Sending.asked(track, notify))
+    asked = Launching(*where, *how)
     slots = asked.slots(say)
+    ahead = Ahead.begin(slots)
+    # Only now what takes a second to import.
+    from affinity_search.search.api.preparing import prepare
+    from affinity_search.search.launch.tracking.addresses import Sending
+    from affinity_search.storage.stored.agenda import OneStudy
+
+    asked = replace(asked, sending=Sending.asked(track, notify))
     overrides = with_points(overrides, storage, points_from, top)
     stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
     if unless_stopped:
         _leave_alone_if_stopped(stored)
-    prepared = prepare(OneStudy(stored), asked, say, slots)
+    prepared = prepare(OneStudy(stored), asked, say, slots, ahead)
     started = time.monotonic()
     ended = run_shown(prepared)
     _summarise(stored, time.monotonic() - started, ended)

@@ -16,6 +16,7 @@ share this machine's cores: where these are full, the machine is the limit and n
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import statistics
@@ -54,8 +55,9 @@ WORKERS = (1, 8, 64, 256)
 BEFORE_A_TEAM = 100  # finished trials
 TRIAL_S = 30.0
 TRIALS_OF_ONE = 20
-TRIALS_OF_SLEEPERS = 2  # each
-TRIALS_OF_A_TEAM = 256  # where they take no time, all together; one by each worker at least
+TRIALS_OF_SLEEPERS = 3  # each
+TRIALS_OF_A_TEAM = 192  # where they take no time, all together
+MOST_AT_ONCE = 64  # workers, where trials take no time
 CONNECTIONS = 1_500  # three for a worker at most, and the server's own
 READY_S = 900.0
 # A child shares the memory of what its parent has imported.
@@ -83,10 +85,12 @@ class Team:
 
 @dataclass(frozen=True)
 class Told:
-    """What one worker measured, in seconds by the machine's clock, and of its processor."""
+    """What one worker measured, in seconds by the machine's clock, and of its processor.
 
-    began: float  # the first claim
-    ended: float
+    Its first trial is left out: a process imports in it what it has not used before.
+    """
+
+    periods: list[float]  # from claim to claim
     read_s: float
     cpu_s: float
     private_mb: float
@@ -96,16 +100,16 @@ class Told:
 
 
 class Timed:
-    """A function whose calls are timed; the beginning of the first one is kept."""
+    """A function whose calls are timed; when each began is kept too."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self.began: float | None = None
+        self.began: list[float] = []
         self.seconds: list[float] = []
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         began = time.monotonic()
-        self.began = self.began or began
+        self.began.append(began)
         try:
             return self._function(*args, **options)
         finally:
@@ -144,11 +148,13 @@ def _worker(team: Team, number: int, barrier: Barrier, told: SimpleQueue[Told]) 
     # With a name, as a launcher's workers have one: a worker on its own would write the study's notes too.
     options = WorkerOptions("cpu", worker_id=f"worker-{number}", files=Path(tempfile.mkdtemp()))
     work(OneStudy(load_study(open_backend(team.url, create=False), STUDY)), options)
-    (met_at, cpu_before), first = met[0], claim.began
-    assert first is not None
+    met_at, cpu_before = met[0]
+    first, *later = claim.began  # the last one finds no place
+    periods = [end - begin for begin, end in itertools.pairwise(later)]
     private = psutil.Process().memory_full_info().uss / 2**20
     spent = time.process_time() - cpu_before
-    told.put(Told(first, time.monotonic(), first - met_at, spent, private, claim.seconds, proposal.seconds, reports))
+    waits = claim.seconds[1:-1], proposal.seconds[1:], reports[REPORTS:]
+    told.put(Told(periods, first - met_at, spent, private, *waits))
 
 
 def measure(team: Team) -> list[str]:
@@ -170,7 +176,7 @@ def measure(team: Team) -> list[str]:
 
 
 def _trials_each(workers: int, trial_s: float) -> int:
-    return TRIALS_OF_SLEEPERS if trial_s else min(TRIALS_OF_ONE, max(1, TRIALS_OF_A_TEAM // workers))
+    return TRIALS_OF_SLEEPERS if trial_s else min(TRIALS_OF_ONE, TRIALS_OF_A_TEAM // workers)
 
 
 def _create(team: Team) -> None:
@@ -197,7 +203,7 @@ def _check(team: Team) -> None:
 
 
 def _cells(team: Team, told: list[Told], took_s: float, busy_s: float) -> list[str]:
-    rate = team.trials / (max(each.ended for each in told) - min(each.began for each in told))
+    rate = team.workers / statistics.mean(period for each in told for period in each.periods)
     could = team.workers / team.trial_s if team.trial_s else None
     lists = [
         [value for each in told for value in values(each)]
@@ -232,7 +238,12 @@ def main() -> None:
     postgres_server.SETTINGS["max_connections"] = str(CONNECTIONS)
     with postgres_server.postgres_server() as server:
         rows = [(finished, 1, 0.0, TRIALS_OF_ONE) for finished in asked.finished]
-        rows += [(BEFORE_A_TEAM, n, each, _trials_each(n, each)) for each in asked.trial_s for n in asked.workers]
+        rows += [
+            (BEFORE_A_TEAM, workers, trial_s, _trials_each(workers, trial_s))
+            for trial_s in asked.trial_s
+            for workers in asked.workers
+            if trial_s or workers <= MOST_AT_ONCE
+        ]
         for finished, workers, trial_s, trials in rows:
             database = server.fresh_database()
             team = Team(server.url(database), finished, workers, trial_s, trials)

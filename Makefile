@@ -130,7 +130,7 @@ storage-pays: $(VENV)/.installed-test  ## Whether our statements in place of Opt
 overhead: $(VENV)/.installed-test  ## What the service costs a trial in studies of 1 to 10,000 finished trials (4 minutes)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.overhead
 
-growth: $(VENV)/.installed-test  ## Trials per second and seconds per claim with 10 to 100,000 trials and 1 to 256 workers, PostgreSQL (25 minutes)
+growth: $(VENV)/.installed-test  ## Trials per second and seconds per claim with 10 to 100,000 trials and 1 to 256 workers, PostgreSQL (half an hour)
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.growth
 
 trial-rate: $(VENV)/.installed-run  ## Trials per minute of the digits study, and what one costs (2 minutes)

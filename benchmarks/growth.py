@@ -60,6 +60,7 @@ TRIALS_OF_A_TEAM = 192  # where they take no time, all together
 MOST_AT_ONCE = 64  # workers, where trials take no time
 CONNECTIONS = 1_500  # three for a worker at most, and the server's own
 READY_S = 900.0
+OUTAGE_S = 30.0
 # A child shares the memory of what its parent has imported.
 PARENT = multiprocessing.get_context("forkserver")
 PARENT.set_forkserver_preload(["making", "benchmarks.overhead", "affinity_search.search.view.publishing"])
@@ -145,8 +146,9 @@ def _worker(team: Team, number: int, barrier: Barrier, told: SimpleQueue[Told]) 
     replace_for_good("affinity_search.search.worker.setup.StudyTrainer", Sleeping)
     replace_for_good("affinity_search.search.worker.attempt.ask", proposal)
     Places.claim = lambda places, holder: claim(places, holder)  # type: ignore[method-assign]
-    # With a name, as a launcher's workers have one: a worker on its own would write the study's notes too.
-    options = WorkerOptions("cpu", worker_id=f"worker-{number}", files=Path(tempfile.mkdtemp()))
+    # With a name, as a launcher's workers have one: a worker on its own would write the study's notes too. It does not
+    # wait for half an hour when this program and its server have been ended.
+    options = WorkerOptions("cpu", worker_id=f"worker-{number}", files=Path(tempfile.mkdtemp()), outage_s=OUTAGE_S)
     work(OneStudy(load_study(open_backend(team.url, create=False), STUDY)), options)
     met_at, cpu_before = met[0]
     first, *later = claim.began  # the last one finds no place

@@ -23,13 +23,14 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.queues import SimpleQueue
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import postgres_server
 import psutil
@@ -47,6 +48,7 @@ from affinity_search.studies.files import load
 from benchmarks.commands import machine
 from benchmarks.filling import fill
 from benchmarks.overhead import recommended
+from benchmarks.stand_in import Timed
 
 STUDY = "tiny"
 REPORTS = 20
@@ -86,7 +88,7 @@ class Team:
 
 @dataclass(frozen=True)
 class Told:
-    """What one worker measured, in seconds by the machine's clock, and of its processor.
+    """What one worker measured, in seconds by the clock, and of its processor.
 
     Its first trial is left out: a process imports in it what it has not used before.
     """
@@ -95,26 +97,7 @@ class Told:
     read_s: float
     cpu_s: float
     private_mb: float
-    claims: list[float]
-    proposals: list[float]
-    reports: list[float]
-
-
-class Timed:
-    """A function whose calls are timed; when each began is kept too."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self.began: list[float] = []
-        self.seconds: list[float] = []
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        began = time.monotonic()
-        self.began.append(began)
-        try:
-            return self._function(*args, **options)
-        finally:
-            self.seconds.append(time.monotonic() - began)
+    waits: tuple[list[float], list[float], list[float]]  # of each claim, proposal and report
 
 
 def _worker(team: Team, number: int, barrier: Barrier, told: SimpleQueue[Told]) -> None:
@@ -128,7 +111,7 @@ def _worker(team: Team, number: int, barrier: Barrier, told: SimpleQueue[Told]) 
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **options)
             barrier.wait(READY_S)
-            met.append((time.monotonic(), time.process_time()))
+            met.append((time.perf_counter(), time.process_time()))
 
         def epochs(self, *args: Any, **options: Any) -> Iterator[EpochScore]:
             self.done = []
@@ -137,9 +120,9 @@ def _worker(team: Team, number: int, barrier: Barrier, told: SimpleQueue[Told]) 
                 # A little better than every report before it: the pruner lets it go on.
                 score = 0.9999 + time.time() % 100_000 / 1e10
                 self.done.append(EpochScore(epoch, 0.5, fake_scores(score), 0.001))
-                began = time.monotonic()
+                began = time.perf_counter()
                 yield self.done[-1]
-                reports.append(time.monotonic() - began)
+                reports.append(time.perf_counter() - began)
 
     claim, proposal = Timed(Places.claim), Timed(ask)
     install(replace_for_good)
@@ -155,8 +138,8 @@ def _worker(team: Team, number: int, barrier: Barrier, told: SimpleQueue[Told]) 
     periods = [end - begin for begin, end in itertools.pairwise(later)]
     private = psutil.Process().memory_full_info().uss / 2**20
     spent = time.process_time() - cpu_before
-    waits = claim.seconds[1:-1], proposal.seconds[1:], reports[REPORTS:]
-    told.put(Told(periods, first - met_at, spent, private, *waits))
+    waits = claim.took_s[1:-1], proposal.took_s[1:], reports[REPORTS:]
+    told.put(Told(periods, first - met_at, spent, private, waits))
 
 
 def measure(team: Team) -> list[str]:
@@ -207,11 +190,9 @@ def _check(team: Team) -> None:
 def _cells(team: Team, told: list[Told], took_s: float, busy_s: float) -> list[str]:
     rate = team.workers / statistics.mean(period for each in told for period in each.periods)
     could = team.workers / team.trial_s if team.trial_s else None
-    lists = [
-        [value for each in told for value in values(each)]
-        for values in (lambda each: each.claims, lambda each: each.proposals, lambda each: each.reports)
-    ]
-    waits = [cell for values in lists for cell in (_seconds(statistics.median(values)), _seconds(_late(values)))]
+    kinds = zip(*(each.waits for each in told), strict=True)
+    lists = [list(itertools.chain.from_iterable(kind)) for kind in kinds]
+    waits = [f"{quantile:.3f}" for values in lists for quantile in np.quantile(values, (0.5, 0.95))]
     cells = [f"{team.finished:,}", str(team.workers), f"{team.trial_s:g}", f"{rate:.2f}"]
     cells += [f"{rate / could:.0%}" if could else "", *waits]
     cells += [f"{statistics.median(each.read_s for each in told):.2f}"]
@@ -219,15 +200,6 @@ def _cells(team: Team, told: list[Told], took_s: float, busy_s: float) -> list[s
     cells += [f"{1000 * each / team.trials:.0f}" for each in (workers_s, busy_s - workers_s)]
     cells += [f"{busy_s / took_s:.1f}"]
     return [*cells, f"{statistics.median(each.private_mb for each in told):.0f}"]
-
-
-def _late(values: list[float]) -> float:
-    """19 of 20 are at most that."""
-    return sorted(values)[int(0.95 * (len(values) - 1))]
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3f}"
 
 
 def main() -> None:

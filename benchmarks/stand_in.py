@@ -33,19 +33,29 @@ DIAGNOSTICS = Diagnostics(1.2, 0.3, 0.5, (3, 2) * 5, 30, 1.0, 2.0, 0.5)
 
 
 class Timed:
-    """A function whose calls are counted and timed."""
+    """A function whose calls are timed: when each began, by `time.perf_counter`, and how long it took."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self.calls, self.seconds = 0, 0.0
+        self.began: list[float] = []
+        self.took_s: list[float] = []
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
         began = time.perf_counter()
+        self.began.append(began)
         try:
-            return self._function(*arguments)
+            return self._function(*arguments, **options)
         finally:
-            self.calls += 1
-            self.seconds += time.perf_counter() - began
+            self.took_s.append(time.perf_counter() - began)
+
+    @property
+    def calls(self) -> int:
+        return len(self.took_s)
+
+    @property
+    def seconds(self) -> float:
+        """Of all calls."""
+        return sum(self.took_s)
 
 
 class SkippingClock:

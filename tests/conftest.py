@@ -159,6 +159,8 @@ def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     """Run `affinity-search` in this process."""
     from affinity_search.search.cli import main
 
+    fake_objective.begin_nothing_ahead(monkeypatch.setattr)
+
     def run(*arguments: str, fails: bool = False) -> Ran:
         monkeypatch.setattr(sys, "argv", ["affinity-search", *arguments])
         capsys.readouterr()

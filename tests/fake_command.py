@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from fake_objective import install, replace_for_good
+from fake_objective import begin_nothing_ahead, install, replace_for_good
 from warm import ADDRESS, subprocess_but_warm
 
 
@@ -23,7 +23,7 @@ def run_really(arguments: Sequence[str]) -> None:
     """The same without the fake objective."""
     sys.argv = ["affinity-search", *arguments]
     Path("/proc/self/comm").write_text(arguments[0])  # the kernel's name for the process: a fork has its parent's
-    _begin_nothing_ahead()
+    begin_nothing_ahead(replace_for_good)
     if ADDRESS in os.environ:
         replace_for_good("affinity_search.search.launch.process.subprocess", subprocess_but_warm)
     if "--on" in arguments:
@@ -31,13 +31,6 @@ def run_really(arguments: Sequence[str]) -> None:
     from affinity_search.search.cli import main
 
     main()
-
-
-def _begin_nothing_ahead() -> None:
-    """A second of imports for each launch, which `test_ahead.py` alone needs."""
-    from affinity_search.search.launch.ahead import Ahead
-
-    setattr(Ahead, "begin", lambda slots: None)  # noqa: B010
 
 
 def _fake_on_ray() -> None:

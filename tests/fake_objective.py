@@ -164,6 +164,11 @@ def install(replace: Callable[[str, object], None]) -> None:
     replace("affinity_search.search.view.publishing.Reporter", FakeReporter)
 
 
+def begin_nothing_ahead(replace: Callable[[str, object], None]) -> None:
+    """A launch of the tests imports TensorFlow in no process ahead of its study; `test_ahead.py` alone has that."""
+    replace("affinity_search.search.launch.ahead.cpu_cores", lambda: 1)
+
+
 def replace_for_good(target: str, value: object) -> None:
     """For a process of its own."""
     module, _, name = target.rpartition(".")

@@ -58,10 +58,12 @@ def configure(device: str, threads: int | None = None, memory_mib: int | None = 
 
 
 def import_ahead() -> None:
-    """Import what `configure("cpu")` imports, and claim nothing. Raises UnfitMachineError as `configure` does."""
-    _require_backend()
+    """Import what `configure("cpu")` imports on TensorFlow, and claim nothing.
+
+    JAX must be claimed before it is imported. Raises ImportError, or UnfitMachineError as `import_keras`.
+    """
     with without("matplotlib"):
-        _chosen().load(CPU)
+        TensorFlowDevice.load(CPU)
         import_keras()
 
 

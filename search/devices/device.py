@@ -58,11 +58,6 @@ class Device(abc.ABC):
         """Nothing is claimed yet."""
         self.wanted = wanted
 
-    @classmethod
-    @abc.abstractmethod
-    def load(cls, kind: Kind) -> None:
-        """Import the backend as a device of that kind needs it; nothing is claimed."""
-
     @abc.abstractmethod
     def claim(self) -> None:
         """Set the backend up for this device alone, with deterministic operations.

@@ -7,13 +7,12 @@ the launcher, and this process with its stdin: nothing stays of a launch that co
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from affinity_search.search import devices
 from affinity_search.search.devices.kinds import CPU
@@ -39,18 +38,24 @@ class Ahead:
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # as every worker has
         )
-        atexit.register(self.end)
 
     @classmethod
-    def begin(cls, slots: Sequence[Slot]) -> Ahead | None:
-        """None where it would not help: on one core, or without a worker on the CPU.
+    @contextlib.contextmanager
+    def begun(cls, slots: Sequence[Slot]) -> Iterator[Ahead | None]:
+        """Begin it, and end it with the context unless it became a worker.
 
-        On accelerators nothing was measured: their libraries look at the environment when they are imported.
+        None where it would not help: on one core, or without a worker on the CPU. On accelerators nothing was measured:
+        their libraries look at the environment when they are imported.
         """
         on_cpu = [slot for slot in slots if slot.device == CPU.key]
         if not on_cpu or cpu_cores() < 2 or backend() != "tensorflow":
-            return None
-        return cls(on_cpu[0])
+            yield None
+            return
+        ahead = cls(on_cpu[0])
+        try:
+            yield ahead
+        finally:
+            ahead.end()
 
     def become(
         self, slot: Slot, arguments: Sequence[str], environment: Mapping[str, str], log: str

@@ -120,19 +120,18 @@ def compare(
     how = data_dir, files, lease_s, outage_s, tpu_strategy
     launching = Launching(*where, *how)
     slots = launching.slots(say)
-    if dry_run:
+    with Ahead.begun([] if dry_run else slots) as ahead:
+        # Only now what takes a second to import.
+        from affinity_search.search.api.comparing import open_comparison
         from affinity_search.search.cli.commands.plan import compared, tell
+        from affinity_search.search.launch.tracking.addresses import Sending
 
-        tell(lambda: compared(source, storage, asked, overrides or [], slots, data_dir), None, as_json)
-        return
-    ahead = Ahead.begin(slots)
-    # Only now what takes a second to import.
-    from affinity_search.search.api.comparing import open_comparison
-    from affinity_search.search.launch.tracking.addresses import Sending
-
-    launching = replace(launching, sending=Sending.asked(track, notify))
-    comparison = open_comparison(source, storage, asked, overrides or [], data_dir, say)
-    raise typer.Exit(_run(comparison, launching, slots, ahead, output, as_json=as_json))
+        launching = replace(launching, sending=Sending.asked(track, notify))
+        if dry_run:
+            tell(lambda: compared(source, storage, asked, overrides or [], slots, data_dir), None, as_json)
+            return
+        comparison = open_comparison(source, storage, asked, overrides or [], data_dir, say)
+        raise typer.Exit(_run(comparison, launching, slots, ahead, output, as_json=as_json))
 
 
 def _run(

@@ -92,20 +92,20 @@ def launch(
     how = data_dir, files, lease_s, outage_s, tpu_strategy
     asked = Launching(*where, *how)
     slots = asked.slots(say)
-    ahead = Ahead.begin(slots)
-    # Only now what takes a second to import.
-    from affinity_search.search.api.preparing import prepare
-    from affinity_search.search.launch.tracking.addresses import Sending
-    from affinity_search.storage.stored.agenda import OneStudy
+    with Ahead.begun(slots) as ahead:
+        # Only now what takes a second to import.
+        from affinity_search.search.api.preparing import prepare
+        from affinity_search.search.launch.tracking.addresses import Sending
+        from affinity_search.storage.stored.agenda import OneStudy
 
-    asked = replace(asked, sending=Sending.asked(track, notify))
-    overrides = with_points(overrides, storage, points_from, top)
-    stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
-    if unless_stopped:
-        _leave_alone_if_stopped(stored)
-    prepared = prepare(OneStudy(stored), asked, say, slots, ahead)
-    started = time.monotonic()
-    ended = run_shown(prepared)
+        asked = replace(asked, sending=Sending.asked(track, notify))
+        overrides = with_points(overrides, storage, points_from, top)
+        stored = asked_study(storage, study, name, overrides, trials, data_dir, into_existing=into_existing)
+        if unless_stopped:
+            _leave_alone_if_stopped(stored)
+        prepared = prepare(OneStudy(stored), asked, say, slots, ahead)
+        started = time.monotonic()
+        ended = run_shown(prepared)
     _summarise(stored, time.monotonic() - started, ended)
     raise typer.Exit(ended)
 

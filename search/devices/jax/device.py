@@ -19,11 +19,6 @@ class JaxDevice(Device):
     kinds = (CPU, GPU, TPU)
     extras = ("jax", "jax-gpu")
 
-    @classmethod
-    def load(cls, kind: Kind) -> None:
-        """As `Device.load` says."""
-        import jax  # noqa: F401
-
     def claim(self) -> None:
         """Write the settings; a launcher's share of the memory, which is there already, stays."""
         os.environ["JAX_PLATFORMS"] = _PLATFORMS[self.kind.key]

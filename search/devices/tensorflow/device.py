@@ -25,7 +25,7 @@ class TensorFlowDevice(Device):
 
     @classmethod
     def load(cls, kind: Kind) -> None:
-        """As `Device.load` says."""
+        """Import TensorFlow as a device of that kind needs it; nothing is claimed."""
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", _QUIET)
         if kind is CPU:  # without AVX-512 TensorFlow leaves oneDNN's convolutions off, which are 1.4 to 3 times as fast
             os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")

@@ -9,7 +9,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psutil
@@ -76,13 +76,39 @@ def test_what_is_not_needed_is_ended(begun: Ahead) -> None:
 
 
 def test_it_begins_only_where_it_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def begins(slots: Sequence[Slot]) -> bool:
+        with Ahead.begun(slots) as made:
+            return made is not None
+
+    monkeypatch.setattr(ahead, "COMMAND", ("-c", TOLD))
     monkeypatch.setattr(ahead, "cpu_cores", lambda: 1)
-    assert Ahead.begin(plan("cpu", 1)) is None
+    assert not begins(plan("cpu", 1))
     monkeypatch.setattr(ahead, "cpu_cores", lambda: 8)
-    assert Ahead.begin([GPU]) is None
-    assert Ahead.begin([]) is None
+    assert not begins([GPU])
+    assert not begins([])
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    assert begins(plan("cpu", 1))
     monkeypatch.setenv("KERAS_BACKEND", "jax")
-    assert Ahead.begin(plan("cpu", 1)) is None
+    assert not begins(plan("cpu", 1))
+
+
+def test_a_command_that_fails_ends_what_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in a process that lives on, as a test's does."""
+    monkeypatch.setattr(ahead, "COMMAND", ("-c", TOLD))
+    monkeypatch.setattr(ahead, "cpu_cores", lambda: 8)
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    began: list[subprocess.Popen[bytes] | None] = []
+
+    def command() -> None:
+        with Ahead.begun([CPU]) as made:
+            assert made is not None
+            began.append(made._process)
+            raise ValueError("no such study")
+
+    with pytest.raises(ValueError, match="no such study"):
+        command()
+    assert began[0] is not None
+    assert began[0].returncode == -signal.SIGKILL
 
 
 def of_launch(mark: str) -> list[psutil.Process]:

@@ -41,6 +41,10 @@ class TestAddresses:
         assert "the address of --notify cannot be used" in refused
         assert "geheim" not in refused
 
+    def test_a_dry_run_refuses_them_too(self, cli: Cli, sqlite_url: str) -> None:
+        asked = ("compare", "digits-demo", "--dry-run", "--storage", sqlite_url, "--notify", "geheim")
+        assert "the address of --notify cannot be used" in cli(*asked, fails=True).refused()
+
     def test_mlflow_s_own_variables_are_read(self) -> None:
         told = {"MLFLOW_TRACKING_URI": "https://host:5000/", "MLFLOW_TRACKING_USERNAME": "me"}
         found = mlflow_address("mlflow", told | {"MLFLOW_TRACKING_PASSWORD": "geheim"})

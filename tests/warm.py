@@ -156,11 +156,17 @@ def _import_everything() -> None:
 
 
 def _import_training() -> None:
-    """Import, and compute nothing: TensorFlow's threads would not survive a fork."""
+    """Import, and compute nothing: TensorFlow's threads would not survive a fork.
+
+    TensorFlow as a worker imports it: what it computes with is settled then (oneDNN on a CPU without AVX-512).
+    """
     import sklearn.datasets
     import sklearn.metrics
     import sklearn.model_selection  # noqa: F401
-    import tensorflow  # noqa: F401
+
+    from affinity_search.search import devices
+
+    devices.import_ahead()
 
 
 def main() -> None:

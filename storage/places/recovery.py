@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from affinity_search.storage import DEFAULT_LEASE_S
+from affinity_search.storage.database.optuna_storage.rdb import running_trials
 from affinity_search.storage.database.patience import at_once, is_transient
 from affinity_search.storage.database.runtime import Background
 from affinity_search.storage.database.tables import PlaceState
@@ -122,25 +123,33 @@ class Half(Action):
         return f"trial {self.trial} closed as {self.state.name}: {self.reason}"
 
 
-def find_halves(study: StoredStudy) -> list[Half]:
-    """Trials without an end, although their place has one. Their worker died in between, or is writing it now."""
-    running = study.optuna.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+def find_halves(study: StoredStudy, held: Sequence[HeldPlace]) -> list[Half]:
+    """Trials without an end, although their place has one. Their worker died in between, or is writing it now.
+
+    `held` are the places that were held a moment ago. Of their trials nothing is read: each worker of a team looks, and
+    would read every few seconds what all of the others have told so far.
+    """
+    study_id = study.optuna._study_id
+    running = study.backend.transaction(lambda connection: running_trials(connection, study_id))
     if not running:
         return []
+    storage, trained = study.backend.optuna, {place.trial for place in held}
+    doubtful = [storage.get_trial(running[number]) for number in sorted(running.keys() - trained)]
+    doubtful = [trial for trial in doubtful if trial.state == TrialState.RUNNING]
     # The rows are read after the trials. So a trial that began since is not among them, and one that ended since is
     # told once.
-    told = [TrialFacts.of(trial) for trial in running]
+    told = [TrialFacts.of(trial) for trial in doubtful]
     rows = Places.of(study).rows_at(*(facts.place for facts in told if facts.place is not None))
     halves = [
         _half(study, trial, facts, None if facts.place is None else rows.get(facts.place))
-        for trial, facts in zip(running, told, strict=True)
+        for trial, facts in zip(doubtful, told, strict=True)
     ]
     return [half for half in halves if half is not None]
 
 
 def complete_halves(study: StoredStudy) -> list[str]:
     """End the trials that their places' rows have decided. Returns one line for each."""
-    return [half.do() for half in find_halves(study) if half.place is not None]
+    return [half.do() for half in find_halves(study, Places.of(study).held()) if half.place is not None]
 
 
 ENDINGS = {PlaceState.COMPLETE: TrialState.COMPLETE, PlaceState.PRUNED: TrialState.PRUNED}
@@ -203,7 +212,8 @@ class Recovery:
     def plan(self) -> list[Action]:
         """What must be done when it has been watched for long enough. Every held place is in the plan."""
         self.study = self.study.refreshed()  # the limit of attempts may have changed, or the study was stopped
-        return [*(Expiry(self.study, held) for held in Places.of(self.study).held()), *find_halves(self.study)]
+        held = Places.of(self.study).held()
+        return [*(Expiry(self.study, place) for place in held), *find_halves(self.study, held)]
 
     def look(self) -> list[str]:
         """Compare with the last look, and do what is certain. Returns one line for each thing done."""

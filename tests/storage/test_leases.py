@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from making import attempt_at, holder, make, reported, train, worker_for
 from optuna.trial import TrialState
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from waiting import until
 from watching import LEASE_S, FakeClock, watch
@@ -80,6 +81,19 @@ class TestExpiry:
         clock = FakeClock()
         assert watch(Recovery(study, clock), clock, LEASE_S * 0.7) == []
         assert row(places).state == PlaceState.HELD
+
+    def test_a_look_reads_nothing_of_what_trials_in_training_told(self, study: StoredStudy, places: Places) -> None:
+        """Each worker of a team looks every ten seconds: the work would grow with the square of the team."""
+        for _ in range(3):
+            reported(begun(study, places)[1], 0.5)
+        recovery = Recovery(study, FakeClock())
+        statements: list[str] = []
+        for engine in {study.backend.engine, study.backend.rdb.engine}:
+            event.listen(engine, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+        recovery.look()
+        assert statements
+        told = ("trial_intermediate_values", "trial_user_attributes", "trial_params")
+        assert [one for one in statements if any(table in one for table in told)] == []
 
     def test_a_gap_between_looks_starts_the_watch_anew(self, study: StoredStudy, places: Places) -> None:
         begun(study, places)

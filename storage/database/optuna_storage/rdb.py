@@ -104,6 +104,14 @@ class BatchingRDBStorage(RDBStorage):
         return trial
 
 
+def running_trials(connection: Connection, study_id: int) -> dict[int, int]:
+    """The numbers of a study's trials that are RUNNING, and their ids. Optuna would read all that these have told."""
+    query = select(_TRIALS.c.number, _TRIALS.c.trial_id).where(
+        _TRIALS.c.study_id == study_id, _TRIALS.c.state == literal(TrialState.RUNNING, _TRIALS.c.state.type)
+    )
+    return {number: trial_id for number, trial_id in connection.execute(query)}  # noqa: C416
+
+
 def _attributes(trial_id: Any, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in attributes.items()]
 

@@ -6,6 +6,7 @@ import pytest
 from making import attempt_at, make, train, trained, worker_for
 from optuna.pruners import HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import RandomSampler, TPESampler
+from sqlalchemy import event
 
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.study import StoredStudy
@@ -52,6 +53,22 @@ def test_a_place_s_first_proposal_does_not_depend_on_who_asks(sqlite: Backend, k
     while train(many, most=1):
         pass
     assert proposals(one) == proposals(many)
+
+
+def test_a_proposal_reads_the_study_once(backend: Backend) -> None:
+    """With a large team most of a trial's service is the reading of trials that others train."""
+    study = make(backend, "one", 12, ["sampler={kind='tpe', n_startup_trials=2}"])
+    train(study, most=4)
+    others = worker_for(study)
+    claims = [others.places.claim(others.holder) for _ in range(3)]
+    begun = [attempt_at(study, claim, others.holder) for claim in claims[:2] if claim is not None]
+    assert len(begun) == 2
+    assert claims[2] is not None
+    statements: list[str] = []
+    event.listen(study.backend.rdb.engine, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+    attempt_at(study, claims[2], others.holder)
+    read = [one for one in statements if "FROM trial_intermediate_values" in one]
+    assert len(read) == 2, read  # those that others train, and in the end the new trial
 
 
 def test_the_study_s_seed_changes_every_proposal(sqlite: Backend) -> None:

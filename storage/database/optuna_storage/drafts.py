@@ -8,6 +8,7 @@ once. Only the public BaseStorage interface is used.
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -40,6 +41,7 @@ class Draft:
             trial_id=DRAFT_ID,
         )
         self.study_id = DRAFT_ID
+        self.seen: dict[int, list[FrozenTrial]] = {}  # by study id: its trials, read once for a proposal
 
     def publish(self, storage: BaseStorage, system_attrs: Mapping[str, Any], **attributes: Any) -> int:
         """Create the trial with these system and user attributes. Returns its id in the storage."""
@@ -105,9 +107,16 @@ class _DraftingStorage(forwarding(lambda self, request: request())):  # type: ig
             draft.system_attrs[key] = value
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: Any = None) -> list[FrozenTrial]:
-        if _desk.draft is not None and states == (TrialState.WAITING,):
+        draft = _desk.draft
+        if draft is None:
+            return self._storage.get_all_trials(study_id, deepcopy, states)
+        if states == (TrialState.WAITING,):
             return []  # `ask` looks for queued trials; we have places instead
-        return self._storage.get_all_trials(study_id, deepcopy, states)
+        # TPE reads for the space, and again to propose. All trials that other workers train come from the database.
+        if study_id not in draft.seen:
+            draft.seen[study_id] = self._storage.get_all_trials(study_id, deepcopy=False)
+        found = [trial for trial in draft.seen[study_id] if states is None or trial.state in states]
+        return copy.deepcopy(found) if deepcopy else found
 
 
 def _drafted(trial_id: int) -> FrozenTrial | None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, select, update
 from affinity_search.storage.database import tables
 from affinity_search.storage.database.backend import Backend
 from affinity_search.storage.database.patience import Patience
-from affinity_search.storage.database.runtime import collector_resting, leave_what_is_here
+from affinity_search.storage.database.runtime import collector_skipping
 from affinity_search.storage.database.tables import Stop
 from affinity_search.storage.errors import StorageError, StudyNotFoundError
 from affinity_search.studies.model.spec import StudySpec, fingerprint
@@ -105,9 +105,8 @@ class StoredStudy:
 
     def read_ahead(self) -> None:
         """Read all trials of the study. Later requests then read only newer ones."""
-        with collector_resting():
+        with collector_skipping():
             self.optuna.get_trials(deepcopy=False)
-        leave_what_is_here()
 
     def made_patient(self, patience: Patience) -> StoredStudy:
         """The same study for a worker: requests wait for a database that is away."""

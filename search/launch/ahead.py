@@ -91,14 +91,11 @@ def received() -> list[str]:
 
     Raises SystemExit if there will be none.
     """
-    # Here, as the launcher has no time for it yet.
-    from affinity_search.storage.database.runtime import collector_resting, leave_what_is_here
+    from affinity_search.storage.database.runtime import collector_skipping  # the launcher has no time for it yet
 
-    with collector_resting():
-        with contextlib.suppress(Exception), without(*UNNEEDED):  # the worker tells what is wrong
-            devices.import_ahead()
-            from affinity_search.search.worker import setup  # noqa: F401
-        leave_what_is_here()
+    with collector_skipping(), contextlib.suppress(Exception), without(*UNNEEDED):  # the worker tells what is wrong
+        devices.import_ahead()
+        from affinity_search.search.worker import setup  # noqa: F401
     told = sys.stdin.buffer.readline()
     if not told.endswith(b"\n"):
         raise SystemExit(0)

@@ -27,12 +27,7 @@ from affinity_search.search.worker.stopping import Deadline, StopListener, StopS
 from affinity_search.search.worker.study_trainer import StudyTrainer
 from affinity_search.storage import DEFAULT_LEASE_S, DEFAULT_LIMIT_S
 from affinity_search.storage.database.patience import Patience
-from affinity_search.storage.database.runtime import (
-    collect_what_is_left,
-    collector_resting,
-    leave_what_is_here,
-    user_at_host,
-)
+from affinity_search.storage.database.runtime import collect_what_is_left, collector_skipping, user_at_host
 from affinity_search.storage.database.tables import USED
 from affinity_search.storage.errors import StorageError
 from affinity_search.storage.files import StudyFiles, default_root, why_not_writable
@@ -122,9 +117,8 @@ def _use_up_places(study: StoredStudy, options: WorkerOptions, listener: StopLis
     signals = options.signals
     assert signals is not None, "given by `work`"
     since = study.backend.time()
-    with told_as_unfit(), collector_resting():  # it would scan all that is imported, half a dozen times
+    with told_as_unfit(), collector_skipping():  # it would scan all that is imported, half a dozen times
         worker = _prepare(study, options)
-        leave_what_is_here()
     deadline.last_resort = worker.abandon
     ended = 0
     _close_if_flat(study)  # another worker may have died before it could

@@ -80,6 +80,14 @@ def leave_what_is_here() -> None:
     gc.freeze()
 
 
+@contextlib.contextmanager
+def collector_skipping() -> Iterator[None]:
+    """The collector rests, and later skips what was made within it. Resting alone puts the scan off to the end."""
+    with collector_resting():
+        yield
+        leave_what_is_here()
+
+
 def collect_what_is_left() -> None:
     """Free what a long piece of work left behind, also what `leave_what_is_here` set aside."""
     gc.unfreeze()

@@ -39,6 +39,7 @@ NEWEST_TABLES = {"5.0.0": "v3.2.0.a"}
 
 _ROWS = TrialIntermediateValueModel.__table__
 _TRIALS = TrialModel.__table__
+_IS_RUNNING = _TRIALS.c.state == literal(TrialState.RUNNING, _TRIALS.c.state.type)
 _KEY = ["trial_id", "step"]
 _VALUE = ["intermediate_value", "intermediate_value_type"]
 
@@ -106,10 +107,8 @@ class BatchingRDBStorage(RDBStorage):
 
 def running_trials(connection: Connection, study_id: int) -> dict[int, int]:
     """The numbers of a study's trials that are RUNNING, and their ids. Optuna would read all that these have told."""
-    query = select(_TRIALS.c.number, _TRIALS.c.trial_id).where(
-        _TRIALS.c.study_id == study_id, _TRIALS.c.state == literal(TrialState.RUNNING, _TRIALS.c.state.type)
-    )
-    return {number: trial_id for number, trial_id in connection.execute(query)}  # noqa: C416
+    query = select(_TRIALS.c.number, _TRIALS.c.trial_id).where(_TRIALS.c.study_id == study_id, _IS_RUNNING)
+    return {row.number: row.trial_id for row in connection.execute(query)}
 
 
 def _attributes(trial_id: Any, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -135,9 +134,7 @@ def insert_study(connection: Connection, name: str, attributes: Mapping[str, Any
 
 def _upsert(insert: type[postgresql.Insert] | type[sqlite.Insert]) -> ReturningInsert[tuple[int]]:
     new = [bindparam(name, type_=_ROWS.c[name].type) for name in ("step", *_VALUE)]
-    running = select(_TRIALS.c.trial_id, *new).where(
-        _TRIALS.c.trial_id == bindparam("trial"), _TRIALS.c.state == literal(TrialState.RUNNING, _TRIALS.c.state.type)
-    )
+    running = select(_TRIALS.c.trial_id, *new).where(_TRIALS.c.trial_id == bindparam("trial"), _IS_RUNNING)
     statement = insert(_ROWS).from_select([*_KEY, *_VALUE], running)
     replaced = {name: statement.excluded[name] for name in _VALUE}
     return statement.on_conflict_do_update(index_elements=_KEY, set_=replaced).returning(_ROWS.c.trial_id)

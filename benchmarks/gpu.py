@@ -108,15 +108,18 @@ class Case:
 def run(command: Command, case: Case, asked: argparse.Namespace) -> tuple[float, float, float]:
     """Seconds of the launch, the median trial's once its worker has compiled, and the best macro F1."""
     name = f"gpu-{case.trials}x{case.epochs}-{case.workers}-{time.time():.0f}"
-    widths = ",".join(map(str, asked.widths))
-    settings = [f"training.epochs={case.epochs}", f"network.widths=[{widths}]", "training.precision=auto"]
-    settings += ["sampler.kind=random", "pruner.kind=none", *FIXED]
-    overrides = [word for setting in settings for word in ("--set", setting)]
     began = time.monotonic()
-    where = placed(asked.devices, case.workers)
-    command.launch("cifar10-article", "--name", name, "--trials", str(case.trials), *where, *overrides)
+    command.launch("cifar10-article", "--name", name, *options(case, asked.devices, asked.widths))
     took = time.monotonic() - began
     return took, statistics.median(compiled(command.trial_seconds(name))), float(command.export(name)["macro_f1"])
+
+
+def options(case: Case, device: str, widths: Sequence[int]) -> list[str]:
+    """Of `launch`, and of `plan`, which tells beforehand what such a launch takes."""
+    settings = [f"training.epochs={case.epochs}", f"network.widths={list(widths)}", "training.precision=auto"]
+    settings += ["sampler.kind=random", "pruner.kind=none", *FIXED]
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    return ["--trials", str(case.trials), *placed(device, case.workers), *overrides]
 
 
 def placed(device: str, workers: int) -> list[str]:

@@ -32,9 +32,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 if other := os.environ.get("TEST_DEVICE"):
     _configure = devices.configure
 
-    def _configure_other(device: str, threads: int | None = None, memory_mib: int | None = None) -> None:
+    def _configure_other(device: str, threads: int | None = None, memory_mib: int | None = None) -> devices.Device:
         """The tests' usual device is another one; what they ask for to try it is what they ask for."""
-        _configure(*((other,) if (device, threads) == ("cpu", 2) and other != "cpu" else (device, threads, memory_mib)))
+        usual = (device, threads) == ("cpu", 2)
+        return _configure(*((other,) if usual and other != "cpu" else (device, threads, memory_mib)))
 
     devices.configure = _configure_other
 

@@ -48,13 +48,14 @@ class Part:
 
 
 PARTS = {
-    "tests": Part(suite.suite, 210),
-    "search": Part(launches.search, 120),
-    "kill": Part(launches.kill, 150),
-    "memory": Part(launches.memory, 120),
-    "rate": Part(trainings.rate, 200, measures=True),
-    "determinism": Part(trainings.determinism, 150, measures=True),
+    "tests": Part(suite.suite, 270),
+    "search": Part(launches.search, 180),
+    "kill": Part(launches.kill, 240),
+    "memory": Part(launches.memory, 180),
+    "rate": Part(trainings.rate, 220, measures=True),
+    "determinism": Part(trainings.determinism, 200, measures=True),
     "precision": Part(trainings.precision, 80, measures=True),
+    "plan": Part(trainings.planned, 80, measures=True),
 }
 
 

@@ -119,7 +119,7 @@ SMALL = ("network.widths=[32,64,128]", "network.depth=1")
 def kill(setting: Setting) -> Result:
     """A worker is killed once its trial has a checkpoint: the place goes on from there and ends as if nothing was."""
     places, workers = (2, 2) if setting.quick else (6, 3)
-    sizes = ("training.epochs=150", "network.widths=[8]") if setting.quick else (*SMALL, "training.epochs=60")
+    sizes = ("training.epochs=150", "network.widths=[8]") if setting.quick else (*SMALL, "training.epochs=30")
     with launching(setting) as launch:
         process = launch.begin(places, workers, (*EVERY_PLACE, *sizes))
         number = _kill_one(launch, process)

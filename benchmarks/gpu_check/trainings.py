@@ -42,7 +42,7 @@ def rate(setting: Setting) -> Result:
 
 def _launch(setting: Setting, workers: int, peer: float) -> dict[str, Any]:
     """A few short trials of the article's study; each worker's first one compiles and does not count."""
-    case = gpu.Case(*((1, 1) if setting.quick else (3 * workers, 10)), workers)
+    case = _case(setting, workers)
     asked = argparse.Namespace(devices=setting.device, widths=widths(setting))
     data_dir = str(setting.data_dir) if setting.data_dir else None
     launch_s, trial_s, score = gpu.run(Command("gpu", data_dir), case, asked)
@@ -50,6 +50,27 @@ def _launch(setting: Setting, workers: int, peer: float) -> dict[str, Any]:
     tflop_s = workers * flop / trial_s / 1e12
     found = {"workers": workers, "trials": case.trials, "epochs": case.epochs, "launch_s": launch_s, "trial_s": trial_s}
     return found | {"macro_f1": score, "tflop_s": tflop_s, "share": tflop_s / peer}
+
+
+def _case(setting: Setting, workers: int) -> gpu.Case:
+    return gpu.Case(*((1, 1) if setting.quick else (3 * workers, 10)), workers)
+
+
+def planned(setting: Setting) -> Result:
+    """What `plan` says of the launch of `rate` with the most workers: seconds, and the GPU's memory and power."""
+    case = _case(setting, 1 if setting.quick else 3)
+    command = [sys.executable, "-P", "-m", "affinity_search", "plan", "cifar10-article", "--json"]
+    command += gpu.options(case, setting.device, widths(setting))
+    command += ["--data-dir", str(setting.data_dir)] if setting.data_dir else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    print(done.stdout, done.stderr, file=sys.stderr)
+    if done.returncode:
+        sys.exit(f"error: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+    found = json.loads(done.stdout)
+    line = f"a launch with {case.workers} workers would take {found['seconds']:.0f} s; each needs at most "
+    line += f"{found['memory_mib']:.0f} MiB, {found['free_mib']} are free; "
+    line += "power is not told" if found["watts"] is None else f"{found['watts']:.0f} W"
+    return Result(found["watts"] is not None or not setting.is_gpu, line, found)
 
 
 def _steps(setting: Setting, case: dict[str, Any], peer: float) -> dict[str, Any]:

@@ -66,9 +66,11 @@ def plan(
     from affinity_search.search.api.opening import Asked, planned_study
     from affinity_search.search.devices.slots import plan as slots_for
     from affinity_search.search.experiments.cost.plan import plan_study
+    from affinity_search.studies import bundled
 
     slots = slots_for(devices, workers, per_device=per_device, say=say)
-    if is_comparison_source(study, storage):
+    # `launch` starts the study of a name that both have; `compare --dry-run` plans the comparison.
+    if study not in bundled.names() and is_comparison_source(study, storage):
         told = {"trials": trials}
         tell(lambda: compared(study, storage, told, overrides or [], slots, data_dir), price_per_hour, as_json)
         return

@@ -195,14 +195,23 @@ class Launcher:
                 return
         if free and idle[-1].retired:
             self._require_a_device(idle[-1].retired)
+        free -= self._without_a_place() if free else 0
         for worker in idle:
             if worker.retired:
                 continue
-            if not free:
+            if free <= 0:
                 worker.troubled_since = None  # its device is not checked now
             elif self._is_well(worker):
                 self._start(worker)
                 free -= 1
+
+    def _without_a_place(self) -> int:
+        """Workers here that hold no place: each begins, and takes a free one, or ends, and its end is not judged yet.
+
+        A worker more would find nothing to do, or would be on a GPU that has just had no room.
+        """
+        holding = {place.worker for places in self._places for place in places.held()}
+        return sum(worker.process is not None and worker.worker_id not in holding for worker in self.workers)
 
     def _is_well(self, worker: WorkerProcess) -> bool:
         """Whether a worker can start there now. A device that has been in trouble for long is given up."""

@@ -403,6 +403,9 @@ def card_slot(number: int, **more: Any) -> Slot:
 
 
 TWO_CARDS = (card_slot(0), card_slot(1))
+# Between two looks of a launcher. A real worker needs many looks from its start to its first place, and to its end from
+# its last word; one of these fakes is done with either within one usual look.
+OFTEN_S = 0.01
 
 
 def launch(study: StoredStudy, slots: Sequence[Slot], say: Callable[[str], None], **more: Any) -> bool:
@@ -545,3 +548,21 @@ class TestGpusThatRunOutOfMemory:
         assert len(said) <= 1
         attempts = study.optuna.get_trials()
         assert 2 <= len(attempts) <= 4, "each that ran, and one more"
+
+    def test_sixteen_that_share_it_try_one_place_twice(self, sqlite: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("affinity_search.search.launch.launcher.trouble", lambda slot: None)
+        monkeypatch.setattr("affinity_search.search.launch.launcher.POLL_S", OFTEN_S)
+        study = make(sqlite, trials=1)
+        with pytest.raises(WorkersDieError, match="gpu:1 ran out of memory twice"):
+            launch(study, [card_slot(1, uuid="GPU-b")] * 16, [].append)
+        assert len(study.optuna.get_trials()) == 2, "none began between a worker's last word and its end"
+        assert states(study) == [PlaceState.FREE]
+
+
+@pytest.mark.usefixtures("fake_workers")
+def test_no_more_workers_start_than_there_are_places_to_take(
+    sqlite: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("affinity_search.search.launch.launcher.POLL_S", OFTEN_S)
+    assert launch(make(sqlite, trials=1), [Slot("cpu", "cpu", 1, {})] * 6, [].append, logs=tmp_path / "logs")
+    assert len(list((tmp_path / "logs").iterdir())) == 1

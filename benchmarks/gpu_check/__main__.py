@@ -54,7 +54,6 @@ PARTS = {
     "memory": Part(launches.memory, 180),
     "rate": Part(trainings.rate, 220, measures=True),
     "determinism": Part(trainings.determinism, 200, measures=True),
-    "precision": Part(trainings.precision, 80, measures=True),
     "plan": Part(trainings.planned, 80, measures=True),
 }
 

@@ -32,11 +32,12 @@ def rate(setting: Setting) -> Result:
     launches = [_launch(setting, workers, peer) for workers in ([1] if setting.quick else [1, 3])]
     half = "float32" if setting.quick else "mixed_bfloat16"
     batches = [64, 128] if setting.quick else [256, BATCH, 2048]
-    steps = [_steps(setting, case, peer) for case in probed(setting, [(batch, half) for batch in batches])["cases"]]
+    told = probed(setting, [*((batch, half) for batch in batches), (batches[1], "float32")])
+    *steps, full = (_steps(setting, case, peer) for case in told["cases"])
     best = max(found["share"] for found in [*launches, *steps])
     line = f"matrix products {peer:.3g} TFLOP/s; launches {_shares(launches, 'workers')}; "
-    line += f"steps {_shares(steps, 'batch')}"
-    figures = {"device": name, "matrix_tflop_s": peer, "launches": launches, "steps": steps, "goal": GOAL}
+    line += f"steps {_shares(steps, 'batch')}; in float32 a step takes {full['step_ms'] / steps[1]['step_ms']:.1f} times"
+    figures = {"device": name, "matrix_tflop_s": peer, "launches": launches, "steps": [*steps, full], "goal": GOAL}
     return Result(best >= GOAL or not setting.is_gpu, line, figures)
 
 
@@ -147,16 +148,3 @@ def _at_once(setting: Setting, case: Sequence[tuple[int, str]], kinds: Sequence[
     for thread in threads:
         thread.join()
     return found
-
-
-def precision(setting: Setting) -> Result:
-    """A step in float32 and in bfloat16, and how exact the float32 of the head's products is."""
-    batch = 64 if setting.quick else BATCH
-    told = probed(setting, [(batch, "float32"), (batch, "mixed_bfloat16")])
-    full, half = (_times(case) for case in told["cases"])
-    error = told["float32_product_error"]
-    faster = full["step_ms"] / half["step_ms"]
-    line = f"a step {full['step_ms']:.3g} ms in float32, {half['step_ms']:.3g} ms in bfloat16 ({faster:.2f} times); "
-    line += f"float32 products are exact to {error:.1e}"
-    figures = {"cases": [full, half], "times_faster": faster, "float32_product_error": error}
-    return Result(faster > 1 or not setting.is_gpu, line, figures)

@@ -126,6 +126,10 @@ class Device(abc.ABC):
         """
         return None
 
+    def average_pool(self) -> Callable[[Any], Any] | None:
+        """The mean of each 2×2 pixels: (N, H, W, channels) → (N, ⌊H/2⌋, ⌊W/2⌋, channels); None as above."""
+        return None
+
     def is_out_of_memory(self, error: Exception) -> bool:
         """Whether the device, or the machine, has no room: Python's and TensorFlow's own classes, JAX's one for all."""
         names = ("MemoryError", "ResourceExhaustedError", "OutOfMemoryError")

@@ -1,7 +1,10 @@
 """The precisions of training, and whether this processor is fast in them."""
 
+import contextlib
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+from affinity_search.search.devices.packages import backend
 
 Precision = Literal["float32", "mixed_bfloat16", "mixed_float16"]
 PRECISIONS = get_args(Precision)
@@ -18,3 +21,17 @@ def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
     return not _BFLOAT16_FLAGS.isdisjoint(flags)
+
+
+def exact_products() -> contextlib.AbstractContextManager[Any]:
+    """Within it, and in the gradients of what is computed there, products of float32 matrices are those of float32.
+
+    A GPU or TPU else rounds what it multiplies, to 11 or 8 bits, which is enough for a network and too little for
+    distances: ‖a‖² − 2 a·b + ‖b‖² is a small difference of large numbers. TensorFlow has no such scope; nothing is
+    changed there.
+    """
+    if backend() != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.default_matmul_precision("highest")

@@ -82,7 +82,7 @@ def test_a_part_that_fails_is_a_row_of_the_table() -> None:
 
 
 def test_parts_are_taken_in_their_order_and_unknown_ones_refused() -> None:
-    assert check.parts_of("precision,tests") == ["tests", "precision"]
+    assert check.parts_of("rate,tests") == ["tests", "rate"]
     with pytest.raises(argparse.ArgumentTypeError, match="unknown part 'speed'"):
         check.parts_of("tests,speed")
 

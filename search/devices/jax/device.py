@@ -1,6 +1,7 @@
 """JAX's device: JAX reads its settings from the environment when it first computes."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from affinity_search.search.devices.device import Device, Predictor, Steps
@@ -64,6 +65,22 @@ class JaxDevice(Device):
         from affinity_search.search.devices.jax.steps import prediction
 
         return prediction(model)
+
+    def fused_batch_norm(self) -> Callable[..., Any] | None:
+        """On a GPU alone: there a step of the CIFAR-10 network was 5 % shorter. Nothing was measured elsewhere."""
+        if self.kind is not GPU:
+            return None
+        from affinity_search.search.devices.jax.operations import batch_norm
+
+        return batch_norm
+
+    def average_pool(self) -> Callable[[Any], Any] | None:
+        """On a GPU alone, as above: 5 % more."""
+        if self.kind is not GPU:
+            return None
+        from affinity_search.search.devices.jax.operations import average_pool
+
+        return average_pool
 
 
 def _one_of(visible: str | None, index: int) -> str:

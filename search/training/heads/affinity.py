@@ -28,6 +28,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from affinity_search.search.devices.precision import exact_products
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 from affinity_search.search.training.heads.affinity_watch import Watch
 from affinity_search.search.training.heads.base import Head, Params, Tensor, require, require_amounts, setting
@@ -45,7 +46,8 @@ CUT_DEVIATION = 0.8796256610342398
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """‖a_i − b_j‖² for a (A, h) and b (B, h), shape (A, B); rounding below 0 is clamped, with gradient 0 there."""
-    cross = ops.matmul(a, ops.transpose(b))
+    with exact_products():
+        cross = ops.matmul(a, ops.transpose(b))
     a_norms = ops.sum(ops.square(a), axis=1)[:, None]
     b_norms = ops.sum(ops.square(b), axis=1)[None, :]
     return ops.maximum(a_norms - 2.0 * cross + b_norms, 0.0)

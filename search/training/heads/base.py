@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from affinity_search.search.devices.precision import exact_products
 from affinity_search.search.training.heads.affinity_diagnostics import Diagnostics
 
 Tensor = Any  # of whichever backend Keras runs on
@@ -32,6 +33,11 @@ class Head:
         will be.
         """
         raise NotImplementedError
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """As the Keras layer's own, in float32 on any device."""
+        with exact_products():
+            return super().__call__(*inputs, **options)  # type: ignore[misc]
 
     def loss(self, labels: Tensor, scores: Tensor) -> Tensor:
         """Per sample, (N,), of labels (N,) or (N, 1) and scores (N, C), or whatever `call` gives in training.

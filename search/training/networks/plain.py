@@ -9,16 +9,26 @@ from typing import Any
 
 import keras
 
+from affinity_search.search import devices
 from affinity_search.search.devices.precision import Precision
 from affinity_search.search.training.networks.building import NetworkConfig
 from affinity_search.search.training.networks.normalization import BatchNorm
+
+
+class HalvingPool(keras.layers.AveragePooling2D):  # type: ignore[misc]
+    """Keras' average pooling by 2, in one operation of the device where it has a faster one."""
+
+    def call(self, inputs: Any) -> Any:
+        """(N, H, W, channels) to (N, ⌊H/2⌋, ⌊W/2⌋, channels)."""
+        own = devices.current().average_pool()
+        return super().call(inputs) if own is None else own(inputs)
 
 
 def stages(x: Any, config: NetworkConfig, precision: Precision) -> Any:
     """Scaled images (N, H, W, channels) to feature maps (N, H', W', h), h the last of the widths."""
     for block, width in enumerate(config.widths):
         if block > 0:
-            x = keras.layers.AveragePooling2D(2, dtype=precision)(x)
+            x = HalvingPool(2, dtype=precision)(x)
         for number in range(config.depth):
             # Named, because Keras counts on from model to model: a checkpoint must fit the next process's network. No
             # bias: the batch norm right behind it would subtract it.

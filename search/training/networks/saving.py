@@ -20,6 +20,7 @@ from affinity_search.search.training.networks import resnet  # noqa: F401 - regi
 from affinity_search.search.training.networks.building import NetworkConfig, before_head
 from affinity_search.search.training.networks.model_file import ABOUT, about_in
 from affinity_search.search.training.networks.normalization import BatchNorm
+from affinity_search.search.training.networks.plain import HalvingPool
 
 Tensor = Any
 
@@ -81,15 +82,19 @@ def inference_model(
     if known.logits:
         scores = Probabilities(shift, dtype="float32", name="probabilities")(scores)
     model = keras.Model(inputs, About(about, dtype="float32", name=ABOUT)(scores))
-    model = keras.models.clone_model(model, clone_function=_with_keras_own_norm)
+    model = keras.models.clone_model(model, clone_function=_as_keras_own)
     for layer in model.layers:
         if layer.weights:
             layer.set_weights(trained.get_layer(layer.name).get_weights())
     return model
 
 
-def _with_keras_own_norm(layer: Any) -> Any:
-    kind = keras.layers.BatchNormalization if isinstance(layer, BatchNorm) else type(layer)
+# A model file is for any device, and Keras opens it without this package's layers.
+KERAS_OWN = {BatchNorm: keras.layers.BatchNormalization, HalvingPool: keras.layers.AveragePooling2D}
+
+
+def _as_keras_own(layer: Any) -> Any:
+    kind = KERAS_OWN.get(type(layer), type(layer))
     return kind.from_config(layer.get_config())
 
 

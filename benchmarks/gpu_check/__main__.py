@@ -1,4 +1,4 @@
-"""Proves the program on one NVIDIA GPU in one call of about six minutes, and measures what it makes of it.
+"""Proves the program on one NVIDIA GPU in one call of about eight minutes, and measures what it makes of it.
 
     make gpu-check DATA=DIR                                        # on the machine's first GPU
     python -m benchmarks.gpu_check --device cpu --quick --data-dir DIR  # to try the check out: small sizes, a CPU
@@ -164,7 +164,7 @@ def main() -> None:
     parser.add_argument("--device", default="gpu:0", choices=["gpu:0", "cpu"])
     parser.add_argument("--data-dir", type=Path, help="with cifar-10-batches-py")
     parser.add_argument("--quick", action="store_true", help="small sizes, to try the check out on a CPU")
-    parser.add_argument("--minutes", type=float, default=9.0, help="then the parts that still run are ended")
+    parser.add_argument("--minutes", type=float, default=12.0, help="then the parts that still run are ended")
     parser.add_argument("--one", choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
     asked = parser.parse_args()

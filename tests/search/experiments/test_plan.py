@@ -122,6 +122,17 @@ class TestPlan:
         assert "45 trainings" in told
 
 
+def test_a_name_of_a_study_and_a_comparison_is_the_study_that_launch_starts(
+    cli: Cli, sqlite_url: str, tmp_path: Path
+) -> None:
+    where = ("--json", "--storage", sqlite_url, "--data-dir", str(tmp_path))
+    told = cli("plan", "mnist-article", "--trials", "3", *where, fails=True)
+    (work,) = json.loads(told.out)["works"]
+    assert (work["study"], work["trainings"]) == ("mnist-article", 3)
+    told = cli("compare", "mnist-article", "--dry-run", *where, fails=True)
+    assert len(json.loads(told.out)["works"]) > 1
+
+
 @pytest.mark.usefixtures("fake_training")
 def test_a_study_s_own_trials_tell_its_speed(sqlite: Backend, cli: Cli, sqlite_url: str) -> None:
     study = make(sqlite, trials=6)

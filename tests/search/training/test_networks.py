@@ -34,7 +34,7 @@ BLOCK = ["Conv2D", "BatchNorm", "ReLU"]
 
 def test_layers_of_the_mnist_network():
     model = build(widths=(32, 64, 128), images=np.zeros((2, 28, 28, 1), np.uint8))
-    pooled = [*BLOCK, "AveragePooling2D", *BLOCK, "AveragePooling2D", *BLOCK, "GlobalAveragePooling2D"]
+    pooled = [*BLOCK, "HalvingPool", *BLOCK, "HalvingPool", *BLOCK, "GlobalAveragePooling2D"]
     assert kinds(model) == ["InputLayer", "Table", "Scale", *pooled, "BatchNorm", "AffinityHead"]
     assert model.get_layer("features").output.shape == (None, 128)
 

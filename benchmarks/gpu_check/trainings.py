@@ -36,7 +36,9 @@ def rate(setting: Setting) -> Result:
     *steps, full = (_steps(setting, case, peer) for case in told["cases"])
     best = max(found["share"] for found in [*launches, *steps])
     line = f"matrix products {peer:.3g} TFLOP/s; launches {_shares(launches, 'workers')}; "
-    line += f"steps {_shares(steps, 'batch')}; in float32 a step takes {full['step_ms'] / steps[1]['step_ms']:.1f} times"
+    line += (
+        f"steps {_shares(steps, 'batch')}; in float32 a step takes {full['step_ms'] / steps[1]['step_ms']:.1f} times"
+    )
     figures = {"device": name, "matrix_tflop_s": peer, "launches": launches, "steps": [*steps, full], "goal": GOAL}
     return Result(best >= GOAL or not setting.is_gpu, line, figures)
 

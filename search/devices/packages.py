@@ -45,8 +45,9 @@ def import_keras() -> None:
     keras.config.set_dtype_policy("float32")
 
 
-# What Keras and TensorFlow import if it is there, and training needs of it nothing: tables, notebooks, conversions.
-UNNEEDED = ("pandas", "IPython", "jax")
+# What Keras and TensorFlow import if it is there, and training needs of it nothing: tables, notebooks, conversions,
+# wrappers for scikit-learn.
+UNNEEDED = ("pandas", "IPython", "jax", "sklearn")
 
 
 @contextlib.contextmanager

@@ -34,4 +34,5 @@ def exact_products() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
     import jax
 
-    return jax.default_matmul_precision("highest")
+    scope: contextlib.AbstractContextManager[Any] = jax.default_matmul_precision("highest")
+    return scope

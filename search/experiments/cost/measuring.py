@@ -122,21 +122,19 @@ def measure(spec: StudySpec, how: dict[str, Any], data_dir: Path | None) -> dict
     Raises:
         DataError, DeviceError, OutOfMemoryError: this machine cannot train the study.
     """
-    import psutil
-
     from affinity_search.search import devices
     from affinity_search.search.devices.nvidia import watts
     from affinity_search.search.worker.images import folder_for
+    from affinity_search.search.worker.loop import process_age_s
     from affinity_search.search.worker.study_trainer import StudyTrainer
 
     claimed = devices.configure(how["device"], how["threads"], how["memory_mib"])
     from affinity_search.search.training import fit  # noqa: F401 - Keras and its backend, once for all studies
 
-    began = time.time()
+    began, process_s = time.time(), process_age_s()
     precision = claimed.settle_precision(spec.training.precision, spec.network.widths)
     trainer = StudyTrainer(claimed, spec, precision, folder_for(spec, data_dir, None, lambda _: None))
     stepped, epoch_s = _training(trainer, spec)
-    process_s = began - psutil.Process().create_time()
     found = {"process_s": process_s, "setup_s": stepped - began, "epoch_s": epoch_s, "watts": watts(how["device"])}
     pause_s = max(0.0, _first_epoch_s(trainer, spec) - epoch_s) if epoch_s < SHORT_S else 0.0
     peak = claimed.peak_memory()

@@ -1,6 +1,7 @@
 import os
 import pickle
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_files import CIFAR, write_cifar, write_mnist
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from affinity_search.search.training.data import readers
+from affinity_search.search.training.data.dividing import division_mistake, held_out
+from affinity_search.search.training.data.published import digits
 from affinity_search.search.training.data.splits import (
     Split,
     holdout,
@@ -329,3 +336,49 @@ def test_datasets_can_be_used_without_keras():
 
 def test_split_counts_include_empty_classes():
     assert Split(np.zeros((2, 1, 1, 1), np.uint8), np.int32([2, 2])).counts(4) == (0, 0, 2, 0)
+
+
+class TestWithoutScikitLearn:
+    """A worker does not import it to begin: what is our own must be what it gives."""
+
+    @given(
+        counts=st.lists(st.integers(2, 40), min_size=2, max_size=9),
+        share=st.floats(0.05, 0.9),
+        seed=st.integers(0, 2**32 - 1),
+    )
+    def test_a_share_is_held_out_as_it_divides(self, counts: list[int], share: float, seed: int) -> None:
+        assume(division_mistake(counts, share) is None)
+        labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int32)
+        try:
+            left, held = train_test_split(np.arange(len(labels)), test_size=share, random_state=seed, stratify=labels)
+            lacks = [set(labels[side]) != set(labels) for side in (left, held)]
+        except ValueError:  # fewer images than classes on a side
+            lacks = [True]
+        if any(lacks):  # by lot, among equal remainders
+            with pytest.raises(DataError, match="No image of "):
+                held_out(labels, None, share, seed)
+        else:
+            assert np.flatnonzero(held_out(labels, None, share, seed)).tolist() == sorted(held.tolist())
+
+    def test_the_digits_are_its_digits(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        expected, labels = load_digits(return_X_y=True)
+        for kept_elsewhere in (False, True):
+            if kept_elsewhere:
+                monkeypatch.setattr(digits, "find_spec", lambda name: None)
+            found, of = digits._digits()
+            assert (found == expected).all()
+            assert (of == labels).all()
+
+    def test_the_digits_and_their_division_import_nothing_of_it(self) -> None:
+        code = """
+import sys
+from affinity_search.search.training.data.dividing import held_out
+from affinity_search.search.training.data.published.digits import read
+from affinity_search.search.worker import setup
+from affinity_search.studies.data import SOURCES
+images, labels = read(SOURCES["digits"], None, "train")
+assert held_out(labels, None, 0.2, 0).sum() == 289
+print(*(name for name in sys.modules if name.startswith(("sklearn", "scipy.stats"))))
+"""
+        done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout.strip()) == (0, ""), done

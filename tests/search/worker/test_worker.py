@@ -4,6 +4,9 @@ import contextlib
 import json
 import re
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +116,14 @@ class TestTheLoop:
         worker.run(claim, lambda: False)
         train(study, most=3)
         assert max(t.params["n_centers"] for t in study.optuna.trials) > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process's beginning is told in whole seconds")
+def test_a_process_knows_its_age() -> None:
+    code = "from affinity_search.search.worker.loop import process_age_s; print(process_age_s())"
+    began = time.monotonic()
+    told = float(subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert 0.01 < told <= time.monotonic() - began + 0.02
 
 
 def test_the_command_finds_a_device_and_says_what_it_made(

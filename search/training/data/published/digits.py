@@ -1,8 +1,10 @@
 """scikit-learn's handwritten digits: 1797 images of 8×8 pixels, part of the package."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from affinity_search.search.training.data.facts import DatasetFacts
 from affinity_search.search.training.data.readers import Arrays, Part
@@ -16,9 +18,7 @@ def read(facts: DatasetFacts, data_dir: Path | None, part: Part) -> Arrays:
     The set comes undivided. Within each class, in its order, the 5th, 10th, 15th, … image is a test image and the
     others are training images: 34 to 36 test images a class, and four times as many for training.
     """
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = _digits()
     rank = np.zeros(len(labels), np.int64)
     for label in np.unique(labels):
         rank[labels == label] = np.arange(np.sum(labels == label))
@@ -26,3 +26,19 @@ def read(facts: DatasetFacts, data_dir: Path | None, part: Part) -> Arrays:
     chosen = is_test if part == "test" else ~is_test
     images = np.rint(pixels[chosen] * (255 / 16)).astype(np.uint8).reshape(-1, *facts.shape)
     return images, labels[chosen].astype(np.int32)
+
+
+def _digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Pixels (1797, 64) from 0 to 16, and labels (1797,), as scikit-learn's `load_digits` has them.
+
+    From its file, because its import takes as long as half of TensorFlow's.
+    """
+    found = find_spec("sklearn")
+    file = Path((found and found.origin) or "").parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.exists():  # a version that keeps it elsewhere
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        return pixels, labels
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1], table[:, -1].astype(np.int64)

@@ -34,6 +34,7 @@ POLL_S = 0.5
 DEATHS_BEFORE_FIRST_CLAIM = 3
 GRACE_S = 10.0
 TROUBLE_S = 10.0  # a GPU may be full for a moment: memory of a dead process is freed a little later
+START_S = 120.0  # until a worker's first claim; on a busy machine with a GPU it took 20
 MEMORY_FAILURES = 2  # so many on one GPU, with no trial in between, and no worker starts there any more
 
 
@@ -195,7 +196,7 @@ class Launcher:
                 return
         if free and idle[-1].retired:
             self._require_a_device(idle[-1].retired)
-        free -= self._without_a_place() if free else 0
+        free = self._untaken() if free else 0
         for worker in idle:
             if worker.retired:
                 continue
@@ -205,13 +206,25 @@ class Launcher:
                 self._start(worker)
                 free -= 1
 
-    def _without_a_place(self) -> int:
-        """Workers here that hold no place: each begins, and takes a free one, or ends, and its end is not judged yet.
+    def _untaken(self) -> int:
+        """Free places that none of the workers here is about to take.
 
-        A worker more would find nothing to do, or would be on a GPU that has just had no room.
+        One that holds no place takes a free one next, or ends, and its end is not judged yet: a worker more would find
+        nothing to do, or would be on a GPU that has just had no room. One that has claimed nothing for long hangs. Who
+        claims or releases a place while this looks counts as holding none; the next look is half a second away.
         """
-        holding = {place.worker for places in self._places for place in places.held()}
-        return sum(worker.process is not None and worker.worker_id not in holding for worker in self.workers)
+        before = self._holding()
+        free = self._agenda.counts().free
+        holding = before & self._holding()
+        idle = [worker for worker in self.workers if worker.process and worker.worker_id not in holding]
+        now = self._clock()
+        return free - sum(now - worker.began < START_S or self._has_claimed(worker) for worker in idle)
+
+    def _holding(self) -> set[str]:
+        return {place.worker for places in self._places for place in places.held()}
+
+    def _has_claimed(self, worker: WorkerProcess) -> bool:
+        return any(places.was_claimed_by(worker.worker_id) for places in self._places)
 
     def _is_well(self, worker: WorkerProcess) -> bool:
         """Whether a worker can start there now. A device that has been in trouble for long is given up."""
@@ -241,6 +254,7 @@ class Launcher:
     def _start(self, worker: WorkerProcess) -> None:
         options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._root)]
         options += ["--data-dir", str(self._data_dir)] if self._data_dir else []
+        worker.began = self._clock()
         worker.start(self._agenda.under_its_name(), options)
         self._started.append(worker.worker_id)
 
@@ -259,7 +273,7 @@ class Launcher:
         if code == Exit.OUT_OF_MEMORY:
             self._ran_out_of_memory(worker)
             return
-        claimed = any(places.was_claimed_by(worker.worker_id) for places in self._places)
+        claimed = self._has_claimed(worker)
         self._release(worker, f"its worker died ({exit_text(code)})")
         if draining:
             return

@@ -38,6 +38,7 @@ class WorkerProcess:
     logs: Path
     process: Process | None = None
     worker_id: str = ""
+    began: float = 0.0  # the present process, by the launcher's clock
     early_deaths: int = 0
     memory_failures: int = 0  # processes that ended because the GPU had no room for a trial
     troubled_since: float | None = None  # when its device was first found lost or full, by the launcher's clock

@@ -42,7 +42,7 @@ def process_age_s() -> float:
     """Seconds since this process began.
 
     Linux tells the beginning in hundredths of a second since the machine's start. psutil adds that to the start's date,
-    which the kernel tells in whole seconds: so its answer is up to a second too early.
+    which the kernel tells in whole seconds: so a process seems up to a second older than it is.
     """
     try:
         began = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): field 22

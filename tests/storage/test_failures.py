@@ -18,7 +18,8 @@ from waiting import until
 from watching import FakeClock, watch
 
 from affinity_search.search.devices.slots import Slot
-from affinity_search.search.launch.launcher import TROUBLE_S, Launcher, WorkersDieError
+from affinity_search.search.launch.launcher import START_S, TROUBLE_S, Launcher, WorkersDieError
+from affinity_search.search.launch.process import WorkerProcess
 from affinity_search.search.training.errors import OutOfMemoryError
 from affinity_search.search.worker.exits import Exit
 from affinity_search.storage.database.backend import Backend, open_backend
@@ -566,3 +567,36 @@ def test_no_more_workers_start_than_there_are_places_to_take(
     monkeypatch.setattr("affinity_search.search.launch.launcher.POLL_S", OFTEN_S)
     assert launch(make(sqlite, trials=1), [Slot("cpu", "cpu", 1, {})] * 6, [].append, logs=tmp_path / "logs")
     assert len(list((tmp_path / "logs").iterdir())) == 1
+
+
+@pytest.mark.usefixtures("fake_workers")
+def test_a_worker_that_hangs_before_its_first_claim_keeps_no_place_from_others(
+    sqlite: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, now = WorkerProcess.start, 0.0
+    hanging: list[subprocess.Popen[bytes]] = []
+
+    def start_the_first_hanging(worker: WorkerProcess, *how: Any) -> None:
+        if hanging:
+            start(worker, *how)
+        else:
+            worker.new_command()
+            worker.process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+            hanging.append(worker.process)
+
+    def clock() -> float:
+        nonlocal now
+        now += START_S / 10
+        return now
+
+    def end_the_hanging_one() -> None:
+        until(lambda: states(study) == [PlaceState.COMPLETE], "the other one to take the place")
+        hanging[0].kill()
+
+    monkeypatch.setattr(WorkerProcess, "start", start_the_first_hanging)
+    monkeypatch.setattr("affinity_search.search.launch.launcher.POLL_S", OFTEN_S)
+    study = make(sqlite, trials=1)
+    beside = threading.Thread(target=end_the_hanging_one)
+    beside.start()
+    assert launch(study, [Slot("cpu", "cpu", 1, {})] * 2, [].append, clock=clock)
+    beside.join()

@@ -31,7 +31,7 @@ def read(facts: DatasetFacts, data_dir: Path | None, part: Part) -> Arrays:
 def _digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Pixels (1797, 64) from 0 to 16, and labels (1797,), as scikit-learn's `load_digits` has them.
 
-    From its file, because its import takes as long as half of TensorFlow's.
+    From its file, because importing scikit-learn takes half a second.
     """
     found = find_spec("sklearn")
     file = Path((found and found.origin) or "").parent / "datasets" / "data" / "digits.csv.gz"

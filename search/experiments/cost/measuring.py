@@ -124,11 +124,13 @@ def measure(spec: StudySpec, how: dict[str, Any], data_dir: Path | None) -> dict
     """
     from affinity_search.search import devices
     from affinity_search.search.devices.nvidia import watts
+    from affinity_search.search.devices.packages import UNNEEDED, without
     from affinity_search.search.worker.images import folder_for
     from affinity_search.search.worker.loop import process_age_s
     from affinity_search.search.worker.study_trainer import StudyTrainer
 
-    claimed = devices.configure(how["device"], how["threads"], how["memory_mib"])
+    with without(*UNNEEDED):  # as a worker does
+        claimed = devices.configure(how["device"], how["threads"], how["memory_mib"])
     from affinity_search.search.training import fit  # noqa: F401 - Keras and its backend, once for all studies
 
     began, process_s = time.time(), process_age_s()

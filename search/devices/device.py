@@ -127,7 +127,10 @@ class Device(abc.ABC):
         return None
 
     def average_pool(self) -> Callable[[Any], Any] | None:
-        """The mean of each 2×2 pixels: (N, H, W, channels) → (N, ⌊H/2⌋, ⌊W/2⌋, channels); None as above."""
+        """The mean of each 2×2 pixels: (N, H, W, channels) → (N, ⌊H/2⌋, ⌊W/2⌋, channels).
+
+        None where Keras' own is to be taken.
+        """
         return None
 
     def is_out_of_memory(self, error: Exception) -> bool:

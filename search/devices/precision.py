@@ -26,9 +26,9 @@ def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 def exact_products() -> contextlib.AbstractContextManager[Any]:
     """Within it, and in the gradients of what is computed there, products of float32 matrices are those of float32.
 
-    A GPU or TPU else rounds what it multiplies, to 11 or 8 bits, which is enough for a network and too little for
-    distances: ‖a‖² − 2 a·b + ‖b‖² is a small difference of large numbers. TensorFlow has no such scope; nothing is
-    changed there.
+    Otherwise a GPU or TPU rounds what it multiplies, to 11 or 8 bits. That is enough for a network and too little for
+    distances: ‖a‖² − 2 a·b + ‖b‖² is a small difference of large numbers. TensorFlow has no such scope, so nothing
+    changes there.
     """
     if backend() != "jax":
         return contextlib.nullcontext()

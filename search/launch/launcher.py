@@ -24,7 +24,7 @@ from affinity_search.storage.errors import RepeatedFailureError, StorageGoneErro
 from affinity_search.storage.files import StudyFiles, default_root
 from affinity_search.storage.places.claims import Places
 from affinity_search.storage.places.closing import closing_of
-from affinity_search.storage.places.counts import counts_of
+from affinity_search.storage.places.counts import counts_of, leases_of
 from affinity_search.storage.places.recovery import LOOKS_A_LEASE, RecoveryThread, complete_halves
 from affinity_search.storage.stored.agenda import Agenda
 from affinity_search.storage.study import StoredStudy
@@ -34,7 +34,7 @@ POLL_S = 0.5
 DEATHS_BEFORE_FIRST_CLAIM = 3
 GRACE_S = 10.0
 TROUBLE_S = 10.0  # a GPU may be full for a moment: memory of a dead process is freed a little later
-START_S = 120.0  # until a worker's first claim; on a busy machine with a GPU it took 20
+START_S = 120.0  # until a worker's first claim at most; on a busy machine with a GPU it took 20 s
 MEMORY_FAILURES = 2  # so many on one GPU, with no trial in between, and no worker starts there any more
 
 
@@ -196,35 +196,41 @@ class Launcher:
                 return
         if free and idle[-1].retired:
             self._require_a_device(idle[-1].retired)
-        free = self._untaken() if free else 0
-        for worker in idle:
-            if worker.retired:
-                continue
+        able = [worker for worker in idle if not worker.retired]
+        free = self._untaken(wanted=bool(free and able))
+        for worker in able:
             if free <= 0:
                 worker.troubled_since = None  # its device is not checked now
             elif self._is_well(worker):
                 self._start(worker)
                 free -= 1
 
-    def _untaken(self) -> int:
-        """Free places that none of the workers here is about to take.
+    def _untaken(self, *, wanted: bool) -> int:
+        """Free places that no worker here is about to take; 0 if nobody wants to know, because none could begin.
 
-        One that holds no place takes a free one next, or ends, and its end is not judged yet: a worker more would find
-        nothing to do, or would be on a GPU that has just had no room. One that has claimed nothing for long hangs. Who
-        claims or releases a place while this looks counts as holding none; the next look is half a second away.
+        A worker without a place takes a free one next, or it ends. One more worker would find nothing to do, or would
+        begin on a GPU that has just had no room. A worker that holds nothing for long hangs, and is not waited for.
+        Who claims or releases a place during the look counts as a worker without one.
         """
-        before = self._holding()
+        if not wanted:
+            for worker in self.workers:
+                worker.idle_since = None
+            return 0
+        before = self._held()
         free = self._agenda.counts().free
-        holding = before & self._holding()
-        idle = [worker for worker in self.workers if worker.process and worker.worker_id not in holding]
-        now = self._clock()
-        return free - sum(now - worker.began < START_S or self._has_claimed(worker) for worker in idle)
+        holding = {worker for worker, _ in before & self._held()}
+        now, coming = self._clock(), 0
+        for worker in self.workers:
+            if worker.process is None or worker.worker_id in holding:
+                worker.idle_since = None
+                continue
+            if worker.idle_since is None:
+                worker.idle_since = now
+            coming += now - worker.idle_since < START_S
+        return free - coming
 
-    def _holding(self) -> set[str]:
-        return {place.worker for places in self._places for place in places.held()}
-
-    def _has_claimed(self, worker: WorkerProcess) -> bool:
-        return any(places.was_claimed_by(worker.worker_id) for places in self._places)
+    def _held(self) -> set[tuple[str, str]]:
+        return leases_of(self._agenda.backend, [study.token for study in self._agenda.studies])
 
     def _is_well(self, worker: WorkerProcess) -> bool:
         """Whether a worker can start there now. A device that has been in trouble for long is given up."""
@@ -254,7 +260,7 @@ class Launcher:
     def _start(self, worker: WorkerProcess) -> None:
         options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._root)]
         options += ["--data-dir", str(self._data_dir)] if self._data_dir else []
-        worker.began = self._clock()
+        worker.idle_since = None
         worker.start(self._agenda.under_its_name(), options)
         self._started.append(worker.worker_id)
 
@@ -273,7 +279,7 @@ class Launcher:
         if code == Exit.OUT_OF_MEMORY:
             self._ran_out_of_memory(worker)
             return
-        claimed = self._has_claimed(worker)
+        claimed = any(places.was_claimed_by(worker.worker_id) for places in self._places)
         self._release(worker, f"its worker died ({exit_text(code)})")
         if draining:
             return

@@ -47,7 +47,7 @@ def process_age_s() -> float:
     try:
         began = Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]  # proc(5): field 22
         return time.clock_gettime(time.CLOCK_BOOTTIME) - int(began) / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, IndexError):  # not Linux
+    except (OSError, AttributeError, IndexError, ValueError):  # not Linux
         return time.time() - psutil.Process().create_time()
 
 

@@ -71,6 +71,14 @@ def counts_of(backend: Backend, tokens: Iterable[str]) -> dict[str, Counts]:
     return {token: Counts.of(by_state) for token, by_state in found.items()}
 
 
+def leases_of(backend: Backend, tokens: Iterable[str]) -> set[tuple[str, str]]:
+    """(worker, lease) of every held place of several studies, in one query. A lease is of one claim."""
+    table = tables.places
+    held = (table.c.token.in_(list(tokens)), table.c.state == PlaceState.HELD)
+    query = select(table.c.worker, table.c.lease).where(*held)
+    return {(row.worker, row.lease) for row in backend.transaction(lambda connection: connection.execute(query).all())}
+
+
 class PlaceReader:
     """Questions about the places of one study. They change nothing."""
 

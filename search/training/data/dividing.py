@@ -49,9 +49,9 @@ def held_out(
 
 
 def _stratified_share(labels: NDArray[np.int32], share: float, seed: int) -> NDArray[np.int64]:
-    """The images that scikit-learn's `train_test_split` holds out with `stratify=labels`, to the last one.
+    """The indices of exactly those images that scikit-learn's `train_test_split` holds out with `stratify=labels`.
 
-    Not by it, because its import took an eighth of the time from `launch` to a worker's first step.
+    It is not called, because its import took an eighth of the time from `launch` to a worker's first step.
     """
     held = math.ceil(share * len(labels))
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -69,9 +69,9 @@ def _by_class(classes: NDArray[np.int64], counts: NDArray[np.int64]) -> list[NDA
 
 
 def _apportioned(counts: NDArray[np.int64], drawn: int, random: np.random.RandomState) -> NDArray[np.int64]:
-    """So many of each class's images that they are `drawn` together: whole shares, then the largest remainders.
+    """How many images of each class to draw, `drawn` in all: whole shares first, then one for each largest remainder.
 
-    Equal remainders are drawn by lot.
+    A lot decides between equal remainders.
     """
     exact = counts / counts.sum() * drawn
     found = np.floor(exact)
@@ -144,8 +144,8 @@ def division_mistake(counts: Sequence[int] | NDArray[np.int64], fraction: float)
     """Why a share cannot be held out of so many images of each class, so that each class has some on both sides."""
     total = int(sum(counts))
     held = math.ceil(fraction * total)
-    # As scikit-learn divides: whole images first, the rest to the largest remainders.
-    shares = (total - held) * np.array(counts) / max(total, 1)
+    # As `_apportioned` divides; of equal remainders each may get an image.
+    shares = np.array(counts) / max(total, 1) * (total - held)
     kept = np.floor(shares).astype(int)
     remainders = shares - kept
     if left := total - held - int(kept.sum()):

@@ -35,7 +35,7 @@ class Head:
         raise NotImplementedError
 
     def __call__(self, *inputs: Any, **options: Any) -> Any:
-        """As the Keras layer's own, in float32 on any device."""
+        """As the Keras layer's own; on JAX its products are those of float32 on any device."""
         with exact_products():
             return super().__call__(*inputs, **options)  # type: ignore[misc]
 

@@ -16,11 +16,11 @@ from affinity_search.search.training.networks.normalization import BatchNorm
 
 
 class HalvingPool(keras.layers.AveragePooling2D):  # type: ignore[misc]
-    """Keras' average pooling by 2, in one operation of the device where it has a faster one."""
+    """Keras' average pooling; by 2 it is one operation of the device where that has a faster one."""
 
     def call(self, inputs: Any) -> Any:
         """(N, H, W, channels) to (N, ⌊H/2⌋, ⌊W/2⌋, channels)."""
-        own = devices.current().average_pool()
+        own = devices.current().average_pool() if self.pool_size == (2, 2) else None
         return super().call(inputs) if own is None else own(inputs)
 
 

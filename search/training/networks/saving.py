@@ -4,7 +4,8 @@ uint8 images (N, H, W, channels) → pixels / 255      (of vectors: float32 (N, 
   → the network → pooling → batch norm, if the head wants one → head
   → probabilities: softmax(z − τ log π), for heads with logits z → about, which changes nothing and says what this is
 
-All of it is float32, whatever precision it was trained in. Batch norms are Keras' own: so the file needs no device.
+All of it is float32, whatever precision it was trained in. Batch norms and average pooling are Keras' own, so the file
+needs no device.
 """
 
 from collections.abc import Iterable, Mapping
@@ -89,7 +90,7 @@ def inference_model(
     return model
 
 
-# A model file is for any device, and Keras opens it without this package's layers.
+# These two ask for the process's device; a model file is for any.
 KERAS_OWN = {BatchNorm: keras.layers.BatchNormalization, HalvingPool: keras.layers.AveragePooling2D}
 
 

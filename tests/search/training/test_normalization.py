@@ -10,6 +10,9 @@ DEVICE = devices.configure("cpu", 2)
 import keras  # the device comes first
 from keras import ops
 
+from affinity_search.search.devices.device import Wanted
+from affinity_search.search.devices.jax.device import JaxDevice
+from affinity_search.search.devices.kinds import CPU, GPU
 from affinity_search.search.training.heads.affinity import squared_distances
 from affinity_search.search.training.networks.normalization import BatchNorm
 from affinity_search.search.training.networks.plain import HalvingPool
@@ -72,6 +75,27 @@ def on_a_gpu(monkeypatch):
         pytest.skip("these operations are JAX's")
     monkeypatch.setattr(type(DEVICE), "fused_batch_norm", lambda self: operations.batch_norm)
     monkeypatch.setattr(type(DEVICE), "average_pool", lambda self: operations.average_pool)
+
+
+def test_they_are_taken_on_a_gpu_alone():
+    operations = pytest.importorskip("affinity_search.search.devices.jax.operations")
+    on_gpu, on_cpu = (JaxDevice(Wanted(kind)) for kind in (GPU, CPU))
+    assert on_gpu.fused_batch_norm() is operations.batch_norm
+    assert on_gpu.average_pool() is operations.average_pool
+    assert on_cpu.fused_batch_norm() is on_cpu.average_pool() is None
+
+
+def test_the_layers_take_what_the_device_has(monkeypatch):
+    images = np.ones((2, 4, 4, 3), "float32")
+    pool, norm = HalvingPool(2), BatchNorm(momentum=0.9)
+    plain = to_numpy(pool(images)), to_numpy(norm(images, training=False))
+    monkeypatch.setattr(type(DEVICE), "average_pool", lambda self: lambda images: images * 7.0)
+    monkeypatch.setattr(type(DEVICE), "fused_batch_norm", lambda self: lambda images, *how: (images * 7.0, how))
+    assert (to_numpy(pool(images)) == 7.0).all()
+    assert (to_numpy(norm(images, training=False)) == 7.0).all()
+    assert not (plain[0] == 7.0).any()
+    assert not (plain[1] == 7.0).any()
+    assert (to_numpy(HalvingPool(4)(images)) == 1.0).all(), "the device's operation is for 2 alone"
 
 
 @pytest.mark.usefixtures("on_a_gpu")

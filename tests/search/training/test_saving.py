@@ -27,7 +27,7 @@ from affinity_search.search.training.heads.class_sizes import log_shares
 from affinity_search.search.training.metrics import softmax
 from affinity_search.search.training.networks.building import NetworkConfig
 from affinity_search.search.training.networks.model_file import about_in
-from affinity_search.search.training.networks.saving import load_model
+from affinity_search.search.training.networks.saving import KERAS_OWN, load_model
 from affinity_search.studies.data import SourceDefinition
 from affinity_search.studies.heads import HEADS
 
@@ -100,6 +100,12 @@ def test_a_network_of_mixed_precision_is_saved_as_float32(tmp_path: Path) -> Non
     assert {layer.compute_dtype for layer in model.layers if layer.name != "images"} == {"float32"}
     wanted = expected(trainer, "softmax", None)
     assert np.abs(model.predict(images_of(trainer), verbose=0) - wanted).max() < 0.02, "bfloat16 has three digits"
+
+
+def test_no_layer_of_the_file_asks_for_a_device() -> None:
+    kinds = {type(layer) for layer in trained("affinity").inference_model(ABOUT).layers}
+    assert {keras.layers.AveragePooling2D, keras.layers.BatchNormalization} <= kinds
+    assert kinds.isdisjoint(KERAS_OWN)
 
 
 def test_a_head_without_logits_takes_no_adjustment() -> None:

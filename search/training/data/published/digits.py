@@ -34,11 +34,12 @@ def _digits() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     From its file, because importing scikit-learn takes half a second.
     """
     found = find_spec("sklearn")
-    file = Path((found and found.origin) or "").parent / "datasets" / "data" / "digits.csv.gz"
-    if not file.exists():  # a version that keeps it elsewhere
-        from sklearn.datasets import load_digits
+    if found is not None and found.origin is not None:
+        file = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        if file.exists():
+            table = np.loadtxt(file, delimiter=",")
+            return table[:, :-1], table[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits  # a version that keeps the file elsewhere
 
-        pixels, labels = load_digits(return_X_y=True)
-        return pixels, labels
-    table = np.loadtxt(file, delimiter=",")
-    return table[:, :-1], table[:, -1].astype(np.int64)
+    pixels, labels = load_digits(return_X_y=True)
+    return pixels, labels

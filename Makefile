@@ -183,7 +183,7 @@ $(VENV)/.installed-gpu-check: pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(GPU_EXTRA),test]'
 	@touch $@ $(VENV)/.installed-gpu
 
-gpu-check:  ## Prove the program on an NVIDIA GPU: tests, search, kill, full memory, speed, equal results, plan (8 minutes; KERAS_BACKEND=jax: on JAX)
+gpu-check:  ## Prove the program on an NVIDIA GPU: tests, search, kill, full memory, speed, equal results, plan (9 minutes; KERAS_BACKEND=jax: on JAX)
 	@command -v nvidia-smi >/dev/null || { echo "error: no NVIDIA driver here (no nvidia-smi); run it on a machine with a GPU"; exit 1; }
 	@$(MAKE) --no-print-directory VENV=$(GPU_VENV) $(GPU_VENV)/.installed-gpu-check
 	$(GPU_VENV)/bin/python -m benchmarks.gpu_check --out benchmarks/out $(DATA_OPTION)

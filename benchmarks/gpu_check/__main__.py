@@ -1,4 +1,4 @@
-"""Proves the program on one NVIDIA GPU in one call of about eight minutes, and measures what it makes of it.
+"""Proves the program on one NVIDIA GPU in one call of about nine minutes, and measures what it makes of it.
 
     make gpu-check DATA=DIR                                        # on the machine's first GPU
     python -m benchmarks.gpu_check --device cpu --quick --data-dir DIR  # to try the check out: small sizes, a CPU

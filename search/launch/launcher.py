@@ -71,6 +71,7 @@ class Launcher:
         self._since = agenda.backend.time()
         self._beside: dict[str, contextlib.ExitStack] = {}  # by study: the threads that run beside its workers
         self._started: list[str] = []  # every worker so far
+        self._idle_since: dict[str, float] = {}  # workers without a place while places are free, by the clock
         self._show = show
         self._say = say
         self._lease_s = lease_s
@@ -213,21 +214,15 @@ class Launcher:
         Who claims or releases a place during the look counts as a worker without one.
         """
         if not wanted:
-            for worker in self.workers:
-                worker.idle_since = None
+            self._idle_since = {}
             return 0
         before = self._held()
         free = self._agenda.counts().free
         holding = {worker for worker, _ in before & self._held()}
-        now, coming = self._clock(), 0
-        for worker in self.workers:
-            if worker.process is None or worker.worker_id in holding:
-                worker.idle_since = None
-                continue
-            if worker.idle_since is None:
-                worker.idle_since = now
-            coming += now - worker.idle_since < START_S
-        return free - coming
+        now = self._clock()
+        idle = [worker.worker_id for worker in self.workers if worker.process and worker.worker_id not in holding]
+        self._idle_since = {worker: self._idle_since.get(worker, now) for worker in idle}
+        return free - sum(now - since < START_S for since in self._idle_since.values())
 
     def _held(self) -> set[tuple[str, str]]:
         return leases_of(self._agenda.backend, [study.token for study in self._agenda.studies])
@@ -260,7 +255,6 @@ class Launcher:
     def _start(self, worker: WorkerProcess) -> None:
         options = ["--lease-s", str(self._lease_s), "--outage-s", str(self._outage_s), "--files", str(self._root)]
         options += ["--data-dir", str(self._data_dir)] if self._data_dir else []
-        worker.idle_since = None
         worker.start(self._agenda.under_its_name(), options)
         self._started.append(worker.worker_id)
 

@@ -41,7 +41,6 @@ class WorkerProcess:
     early_deaths: int = 0
     memory_failures: int = 0  # processes that ended because the GPU had no room for a trial
     troubled_since: float | None = None  # when its device was first found lost or full, by the launcher's clock
-    idle_since: float | None = None  # when it was first seen without a place while places were free, by that clock
     told: int | None = None  # the last signal that was passed on to the present process
     retired: str | None = None  # why nothing more is started here
     ahead: Ahead | None = None  # a process that may become this worker

@@ -29,7 +29,7 @@ TEST_S = 150  # a test that hangs must not cost what the others found
 
 
 def suite(setting: Setting) -> Result:
-    """As a person would run them."""
+    """Each once; those that fail are named."""
     files = FILES[2:3] if setting.quick else FILES
     with tempfile.TemporaryDirectory(prefix="gpu-check-") as folder:
         found = _pytest(setting, Path(folder), *files)

@@ -29,9 +29,13 @@ def built(layer, dtype):
     return layer
 
 
-@pytest.fixture(params=[("float32", 1e-5), ("mixed_bfloat16", 4e-2)], ids=str)
+# On a GPU one step of bfloat16 between 4 and 8, which is 0.031, may be another.
+HALF = 3e-2 if DEVICE.kind is CPU else 4e-2
+
+
+@pytest.fixture(params=[("float32", 1e-5), ("mixed_bfloat16", HALF)], ids=str)
 def pair(request):
-    """Keras' layer, ours, and the tolerance of the precision: bfloat16 between 4 and 8 has steps of 0.031."""
+    """Keras' layer, ours, and the tolerance of the precision."""
     dtype, tolerance = request.param
     return built(keras.layers.BatchNormalization, dtype), built(BatchNorm, dtype), tolerance
 
